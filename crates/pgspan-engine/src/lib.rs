@@ -1,0 +1,1 @@
+//! The place of the Arrow engine for large queries.

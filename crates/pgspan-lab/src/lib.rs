@@ -1,0 +1,1 @@
+//! Real PostgreSQL clusters on this machine.

@@ -1,0 +1,1 @@
+//! Text to plan: parse, catalog snapshot, analyze, route, fragments.

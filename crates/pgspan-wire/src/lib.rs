@@ -1,0 +1,1 @@
+//! The PostgreSQL protocol, both sides, as bytes and messages.
