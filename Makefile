@@ -1,0 +1,58 @@
+# The front door, the same for people and for CI. `make help` lists the targets.
+#
+# The build directory is asked of cargo, so CARGO_TARGET_DIR (absolute or
+# relative to this directory) and .cargo/config.toml are both respected.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test parity parity-mutation bench check fmt build release bootstrap
+
+CARGO ?= cargo
+# Extra arguments: make demo ARGS="--keep --lang zh"
+ARGS ?=
+
+target_dir = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+bootstrap: ## install what is missing (PostgreSQL, libclang, a C compiler)
+	@scripts/bootstrap
+
+demo: release ## the guide from end to end on real servers, ten marks checked
+	@'$(target_dir)/release/pgspan' demo $(ARGS)
+
+bench: release ## latency and throughput against postgres_fdw and PgBouncer
+	@'$(target_dir)/release/pgspan' bench $(ARGS)
+
+test: bootstrap ## everything: lints, documentation, rules, tests, parity with PostgreSQL
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps
+	$(CARGO) run --quiet -p xtask -- tidy
+	$(CARGO) build -p pgspan -p pgspan-parity
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) test --workspace
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- $(ARGS)
+
+parity: build ## PostgreSQL and the gateway must agree; ARGS="--filter hazard-01"
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- $(ARGS)
+
+parity-mutation: build ## a deliberately wrong gateway must turn the parity suite red
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations $(ARGS)
+
+check: ## fast, no servers: formatting, lints, rules, unit tests
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) run --quiet -p xtask -- tidy
+	$(CARGO) test --workspace --lib --bins --quiet
+
+fmt: ## format the sources
+	$(CARGO) fmt --all
+
+build: bootstrap
+	@$(CARGO) build -p pgspan -p pgspan-parity
+
+release: bootstrap
+	@$(CARGO) build --release -p pgspan
