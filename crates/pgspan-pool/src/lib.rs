@@ -1,1 +1,21 @@
-//! Server connections: endpoints, leases, cancel.
+//! Server connections: opening them, lending them, cancelling what they run.
+//!
+//! This crate knows the protocol but no SQL beyond the settings that a source
+//! session needs, and nothing of clients.
+//!
+//! | module | room |
+//! |---|---|
+//! | [`stream`] | plain or TLS bytes, either side |
+//! | [`connect`] | options, startup, authentication |
+//! | [`server`] | an open server connection and its message queue |
+//! | [`budget`] | connections to sources: leases under one budget per server |
+
+pub mod budget;
+pub mod connect;
+pub mod server;
+pub mod stream;
+
+pub use budget::{Lease, SourcePools};
+pub use connect::{ConnectError, ConnectOptions, SslMode};
+pub use server::{CancelKey, ServerConnection, ServerError};
+pub use stream::Stream;

@@ -1,0 +1,264 @@
+//! Connections to sources: a lease is a pooled connection while it is checked out;
+//! it returns when dropped if it is at rest, and is discarded otherwise. One budget
+//! per server address bounds the open connections, whatever role or database.
+
+use crate::connect::{self, ConnectError, ConnectOptions};
+use crate::server::ServerConnection;
+use std::collections::{HashMap, VecDeque};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Why no lease could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// All connections of the server's budget stayed in use.
+    #[error("no connection to {address} became free within {} s (all {budget} in use)", .waited.as_secs_f32())]
+    Busy {
+        /// The server.
+        address: String,
+        /// `limits.source_connections_max`.
+        budget: usize,
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// A new connection could not be opened.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+enum Handover {
+    Connection(Box<ServerConnection>),
+    Slot,
+}
+
+#[derive(Default)]
+struct State {
+    /// Open or being opened, idle ones included.
+    open: usize,
+    idle: HashMap<Arc<ConnectOptions>, Vec<ServerConnection>>,
+    waiters: VecDeque<(Arc<ConnectOptions>, oneshot::Sender<Handover>)>,
+}
+
+struct Server {
+    address: String,
+    budget: usize,
+    state: Mutex<State>,
+}
+
+impl Server {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is never left half changed, so a poisoned lock is still good.
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Gives a connection, or the slot of one that is gone, to whoever waits longest.
+    fn give_back(&self, key: &Arc<ConnectOptions>, mut connection: Option<ServerConnection>) {
+        let mut state = self.lock();
+        while let Some((wanted, waiter)) = state.waiters.pop_front() {
+            let handover = match connection.take() {
+                Some(c) if wanted == *key => Handover::Connection(Box::new(c)),
+                _ => Handover::Slot,
+            };
+            match waiter.send(handover) {
+                Ok(()) => return,
+                // The waiter gave up: what it would have had goes to the next.
+                Err(Handover::Connection(c)) => connection = Some(*c),
+                Err(Handover::Slot) => {}
+            }
+        }
+        match connection {
+            Some(mut c) => {
+                c.since = Instant::now();
+                state.idle.entry(key.clone()).or_default().push(c);
+            }
+            None => state.open -= 1,
+        }
+    }
+}
+
+/// All connections to sources of one gateway.
+pub struct SourcePools {
+    /// Connections per server address.
+    budget: usize,
+    /// Bound on waiting for one.
+    wait: Duration,
+    servers: Mutex<HashMap<(String, u16), Arc<Server>>>,
+}
+
+/// Counts for one server address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerCounts {
+    /// `host:port`.
+    pub address: String,
+    /// Open connections, idle ones included.
+    pub open: usize,
+    /// Idle connections.
+    pub idle: usize,
+    /// Statements waiting for one.
+    pub waiting: usize,
+}
+
+impl SourcePools {
+    /// `budget` connections per server address; a lease waits at most `wait`.
+    pub fn new(budget: usize, wait: Duration) -> SourcePools {
+        SourcePools {
+            budget: budget.max(1),
+            wait,
+            servers: Mutex::default(),
+        }
+    }
+
+    fn server(&self, address: &(String, u16)) -> Arc<Server> {
+        let mut servers = self
+            .servers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        servers
+            .entry(address.clone())
+            .or_insert_with(|| {
+                Arc::new(Server {
+                    address: format!("{}:{}", address.0, address.1),
+                    budget: self.budget,
+                    state: Mutex::default(),
+                })
+            })
+            .clone()
+    }
+
+    /// Lends a connection made with exactly these options.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn lease(&self, options: &Arc<ConnectOptions>) -> Result<Lease, LeaseError> {
+        let address = options.addresses.first().cloned().unwrap_or_default();
+        let server = self.server(&address);
+        let waiting = {
+            let mut state = server.lock();
+            if let Some(c) = state.idle.get_mut(options).and_then(Vec::pop) {
+                drop(state);
+                return Ok(Lease {
+                    server,
+                    key: options.clone(),
+                    connection: Some(c),
+                });
+            }
+            if state.open < server.budget {
+                state.open += 1;
+                None
+            } else if let Some(other) = state.idle.values_mut().find(|v| !v.is_empty()) {
+                // Somebody else's idle connection makes room: its slot becomes ours.
+                drop(other.pop());
+                None
+            } else {
+                let (tx, rx) = oneshot::channel();
+                state.waiters.push_back((options.clone(), tx));
+                Some(rx)
+            }
+        };
+        let mut slot = Lease {
+            server: server.clone(),
+            key: options.clone(),
+            connection: None,
+        };
+        if let Some(rx) = waiting {
+            match tokio::time::timeout(self.wait, rx).await {
+                Ok(Ok(Handover::Connection(c))) => {
+                    slot.connection = Some(*c);
+                    return Ok(slot);
+                }
+                Ok(Ok(Handover::Slot)) => {}
+                _ => {
+                    // We own no slot, so dropping must not give one back.
+                    std::mem::forget(slot);
+                    return Err(LeaseError::Busy {
+                        address: server.address.clone(),
+                        budget: server.budget,
+                        waited: self.wait,
+                    });
+                }
+            }
+        }
+        slot.connection = Some(connect::connect(options).await?);
+        Ok(slot)
+    }
+
+    /// Closes connections that have been idle for longer than `age`.
+    pub fn reap(&self, age: Duration) {
+        for server in self.all() {
+            let mut state = server.lock();
+            let before: usize = state.idle.values().map(Vec::len).sum();
+            for list in state.idle.values_mut() {
+                list.retain(|c| c.since.elapsed() <= age);
+            }
+            state.idle.retain(|_, list| !list.is_empty());
+            let after: usize = state.idle.values().map(Vec::len).sum();
+            state.open -= before - after;
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Server>> {
+        let servers = self
+            .servers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        servers.values().cloned().collect()
+    }
+
+    /// Counts per server address.
+    pub fn counts(&self) -> Vec<ServerCounts> {
+        let count = |server: Arc<Server>| {
+            let state = server.lock();
+            ServerCounts {
+                address: server.address.clone(),
+                open: state.open,
+                idle: state.idle.values().map(Vec::len).sum(),
+                waiting: state.waiters.iter().filter(|(_, w)| !w.is_closed()).count(),
+            }
+        };
+        self.all().into_iter().map(count).collect()
+    }
+}
+
+/// A connection while it is checked out. Dropping returns it when it is at rest,
+/// else closes it.
+pub struct Lease {
+    server: Arc<Server>,
+    key: Arc<ConnectOptions>,
+    connection: Option<ServerConnection>,
+}
+
+impl Lease {
+    /// Closes the connection instead of returning it: its state is in doubt.
+    pub fn discard(mut self) {
+        self.connection = None;
+    }
+}
+
+/// What `Lease` derefs to once its connection has been taken; never reached.
+fn gone() -> ! {
+    unreachable!("a lease holds its connection until it is dropped")
+}
+
+impl Deref for Lease {
+    type Target = ServerConnection;
+    fn deref(&self) -> &ServerConnection {
+        self.connection.as_ref().unwrap_or_else(|| gone())
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut ServerConnection {
+        self.connection.as_mut().unwrap_or_else(|| gone())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let connection = self.connection.take().filter(ServerConnection::is_clean);
+        self.server.give_back(&self.key, connection);
+    }
+}

@@ -1,0 +1,322 @@
+//! Opening a server connection: address list, TLS, startup, authentication.
+
+use crate::server::{CancelKey, ServerConnection};
+use crate::stream::{self, Stream, Verify};
+use bytes::BytesMut;
+use pgspan_wire::backend::{ErrorFields, TransactionStatus};
+use pgspan_wire::frame::{self, Fields};
+use pgspan_wire::scram_client::{ChannelBinding, ScramSha256};
+use pgspan_wire::{frontend, md5_hash};
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// libpq's `sslmode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SslMode {
+    /// Never TLS.
+    Disable,
+    /// TLS when the server offers it.
+    #[default]
+    Prefer,
+    /// TLS; the certificate is checked only when a root certificate is given.
+    Require,
+    /// TLS and a chain to the root certificate.
+    VerifyCa,
+    /// TLS, the chain, and the host name.
+    VerifyFull,
+}
+
+impl SslMode {
+    /// From libpq's spelling. `allow` is treated as `prefer`.
+    pub fn parse(text: &str) -> Option<SslMode> {
+        Some(match text {
+            "disable" => SslMode::Disable,
+            "allow" | "prefer" => SslMode::Prefer,
+            "require" => SslMode::Require,
+            "verify-ca" => SslMode::VerifyCa,
+            "verify-full" => SslMode::VerifyFull,
+            _ => return None,
+        })
+    }
+}
+
+/// Where and as whom to connect.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ConnectOptions {
+    /// Hosts and ports, tried in order.
+    pub addresses: Vec<(String, u16)>,
+    /// Database.
+    pub database: String,
+    /// Role.
+    pub user: String,
+    /// Password, if there is one.
+    pub password: Option<Vec<u8>>,
+    /// Startup parameters besides user and database.
+    pub parameters: Vec<(String, String)>,
+    /// TLS.
+    pub ssl_mode: SslMode,
+    /// Root certificates, PEM.
+    pub ssl_root_certificate: Option<PathBuf>,
+    /// Bound on reaching one address and being let in.
+    pub timeout: Duration,
+    /// SQL to run once connected, in simple protocol; empty for none.
+    pub on_connect: String,
+}
+
+impl std::fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Never the password.
+        write!(f, "{}@{:?}/{}", self.user, self.addresses, self.database)
+    }
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No address could be reached.
+    #[error("could not connect to {host}:{port}: {source}")]
+    Unreachable {
+        /// Host tried last.
+        host: String,
+        /// Port tried last.
+        port: u16,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The server refused: its own error.
+    #[error("{0}")]
+    Refused(ErrorFields),
+    /// The server wants a way of authentication that is not supported, or a password
+    /// where none is known.
+    #[error("authentication to {host}:{port} is not possible: {reason}")]
+    Authentication {
+        /// Host.
+        host: String,
+        /// Port.
+        port: u16,
+        /// What is missing.
+        reason: String,
+    },
+}
+
+fn protocol(message: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message.to_string())
+}
+
+/// Opens a connection to the first address that lets us in.
+///
+/// # Errors
+/// [`ConnectError`] of the last address tried; a refusal for wrong credentials is final.
+pub async fn connect(options: &ConnectOptions) -> Result<ServerConnection, ConnectError> {
+    let mut last = None;
+    for (host, port) in &options.addresses {
+        let attempt = tokio::time::timeout(options.timeout, connect_one(options, host, *port));
+        match attempt.await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(e @ (ConnectError::Refused(_) | ConnectError::Authentication { .. }))) => {
+                return Err(e);
+            }
+            Ok(Err(e)) => last = Some(e),
+            Err(_) => {
+                last = Some(ConnectError::Unreachable {
+                    host: host.clone(),
+                    port: *port,
+                    source: io::ErrorKind::TimedOut.into(),
+                });
+            }
+        }
+    }
+    Err(last.unwrap_or(ConnectError::Unreachable {
+        host: String::new(),
+        port: 0,
+        source: protocol("no address given"),
+    }))
+}
+
+async fn connect_one(
+    options: &ConnectOptions,
+    host: &str,
+    port: u16,
+) -> Result<ServerConnection, ConnectError> {
+    let unreachable = |source| ConnectError::Unreachable {
+        host: host.to_owned(),
+        port,
+        source,
+    };
+    let tcp = TcpStream::connect((host, port))
+        .await
+        .map_err(unreachable)?;
+    tcp.set_nodelay(true).map_err(unreachable)?;
+    let stream = secure(tcp, options, host).await.map_err(unreachable)?;
+    let mut connection = ServerConnection {
+        stream,
+        inbox: BytesMut::with_capacity(16 * 1024),
+        outbox: BytesMut::with_capacity(4 * 1024),
+        cancel_key: CancelKey {
+            host: host.to_owned(),
+            port,
+            pid: 0,
+            key: 0,
+        },
+        parameters: HashMap::new(),
+        password_used: false,
+        prepared: HashMap::new(),
+        status: TransactionStatus::Idle,
+        since: std::time::Instant::now(),
+    };
+    let mut params = vec![
+        ("user", options.user.as_str()),
+        ("database", options.database.as_str()),
+    ];
+    params.extend(
+        options
+            .parameters
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str())),
+    );
+    frontend::startup(&mut connection.outbox, &params);
+    authenticate(&mut connection, options, host, port).await?;
+    if !options.on_connect.is_empty() {
+        connection
+            .simple(&options.on_connect)
+            .await
+            .map_err(|e| match e {
+                crate::ServerError::Sql(e) => ConnectError::Refused(e),
+                other => unreachable(protocol(other)),
+            })?;
+    }
+    Ok(connection)
+}
+
+async fn secure(mut tcp: TcpStream, options: &ConnectOptions, host: &str) -> io::Result<Stream> {
+    if options.ssl_mode == SslMode::Disable {
+        return Ok(Stream::Plain(tcp));
+    }
+    let mut ask = BytesMut::new();
+    frontend::ssl_request(&mut ask);
+    tcp.write_all(&ask).await?;
+    match tcp.read_u8().await? {
+        b'S' => {
+            let root = options.ssl_root_certificate.as_deref();
+            let verify = match options.ssl_mode {
+                SslMode::VerifyFull => Verify::Full,
+                SslMode::VerifyCa => Verify::Chain,
+                _ if root.is_some() => Verify::Chain,
+                _ => Verify::Nothing,
+            };
+            stream::connect_tls(tcp, host, verify, root).await
+        }
+        b'N' if options.ssl_mode == SslMode::Prefer => Ok(Stream::Plain(tcp)),
+        b'N' => Err(protocol(
+            "server does not support SSL, but SSL was required",
+        )),
+        other => Err(protocol(format!("unexpected answer {other} to SSLRequest"))),
+    }
+}
+
+async fn authenticate(
+    connection: &mut ServerConnection,
+    options: &ConnectOptions,
+    host: &str,
+    port: u16,
+) -> Result<(), ConnectError> {
+    let unreachable = |source| ConnectError::Unreachable {
+        host: host.to_owned(),
+        port,
+        source,
+    };
+    let impossible = |reason: &str| ConnectError::Authentication {
+        host: host.to_owned(),
+        port,
+        reason: reason.to_owned(),
+    };
+    let mut scram: Option<ScramSha256> = None;
+    loop {
+        connection.send().await.map_err(unreachable)?;
+        let message = connection
+            .receive()
+            .await
+            .map_err(|e| unreachable(protocol(e)))?;
+        let malformed = |e: pgspan_wire::WireError| unreachable(protocol(e));
+        match message.tag {
+            b'E' => {
+                return Err(ConnectError::Refused(
+                    ErrorFields::decode(message.body()).map_err(malformed)?,
+                ));
+            }
+            b'R' => {
+                let mut f = Fields::new(b'R', message.body());
+                let kind = f.i32().map_err(malformed)?;
+                let password = || {
+                    options
+                        .password
+                        .as_deref()
+                        .ok_or_else(|| impossible("no password is known"))
+                };
+                match kind {
+                    0 => {}
+                    3 => {
+                        connection.password_used = true;
+                        let mut body = password()?.to_vec();
+                        body.push(0);
+                        frontend::password_message(&mut connection.outbox, &body);
+                    }
+                    5 => {
+                        connection.password_used = true;
+                        let salt = f.i32().map_err(malformed)?.to_be_bytes();
+                        let mut body =
+                            md5_hash(options.user.as_bytes(), password()?, salt).into_bytes();
+                        body.push(0);
+                        frontend::password_message(&mut connection.outbox, &body);
+                    }
+                    10 => {
+                        let offered = f.rest();
+                        let known = offered
+                            .split(|b| *b == 0)
+                            .any(|name| name == b"SCRAM-SHA-256");
+                        if !known {
+                            return Err(impossible("the server offers no SCRAM-SHA-256"));
+                        }
+                        connection.password_used = true;
+                        let exchange = ScramSha256::new(password()?, ChannelBinding::unsupported());
+                        frontend::sasl_initial_response(
+                            &mut connection.outbox,
+                            "SCRAM-SHA-256",
+                            exchange.message(),
+                        );
+                        scram = Some(exchange);
+                    }
+                    11 => {
+                        let exchange = scram.as_mut().ok_or_else(|| impossible("SASL order"))?;
+                        exchange.update(&f.rest()).map_err(unreachable)?;
+                        frontend::password_message(&mut connection.outbox, exchange.message());
+                    }
+                    12 => {
+                        let exchange = scram.as_mut().ok_or_else(|| impossible("SASL order"))?;
+                        exchange.finish(&f.rest()).map_err(unreachable)?;
+                    }
+                    _ => return Err(impossible("its authentication method is not supported")),
+                }
+            }
+            b'K' => {
+                let mut f = Fields::new(b'K', message.body());
+                connection.cancel_key.pid = f.i32().map_err(malformed)?;
+                connection.cancel_key.key = f.i32().map_err(malformed)?;
+            }
+            b'Z' => return Ok(()),
+            b'S' | b'N' | b'v' => {}
+            other => {
+                return Err(unreachable(protocol(format!(
+                    "message {:?}",
+                    char::from(other)
+                ))));
+            }
+        }
+        // Nothing of ours may wait behind unread messages.
+        debug_assert!(frame::peek(&connection.inbox).is_ok());
+    }
+}

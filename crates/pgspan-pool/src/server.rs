@@ -1,0 +1,171 @@
+//! An open server connection: its bytes, its message queue, what it told at startup.
+
+use crate::stream::Stream;
+use bytes::BytesMut;
+use pgspan_wire::WireError;
+use pgspan_wire::backend::{ErrorFields, TransactionStatus};
+use pgspan_wire::frame::{self, Frame};
+use pgspan_wire::frontend;
+use std::collections::HashMap;
+use std::io;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// What a server process answers to for a CancelRequest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CancelKey {
+    /// Where the server listens.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Process number.
+    pub pid: i32,
+    /// Secret.
+    pub key: i32,
+}
+
+impl CancelKey {
+    /// Sends the CancelRequest and waits until the server has taken it.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn cancel(&self) -> io::Result<()> {
+        let mut tcp = tokio::net::TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let mut buf = BytesMut::new();
+        frontend::cancel_request(&mut buf, self.pid, self.key);
+        tcp.write_all(&buf).await?;
+        // The server closes the connection when it has signalled the process.
+        let mut end = [0u8; 1];
+        let _closed = tcp.read(&mut end).await?;
+        Ok(())
+    }
+}
+
+/// Why a server connection did not give what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The connection broke; it is to be discarded.
+    #[error("server connection lost: {0}")]
+    Io(#[from] io::Error),
+    /// The server sent what cannot be a message; the connection is to be discarded.
+    #[error("server sent an invalid message: {0}")]
+    Wire(#[from] WireError),
+    /// The server answered with an error; the connection is in order.
+    #[error("{0}")]
+    Sql(ErrorFields),
+    /// The server sent a message that has no place here; the connection is to be discarded.
+    #[error("unexpected message {0:?} from the server")]
+    Unexpected(char),
+}
+
+impl ServerError {
+    /// The server's own error, if it is one.
+    pub fn sql(&self) -> Option<&ErrorFields> {
+        match self {
+            ServerError::Sql(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// An open, authenticated server connection.
+#[derive(Debug)]
+pub struct ServerConnection {
+    /// The bytes.
+    pub stream: Stream,
+    /// Received and not yet taken.
+    pub inbox: BytesMut,
+    /// Written and not yet sent.
+    pub outbox: BytesMut,
+    /// How to cancel what it runs.
+    pub cancel_key: CancelKey,
+    /// ParameterStatus as last told.
+    pub parameters: HashMap<String, String>,
+    /// Whether the server asked for a password (postgres_fdw demands it for roles
+    /// that are not superusers).
+    pub password_used: bool,
+    /// Statements prepared on it by the gateway: text to name.
+    pub prepared: HashMap<String, String>,
+    /// Transaction status at the last ReadyForQuery.
+    pub status: TransactionStatus,
+    pub(crate) since: std::time::Instant,
+}
+
+impl ServerConnection {
+    /// Sends what is in the outbox.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn send(&mut self) -> io::Result<()> {
+        if !self.outbox.is_empty() {
+            self.stream.write_all(&self.outbox).await?;
+            self.stream.flush().await?;
+            self.outbox.clear();
+        }
+        Ok(())
+    }
+
+    /// The next message. ParameterStatus is noted on the way and returned as any other.
+    ///
+    /// # Errors
+    /// When the connection is lost or speaks nonsense.
+    pub async fn receive(&mut self) -> Result<Frame, ServerError> {
+        loop {
+            if let Some(frame) = frame::take(&mut self.inbox)? {
+                match frame.tag {
+                    b'S' => self.note_parameter(&frame)?,
+                    b'Z' => {
+                        let byte = frame.body().first().copied().unwrap_or(0);
+                        self.status =
+                            TransactionStatus::from_byte(byte).ok_or(WireError::Malformed('Z'))?;
+                    }
+                    _ => {}
+                }
+                return Ok(frame);
+            }
+            self.inbox.reserve(16 * 1024);
+            if self.stream.read_buf(&mut self.inbox).await? == 0 {
+                return Err(ServerError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    fn note_parameter(&mut self, frame: &Frame) -> Result<(), WireError> {
+        let mut f = frame::Fields::new(b'S', frame.body());
+        let name = f.text()?;
+        let value = f.text()?;
+        self.parameters.insert(name, value);
+        Ok(())
+    }
+
+    /// Runs simple-protocol SQL of our own and gives its rows as text.
+    ///
+    /// # Errors
+    /// The server's error after ReadyForQuery has been read, or a lost connection.
+    pub async fn simple(
+        &mut self,
+        sql: &str,
+    ) -> Result<Vec<Vec<Option<bytes::Bytes>>>, ServerError> {
+        frontend::query(&mut self.outbox, sql);
+        self.send().await?;
+        let mut rows = Vec::new();
+        let mut error = None;
+        loop {
+            let frame = self.receive().await?;
+            match frame.tag {
+                b'D' => rows.push(pgspan_wire::backend::data_row(frame.body())?),
+                b'E' => error = Some(ErrorFields::decode(frame.body())?),
+                b'Z' => break,
+                _ => {}
+            }
+        }
+        match error {
+            Some(e) => Err(ServerError::Sql(e)),
+            None => Ok(rows),
+        }
+    }
+
+    /// Whether it is at rest: outside a transaction, nothing half sent or half read.
+    pub fn is_clean(&self) -> bool {
+        self.status == TransactionStatus::Idle && self.inbox.is_empty() && self.outbox.is_empty()
+    }
+}
