@@ -50,9 +50,7 @@ struct Server {
 impl Server {
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is never left half changed, so a poisoned lock is still good.
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Gives a connection, or the slot of one that is gone, to whoever waits longest.
@@ -105,18 +103,11 @@ pub struct ServerCounts {
 impl SourcePools {
     /// `budget` connections per server address; a lease waits at most `wait`.
     pub fn new(budget: usize, wait: Duration) -> SourcePools {
-        SourcePools {
-            budget: budget.max(1),
-            wait,
-            servers: Mutex::default(),
-        }
+        SourcePools { budget: budget.max(1), wait, servers: Mutex::default() }
     }
 
     fn server(&self, address: &(String, u16)) -> Arc<Server> {
-        let mut servers = self
-            .servers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut servers = self.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         servers
             .entry(address.clone())
             .or_insert_with(|| {
@@ -140,11 +131,7 @@ impl SourcePools {
             let mut state = server.lock();
             if let Some(c) = state.idle.get_mut(options).and_then(Vec::pop) {
                 drop(state);
-                return Ok(Lease {
-                    server,
-                    key: options.clone(),
-                    connection: Some(c),
-                });
+                return Ok(Lease { server, key: options.clone(), connection: Some(c) });
             }
             if state.open < server.budget {
                 state.open += 1;
@@ -159,21 +146,14 @@ impl SourcePools {
                 Some(rx)
             }
         };
-        let mut slot = Lease {
-            server: server.clone(),
-            key: options.clone(),
-            connection: None,
-        };
-        if let Some(rx) = waiting {
-            match tokio::time::timeout(self.wait, rx).await {
+        if let Some(receiver) = waiting {
+            let mut place = Waiting { server: server.clone(), key: options.clone(), receiver };
+            match tokio::time::timeout(self.wait, &mut place.receiver).await {
                 Ok(Ok(Handover::Connection(c))) => {
-                    slot.connection = Some(*c);
-                    return Ok(slot);
+                    return Ok(Lease { server, key: options.clone(), connection: Some(*c) });
                 }
                 Ok(Ok(Handover::Slot)) => {}
                 _ => {
-                    // We own no slot, so dropping must not give one back.
-                    std::mem::forget(slot);
                     return Err(LeaseError::Busy {
                         address: server.address.clone(),
                         budget: server.budget,
@@ -182,6 +162,8 @@ impl SourcePools {
                 }
             }
         }
+        // From here on the slot is ours; the lease gives it back if connecting fails.
+        let mut slot = Lease { server, key: options.clone(), connection: None };
         slot.connection = Some(connect::connect(options).await?);
         Ok(slot)
     }
@@ -201,10 +183,7 @@ impl SourcePools {
     }
 
     fn all(&self) -> Vec<Arc<Server>> {
-        let servers = self
-            .servers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let servers = self.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         servers.values().cloned().collect()
     }
 
@@ -220,6 +199,24 @@ impl SourcePools {
             }
         };
         self.all().into_iter().map(count).collect()
+    }
+}
+
+/// A place in the queue. What is handed over while its owner gives up goes on to the next.
+struct Waiting {
+    server: Arc<Server>,
+    key: Arc<ConnectOptions>,
+    receiver: oneshot::Receiver<Handover>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.receiver.close();
+        match self.receiver.try_recv() {
+            Ok(Handover::Connection(c)) => self.server.give_back(&self.key, Some(*c)),
+            Ok(Handover::Slot) => self.server.give_back(&self.key, None),
+            Err(_) => {}
+        }
     }
 }
 

@@ -142,52 +142,30 @@ async fn connect_one(
     host: &str,
     port: u16,
 ) -> Result<ServerConnection, ConnectError> {
-    let unreachable = |source| ConnectError::Unreachable {
-        host: host.to_owned(),
-        port,
-        source,
-    };
-    let tcp = TcpStream::connect((host, port))
-        .await
-        .map_err(unreachable)?;
+    let unreachable = |source| ConnectError::Unreachable { host: host.to_owned(), port, source };
+    let tcp = TcpStream::connect((host, port)).await.map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
     let stream = secure(tcp, options, host).await.map_err(unreachable)?;
     let mut connection = ServerConnection {
         stream,
         inbox: BytesMut::with_capacity(16 * 1024),
         outbox: BytesMut::with_capacity(4 * 1024),
-        cancel_key: CancelKey {
-            host: host.to_owned(),
-            port,
-            pid: 0,
-            key: 0,
-        },
+        cancel_key: CancelKey { host: host.to_owned(), port, pid: 0, key: 0 },
         parameters: HashMap::new(),
         password_used: false,
         prepared: HashMap::new(),
         status: TransactionStatus::Idle,
         since: std::time::Instant::now(),
     };
-    let mut params = vec![
-        ("user", options.user.as_str()),
-        ("database", options.database.as_str()),
-    ];
-    params.extend(
-        options
-            .parameters
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str())),
-    );
+    let mut params = vec![("user", options.user.as_str()), ("database", options.database.as_str())];
+    params.extend(options.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     frontend::startup(&mut connection.outbox, &params);
     authenticate(&mut connection, options, host, port).await?;
     if !options.on_connect.is_empty() {
-        connection
-            .simple(&options.on_connect)
-            .await
-            .map_err(|e| match e {
-                crate::ServerError::Sql(e) => ConnectError::Refused(e),
-                other => unreachable(protocol(other)),
-            })?;
+        connection.simple(&options.on_connect).await.map_err(|e| match e {
+            crate::ServerError::Sql(e) => ConnectError::Refused(e),
+            other => unreachable(protocol(other)),
+        })?;
     }
     Ok(connection)
 }
@@ -211,9 +189,7 @@ async fn secure(mut tcp: TcpStream, options: &ConnectOptions, host: &str) -> io:
             stream::connect_tls(tcp, host, verify, root).await
         }
         b'N' if options.ssl_mode == SslMode::Prefer => Ok(Stream::Plain(tcp)),
-        b'N' => Err(protocol(
-            "server does not support SSL, but SSL was required",
-        )),
+        b'N' => Err(protocol("server does not support SSL, but SSL was required")),
         other => Err(protocol(format!("unexpected answer {other} to SSLRequest"))),
     }
 }
@@ -224,11 +200,7 @@ async fn authenticate(
     host: &str,
     port: u16,
 ) -> Result<(), ConnectError> {
-    let unreachable = |source| ConnectError::Unreachable {
-        host: host.to_owned(),
-        port,
-        source,
-    };
+    let unreachable = |source| ConnectError::Unreachable { host: host.to_owned(), port, source };
     let impossible = |reason: &str| ConnectError::Authentication {
         host: host.to_owned(),
         port,
@@ -237,10 +209,7 @@ async fn authenticate(
     let mut scram: Option<ScramSha256> = None;
     loop {
         connection.send().await.map_err(unreachable)?;
-        let message = connection
-            .receive()
-            .await
-            .map_err(|e| unreachable(protocol(e)))?;
+        let message = connection.receive().await.map_err(|e| unreachable(protocol(e)))?;
         let malformed = |e: pgspan_wire::WireError| unreachable(protocol(e));
         match message.tag {
             b'E' => {
@@ -252,10 +221,7 @@ async fn authenticate(
                 let mut f = Fields::new(b'R', message.body());
                 let kind = f.i32().map_err(malformed)?;
                 let password = || {
-                    options
-                        .password
-                        .as_deref()
-                        .ok_or_else(|| impossible("no password is known"))
+                    options.password.as_deref().ok_or_else(|| impossible("no password is known"))
                 };
                 match kind {
                     0 => {}
@@ -275,9 +241,7 @@ async fn authenticate(
                     }
                     10 => {
                         let offered = f.rest();
-                        let known = offered
-                            .split(|b| *b == 0)
-                            .any(|name| name == b"SCRAM-SHA-256");
+                        let known = offered.split(|b| *b == 0).any(|name| name == b"SCRAM-SHA-256");
                         if !known {
                             return Err(impossible("the server offers no SCRAM-SHA-256"));
                         }
@@ -310,10 +274,7 @@ async fn authenticate(
             b'Z' => return Ok(()),
             b'S' | b'N' | b'v' => {}
             other => {
-                return Err(unreachable(protocol(format!(
-                    "message {:?}",
-                    char::from(other)
-                ))));
+                return Err(unreachable(protocol(format!("message {:?}", char::from(other)))));
             }
         }
         // Nothing of ours may wait behind unread messages.

@@ -142,9 +142,7 @@ impl rustls::client::danger::ServerCertVerifier for Lenient {
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -196,8 +194,6 @@ pub async fn connect_tls(
         }
     };
     let name = ServerName::try_from(host.to_owned()).map_err(invalid)?;
-    let tls = TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await?;
+    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
     Ok(Stream::Tls(Box::new(TlsStream::Client(tls))))
 }

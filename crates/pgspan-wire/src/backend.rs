@@ -158,10 +158,7 @@ impl ErrorFields {
 
     /// The text of one field.
     pub fn field(&self, code: u8) -> Option<&str> {
-        self.fields
-            .iter()
-            .find(|(c, _)| *c == code)
-            .map(|(_, t)| t.as_str())
+        self.fields.iter().find(|(c, _)| *c == code).map(|(_, t)| t.as_str())
     }
 
     /// SQLSTATE, five characters.

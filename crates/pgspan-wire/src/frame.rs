@@ -39,10 +39,7 @@ pub fn peek(buf: &[u8]) -> Result<Option<(u8, usize)>, WireError> {
     let length = i32::from_be_bytes([header[1], header[2], header[3], header[4]]);
     match usize::try_from(length) {
         Ok(n) if (4..=LENGTH_MAX).contains(&n) => Ok(Some((tag, n + 1))),
-        _ => Err(WireError::Length {
-            tag: Some(char::from(tag)),
-            length: i64::from(length),
-        }),
+        _ => Err(WireError::Length { tag: Some(char::from(tag)), length: i64::from(length) }),
     }
 }
 
@@ -52,10 +49,9 @@ pub fn peek(buf: &[u8]) -> Result<Option<(u8, usize)>, WireError> {
 /// [`WireError::Length`] when the length word is impossible.
 pub fn take(buf: &mut BytesMut) -> Result<Option<Frame>, WireError> {
     match peek(buf)? {
-        Some((tag, size)) if buf.len() >= size => Ok(Some(Frame {
-            tag,
-            raw: buf.split_to(size).freeze(),
-        })),
+        Some((tag, size)) if buf.len() >= size => {
+            Ok(Some(Frame { tag, raw: buf.split_to(size).freeze() }))
+        }
         Some((_, size)) => {
             buf.reserve(size - buf.len());
             Ok(None)
@@ -74,18 +70,11 @@ pub struct Fields {
 impl Fields {
     /// Starts at the beginning of `body`; `tag` is named in errors.
     pub fn new(tag: u8, body: Bytes) -> Fields {
-        Fields {
-            tag: char::from(tag),
-            body,
-        }
+        Fields { tag: char::from(tag), body }
     }
 
     fn need(&self, n: usize) -> Result<(), WireError> {
-        if self.body.len() < n {
-            Err(WireError::Malformed(self.tag))
-        } else {
-            Ok(())
-        }
+        if self.body.len() < n { Err(WireError::Malformed(self.tag)) } else { Ok(()) }
     }
 
     /// One byte.
@@ -130,11 +119,7 @@ impl Fields {
 
     /// Text up to and without its terminating zero byte.
     pub fn cstr(&mut self) -> Result<Bytes, WireError> {
-        let end = self
-            .body
-            .iter()
-            .position(|b| *b == 0)
-            .ok_or(WireError::Malformed(self.tag))?;
+        let end = self.body.iter().position(|b| *b == 0).ok_or(WireError::Malformed(self.tag))?;
         let text = self.body.split_to(end);
         self.body.advance(1);
         Ok(text)
@@ -179,10 +164,7 @@ mod tests {
         for length in [-1i32, 0, 3, i32::MAX] {
             let mut raw = vec![b'Q'];
             raw.extend_from_slice(&length.to_be_bytes());
-            assert!(
-                matches!(peek(&raw), Err(WireError::Length { .. })),
-                "{length}"
-            );
+            assert!(matches!(peek(&raw), Err(WireError::Length { .. })), "{length}");
         }
     }
 

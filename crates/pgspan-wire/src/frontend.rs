@@ -211,11 +211,7 @@ impl Parse {
         let sql = f.cstr()?;
         let n = f.i16()? as u16;
         let param_oids = (0..n).map(|_| f.u32()).collect::<Result<_, _>>()?;
-        Ok(Parse {
-            name,
-            sql,
-            param_oids,
-        })
+        Ok(Parse { name, sql, param_oids })
     }
 }
 
@@ -249,13 +245,7 @@ impl Bind {
         let params = (0..n).map(|_| f.value()).collect::<Result<_, _>>()?;
         let n = f.i16()? as u16;
         let result_formats = (0..n).map(|_| f.i16()).collect::<Result<_, _>>()?;
-        Ok(Bind {
-            portal,
-            statement,
-            param_formats,
-            params,
-            result_formats,
-        })
+        Ok(Bind { portal, statement, param_formats, params, result_formats })
     }
 
     /// The format of parameter `i` (0 text, 1 binary).
@@ -308,10 +298,7 @@ impl Execute {
     /// [`WireError::Malformed`].
     pub fn decode(body: Bytes) -> Result<Execute, WireError> {
         let mut f = Fields::new(b'E', body);
-        Ok(Execute {
-            portal: f.text()?,
-            max_rows: f.i32()?,
-        })
+        Ok(Execute { portal: f.text()?, max_rows: f.i32()? })
     }
 }
 
@@ -325,25 +312,12 @@ mod tests {
     fn what_is_encoded_is_decoded() {
         let mut buf = BytesMut::new();
         parse(&mut buf, "s", "select $1", &[23]);
-        bind(
-            &mut buf,
-            "p",
-            "s",
-            &[1],
-            &[Some(&b"\0\0\0\x07"[..]), None],
-            &[0, 1],
-        );
+        bind(&mut buf, "p", "s", &[1], &[Some(&b"\0\0\0\x07"[..]), None], &[0, 1]);
         execute(&mut buf, "p", 5);
         let p = Parse::decode(frame::take(&mut buf).unwrap().unwrap().body()).unwrap();
-        assert_eq!(
-            (p.name.as_str(), &p.sql[..], p.param_oids),
-            ("s", &b"select $1"[..], vec![23])
-        );
+        assert_eq!((p.name.as_str(), &p.sql[..], p.param_oids), ("s", &b"select $1"[..], vec![23]));
         let b = Bind::decode(frame::take(&mut buf).unwrap().unwrap().body()).unwrap();
-        assert_eq!(
-            (b.portal.as_str(), b.params.len(), b.result_formats.len()),
-            ("p", 2, 2)
-        );
+        assert_eq!((b.portal.as_str(), b.params.len(), b.result_formats.len()), ("p", 2, 2));
         assert_eq!(b.param_format(1), 1);
         let e = Execute::decode(frame::take(&mut buf).unwrap().unwrap().body()).unwrap();
         assert_eq!(e.max_rows, 5);

@@ -90,17 +90,12 @@ pub fn server_first(
 ) -> Option<ServerExchange> {
     let text = std::str::from_utf8(client_first).ok()?;
     // gs2 header: "n,," or "y,,": no channel binding, optional authzid that must be empty.
-    let bare = text
-        .strip_prefix("n,,")
-        .or_else(|| text.strip_prefix("y,,"))?;
+    let bare = text.strip_prefix("n,,").or_else(|| text.strip_prefix("y,,"))?;
     let gs2_header = text[..3].to_owned();
     let client_nonce = bare.split(',').find_map(|p| p.strip_prefix("r="))?;
     let nonce = format!("{client_nonce}{server_nonce}");
-    let server_first = format!(
-        "r={nonce},s={},i={}",
-        BASE64.encode(&secret.salt),
-        secret.iterations
-    );
+    let server_first =
+        format!("r={nonce},s={},i={}", BASE64.encode(&secret.salt), secret.iterations);
     Some(ServerExchange {
         secret,
         client_first_bare: bare.to_owned(),
@@ -128,17 +123,11 @@ impl ServerExchange {
             return None;
         }
         let proof: [u8; 32] = BASE64.decode(proof).ok()?.try_into().ok()?;
-        let auth = format!(
-            "{},{},{without_proof}",
-            self.client_first_bare, self.server_first
-        );
+        let auth = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
         let client_key = xor(proof, mac(&self.secret.stored_key, auth.as_bytes()));
         let stored: [u8; 32] = Sha256::digest(client_key).into();
         // Constant time: every byte is looked at.
-        let differ = stored
-            .iter()
-            .zip(self.secret.stored_key)
-            .fold(0u8, |d, (a, b)| d | (a ^ b));
+        let differ = stored.iter().zip(self.secret.stored_key).fold(0u8, |d, (a, b)| d | (a ^ b));
         if differ != 0 {
             return None;
         }

@@ -46,14 +46,9 @@ pub fn take(buf: &mut BytesMut) -> Result<Option<Startup>, WireError> {
         return Ok(None);
     };
     let length = i32::from_be_bytes([head[0], head[1], head[2], head[3]]);
-    let size = usize::try_from(length)
-        .ok()
-        .filter(|n| (8..=STARTUP_BYTES_MAX).contains(n));
+    let size = usize::try_from(length).ok().filter(|n| (8..=STARTUP_BYTES_MAX).contains(n));
     let Some(size) = size else {
-        return Err(WireError::Length {
-            tag: None,
-            length: i64::from(length),
-        });
+        return Err(WireError::Length { tag: None, length: i64::from(length) });
     };
     if buf.len() < size {
         return Ok(None);
