@@ -1,1 +1,39 @@
-//! Real PostgreSQL clusters on this machine.
+//! Real PostgreSQL clusters on this machine: a writer and a streaming replica
+//! for `users`, a writer for `orders`, with the schema of the guide, and, when
+//! asked, a delaying relay on every link so that a network can be measured
+//! honestly on one machine.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), pgspan_lab::LabError> {
+//! let options = pgspan_lab::LabOptions::temporary()?;
+//! let lab = pgspan_lab::Lab::start(&options, &mut |line| eprintln!("{line}"))?;
+//! let users = lab.server("users-writer")?;
+//! lab.psql(users, "usersdb", "SELECT count(*) FROM users")?;
+//! // The servers stop and their data goes when `lab` is dropped; when the
+//! // process is killed instead, a watchdog does the same.
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Synchronous on purpose (std only): a lab starts processes and waits.
+
+mod account;
+mod error;
+mod find;
+mod gateway;
+mod lab;
+mod options;
+mod ports;
+mod process;
+pub mod relay;
+mod server;
+mod state;
+mod status;
+mod watchdog;
+
+pub use error::LabError;
+pub use gateway::{Endpoint, Gateway, GatewayOptions};
+pub use lab::Lab;
+pub use options::LabOptions;
+pub use state::{Address, Helper, Phase, Role, Server, State};
+pub use status::{HelperStatus, ServerStatus, Status};
