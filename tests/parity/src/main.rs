@@ -1,0 +1,75 @@
+//! The parity suite's command line: `cargo run -p pgspan-parity -- --help`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it reports on its output
+
+use std::process::ExitCode;
+
+use pgspan_parity::case_file::{self, CaseFile};
+use pgspan_parity::lab::Lab;
+use pgspan_parity::options::Options;
+use pgspan_parity::{mutant, runner};
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("parity: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<bool, String> {
+    let files = read(options)?;
+    let count: usize = files.iter().map(|file| file.cases.len()).sum();
+    if options.list {
+        for file in &files {
+            for case in &file.cases {
+                println!("{}/{}", file.name, case.label());
+            }
+        }
+        println!("{count} cases");
+        return Ok(true);
+    }
+    if count == 0 {
+        return Err("no case has such a name".to_owned());
+    }
+    let lab = Lab::open(options)?;
+    if options.mutations {
+        let (passed, failed) = mutant::run(&lab, &files, options.threads)?;
+        println!("{passed} passed, {failed} failed");
+        return Ok(failed == 0);
+    }
+    let report = runner::run(&lab, &files, options.threads, false);
+    report.print(options.routes);
+    Ok(report.failed() == 0)
+}
+
+/// Reads the case files, longest first so that the threads end together.
+fn read(options: &Options) -> Result<Vec<CaseFile>, String> {
+    let fail = |error: std::io::Error| format!("{}: {error}", options.cases.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&options.cases).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        if path.extension().is_none_or(|extension| extension != "case") {
+            continue;
+        }
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).map_err(fail)?;
+        let mut file = case_file::parse(&name, &text)?;
+        file.cases.retain(|case| options.wants(&format!("{name}/{}", case.label())));
+        if !file.cases.is_empty() {
+            files.push(file);
+        }
+    }
+    files.sort_by(|a, b| (b.cases.len(), &a.name).cmp(&(a.cases.len(), &b.name)));
+    Ok(files)
+}

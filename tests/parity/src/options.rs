@@ -1,0 +1,100 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use crate::client::Address;
+
+/// What `--help` prints.
+pub const USAGE: &str = "\
+usage: cargo run -p pgspan-parity -- [options]
+
+  --filter TEXT         only cases whose FILE/LABEL contains TEXT (may be repeated: any of them)
+  --list                list the cases and stop
+  --mutations           prove that the suite turns red on a deliberately wrong gateway
+  --routes              print the route of every case
+  --gateway HOST:PORT   another gateway in front of the same servers
+  --gateway-reader HOST:PORT
+  --lab-env FILE        servers as `pgspan lab env --json` describes them, instead of a lab of our own
+  --threads N           files played at once (default 2)
+  --cases DIR           another folder of case files
+
+Without --lab-env, PGSPAN_BIN names the binary whose lab is started.";
+
+/// The command line.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Parts of names; empty: all cases.
+    pub filters: Vec<String>,
+    /// Only list.
+    pub list: bool,
+    /// Run the mutation test.
+    pub mutations: bool,
+    /// Print routes.
+    pub routes: bool,
+    /// Another gateway.
+    pub gateway: Option<Address>,
+    /// Its reader endpoint.
+    pub gateway_replica: Option<Address>,
+    /// A description of running servers.
+    pub lab_env: Option<PathBuf>,
+    /// Files at once.
+    pub threads: usize,
+    /// Folder of case files.
+    pub cases: PathBuf,
+}
+
+impl Options {
+    /// Reads the arguments after the program's name.
+    ///
+    /// # Errors
+    /// What is wrong, or the usage.
+    pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+        let mut options = Options {
+            filters: Vec::new(),
+            list: false,
+            mutations: false,
+            routes: false,
+            gateway: None,
+            gateway_replica: None,
+            lab_env: None,
+            threads: 2,
+            cases: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/cases")),
+        };
+        let mut arguments = arguments;
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--filter" => options.filters.push(value()?),
+                "--list" => options.list = true,
+                "--mutations" => options.mutations = true,
+                "--routes" => options.routes = true,
+                "--gateway" => options.gateway = Some(address(&value()?)?),
+                "--gateway-reader" => options.gateway_replica = Some(address(&value()?)?),
+                "--lab-env" => options.lab_env = Some(PathBuf::from(value()?)),
+                "--threads" => {
+                    options.threads = value()?
+                        .parse::<usize>()
+                        .map_err(|error| format!("--threads: {error}"))?
+                        .max(1);
+                }
+                "--cases" => options.cases = PathBuf::from(value()?),
+                "--help" | "-h" => return Err(USAGE.to_owned()),
+                other => return Err(format!("{other} is not understood\n\n{USAGE}")),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether a case is wanted.
+    pub fn wants(&self, name: &str) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|part| name.contains(part.as_str()))
+    }
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("`{text}` is not HOST:PORT"))?;
+    Ok(Address {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: port.parse().map_err(|_| format!("`{text}` is not HOST:PORT"))?,
+    })
+}
