@@ -15,11 +15,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("pgspan-wire", "crates/pgspan-wire", &[]),
     ("pgspan-sql", "crates/pgspan-sql", &[]),
     ("pgspan-pool", "crates/pgspan-pool", &["pgspan-wire"]),
-    (
-        "pgspan-engine",
-        "crates/pgspan-engine",
-        &["pgspan-wire", "pgspan-sql"],
-    ),
+    ("pgspan-engine", "crates/pgspan-engine", &["pgspan-wire", "pgspan-sql"]),
     (
         "pgspan-gateway",
         "crates/pgspan-gateway",
@@ -32,11 +28,8 @@ const TABLE: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Dependencies that one crate alone may name: (prefix, crate).
-const WALLS: &[(&str, &str)] = &[
-    ("datafusion", "pgspan-engine"),
-    ("arrow", "pgspan-engine"),
-    ("parquet", "pgspan-engine"),
-];
+const WALLS: &[(&str, &str)] =
+    &[("datafusion", "pgspan-engine"), ("arrow", "pgspan-engine"), ("parquet", "pgspan-engine")];
 
 /// What this module needs of a package.
 #[derive(Debug)]
@@ -50,21 +43,12 @@ pub struct Package {
 pub fn metadata(root: &Path) -> Result<Vec<Package>, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
-        .args([
-            "metadata",
-            "--no-deps",
-            "--format-version",
-            "1",
-            "--offline",
-        ])
+        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
         .current_dir(root)
         .output()
         .map_err(|error| format!("cargo metadata: {error}"))?;
     if !output.status.success() {
-        return Err(format!(
-            "cargo metadata: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ));
+        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)));
     }
     let json: Value = serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("cargo metadata: {error}"))?;
@@ -82,10 +66,7 @@ pub fn metadata(root: &Path) -> Result<Vec<Package>, String> {
             dependencies: package["dependencies"]
                 .as_array()
                 .map(|dependencies| {
-                    dependencies
-                        .iter()
-                        .map(|dependency| text(&dependency["name"]))
-                        .collect()
+                    dependencies.iter().map(|dependency| text(&dependency["name"])).collect()
                 })
                 .unwrap_or_default(),
         })

@@ -43,10 +43,7 @@ fn filter(text: &str, mut findings: Vec<Finding>, count_max: usize) -> Vec<Findi
         complaints.push(Finding::new(
             Rule::Word,
             "xtask/exceptions.txt",
-            format!(
-                "{} entries, at most {count_max}: the list may only shrink",
-                entries.len()
-            ),
+            format!("{} entries, at most {count_max}: the list may only shrink", entries.len()),
         ));
     }
     findings.extend(complaints);
@@ -73,11 +70,7 @@ mod tests {
 
     #[test]
     fn the_list_does_not_grow() {
-        let left = filter(
-            "length a.rs\nlength b.rs\n",
-            vec![long("a.rs"), long("b.rs")],
-            1,
-        );
+        let left = filter("length a.rs\nlength b.rs\n", vec![long("a.rs"), long("b.rs")], 1);
         assert_eq!(left.len(), 1, "{left:?}");
     }
 }

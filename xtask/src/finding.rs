@@ -50,11 +50,7 @@ pub struct Finding {
 impl Finding {
     /// A finding.
     pub fn new(rule: Rule, place: impl Into<String>, detail: impl Into<String>) -> Self {
-        Finding {
-            rule,
-            place: place.into(),
-            detail: detail.into(),
-        }
+        Finding { rule, place: place.into(), detail: detail.into() }
     }
 }
 

@@ -143,8 +143,9 @@ pub enum Action {
     Reset(Side),
     /// Runs SQL directly.
     Direct(Side),
-    /// Repeats SQL directly in the background until the end.
-    Churn(Side),
+    /// Repeats `side: SQL ;; side: SQL` directly in the background until the end;
+    /// `%n` counts the rounds.
+    Churn,
     /// Waits so many milliseconds.
     Pause,
     /// Waits until the replica has caught up.
@@ -243,6 +244,8 @@ pub struct CaseFile {
     pub needs: Vec<String>,
     /// Roles to create on both clusters; `${name}` in the text.
     pub roles: Vec<String>,
+    /// Other files (`NAME.inc`) whose setups come first.
+    pub includes: Vec<String>,
     /// SQL that makes the databases.
     pub setups: Vec<(Side, String)>,
     /// Cases in order.
@@ -267,6 +270,7 @@ pub fn parse(name: &str, text: &str) -> Result<CaseFile, String> {
         let rest = rest.trim();
         match word {
             "isolation:" => file.separate = rest == "separate",
+            "include:" => file.includes = split_list(rest, ','),
             "needs:" => file.needs = split_list(rest, ','),
             "roles:" => file.roles = split_list(rest, ','),
             "let" => {
@@ -428,7 +432,7 @@ fn read_action(head: &str) -> Result<(Action, Marks), String> {
     let side_of = |word: &str| side(word).ok_or_else(|| format!("`{word}` is not a side"));
     let action = match words.as_slice() {
         ["reset", place] => Action::Reset(side_of(place)?),
-        ["churn", place] => Action::Churn(side_of(place)?),
+        ["churn"] => Action::Churn,
         ["pause"] => Action::Pause,
         ["catchup"] => Action::CatchUp,
         [place] if side(place).is_some() => Action::Direct(side_of(place)?),
@@ -550,7 +554,8 @@ fn read_expect(text: &str) -> Result<Expect, String> {
     }
 }
 
-fn side(word: &str) -> Option<Side> {
+/// The side of that name.
+pub fn side(word: &str) -> Option<Side> {
     match word {
         "home" => Some(Side::Home),
         "source" => Some(Side::Source),

@@ -65,6 +65,13 @@ fn read(options: &Options) -> Result<Vec<CaseFile>, String> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).map_err(fail)?;
         let mut file = case_file::parse(&name, &text)?;
+        for include in file.includes.iter().rev() {
+            let path = options.cases.join(format!("{include}.inc"));
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            let included = case_file::parse(include, &text)?;
+            file.setups.splice(0..0, included.setups);
+        }
         file.cases.retain(|case| options.wants(&format!("{name}/{}", case.label())));
         if !file.cases.is_empty() {
             files.push(file);

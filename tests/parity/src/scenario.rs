@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::case_file::{Action, Endpoint, Param, Scenario, Side, Step, Variant};
+use crate::case_file::{Action, Endpoint, Param, Scenario, Side, Step, Variant, side};
 use crate::client::Connection;
 use crate::compare::{self, Manner};
 use crate::reply::Reply;
@@ -157,8 +157,8 @@ impl<'a, 'w> Stage<'a, 'w> {
                 }
             }
             Action::Direct(side) => replies.push(self.direct(*side)?.simple(&text)),
-            Action::Churn(side) => {
-                let churn = self.churn(*side, text)?;
+            Action::Churn => {
+                let churn = self.churn(&text)?;
                 self.churns.push(churn);
             }
             Action::Pause => {
@@ -263,14 +263,24 @@ impl<'a, 'w> Stage<'a, 'w> {
         }
     }
 
-    fn churn(&self, side: Side, sql: String) -> Result<Churn, String> {
-        let mut connection = self.world.direct(self.player, side)?;
+    fn churn(&self, text: &str) -> Result<Churn, String> {
+        let mut parts = Vec::new();
+        for part in text.split(";;") {
+            let (place, sql) = part.split_once(':').ok_or("churn> side: SQL ;; side: SQL")?;
+            let side = side(place.trim()).ok_or_else(|| format!("`{place}` is not a side"))?;
+            parts.push((self.world.direct(self.player, side)?, sql.trim().to_owned()));
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
+            let mut round = 0u64;
             while !stopped.load(Ordering::Relaxed) {
-                if connection.simple(&sql).broken.is_some() {
-                    return;
+                round += 1;
+                for (connection, sql) in &mut parts {
+                    let reply = connection.simple(&sql.replace("%n", &round.to_string()));
+                    if reply.broken.is_some() {
+                        return;
+                    }
                 }
             }
         });
