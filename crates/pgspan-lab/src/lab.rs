@@ -34,6 +34,7 @@ pub struct Lab {
     state: State,
     timeout: Duration,
     relay_command: Option<Vec<std::ffi::OsString>>,
+    cancel: Option<&'static AtomicBool>,
     children: Vec<Child>,
     relays: Vec<Relay>,
     watchdog: Option<Watchdog>,
@@ -113,6 +114,7 @@ impl Lab {
         let mut lab = Lab {
             timeout: options.start_timeout,
             relay_command: options.relay_command.clone(),
+            cancel: options.cancel,
             children: Vec::new(),
             relays: Vec::new(),
             watchdog: Some(Watchdog::start(&state.data_root, &state.socket_dir, dir)?),
@@ -226,6 +228,9 @@ impl Lab {
             let Some(next) = waiting.first() else {
                 break Ok(());
             };
+            if self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+                break Err(LabError::Interrupted);
+            }
             if Instant::now() > deadline {
                 break Err(LabError::Timeout {
                     what: format!("{name} listening on {next}"),
@@ -310,6 +315,7 @@ impl Lab {
             state: State::read(dir)?,
             timeout: Duration::from_secs(60),
             relay_command: None,
+            cancel: None,
             children: Vec::new(),
             relays: Vec::new(),
             watchdog: None,

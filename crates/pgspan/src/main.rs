@@ -1,3 +1,30 @@
-//! TBD
+//! The `pgspan` command.
 
-fn main() {}
+mod lab;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A gateway that speaks the PostgreSQL protocol and answers queries that span
+/// several databases, live.
+#[derive(Debug, Parser)]
+#[command(name = "pgspan", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Real PostgreSQL clusters on this machine, with a gateway in front of them
+    #[command(subcommand)]
+    Lab(lab::LabCommand),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Lab(command) => lab::run(command),
+    }
+}
