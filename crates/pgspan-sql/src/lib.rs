@@ -1,1 +1,31 @@
-//! Text to plan: parse, catalog snapshot, analyze, route, fragments.
+//! Text to plan: parse, analyze, route, plan, fragments. Pure and synchronous;
+//! this crate knows no sockets, no tasks and no clock. What it needs to know of
+//! the world comes in as snapshots ([`catalog`], [`facts`]).
+//!
+//! | module | step |
+//! |---|---|
+//! | [`parse`] | text → tree and tokens, by PostgreSQL's own grammar |
+//! | [`analyze`] | tree → what the statement touches, or why it is not understood |
+//! | [`ask`] | the SQL that home and sources are asked with |
+//! | [`facts`] | their answers, typed |
+//! | [`remote`] | home's EXPLAIN → what postgres_fdw would ship |
+//! | [`keys`] | when the home side's join keys may restrict a source |
+//! | [`fragment`] | what one source is asked for |
+//! | [`rewrite`] | the statement with its foreign tables replaced by carriers |
+//! | [`plan`] | all of it → [`plan::FederatedPlan`] or the reason for fallback |
+//! | [`server`] | a foreign server's options → where and as whom to connect |
+//! | [`route`] | the words for strategies and reasons |
+
+pub mod analyze;
+pub mod ask;
+pub mod catalog;
+pub mod facts;
+pub mod fragment;
+pub mod keys;
+pub mod parse;
+pub mod plan;
+pub mod quote;
+pub mod remote;
+pub mod rewrite;
+pub mod route;
+pub mod server;

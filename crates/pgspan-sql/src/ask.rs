@@ -1,0 +1,186 @@
+//! The SQL that home and sources are asked with. Every name is qualified, so that
+//! a client's `search_path` cannot change the question.
+
+use crate::analyze::Analysis;
+use crate::quote::{literal, text_array};
+
+/// Names of all foreign tables, and every built-in function name with whether none
+/// of its overloads is volatile: rows `(kind, name, safe)`.
+pub const CATALOG: &str = "\
+SELECT 't', c.relname::pg_catalog.text, true FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) 'f' \
+UNION ALL \
+SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
+FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid GROUP BY p.proname";
+
+/// Settings that change how a statement or its literals are read, in the order in
+/// which the fingerprint lists them.
+const SETTINGS: &[&str] = &[
+    "search_path",
+    "TimeZone",
+    "DateStyle",
+    "IntervalStyle",
+    "extra_float_digits",
+    "bytea_output",
+    "transform_null_equals",
+    "array_nulls",
+    "standard_conforming_strings",
+    "backslash_quote",
+    "constraint_exclusion",
+    "client_encoding",
+    "server_encoding",
+    "row_security",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "xmloption",
+    "default_text_search_config",
+];
+
+/// Settings that must have PostgreSQL's default, with that default: at another
+/// value the same text means something else to the parser or the planner.
+pub const REQUIRED_SETTINGS: &[(&str, &str)] = &[
+    ("transform_null_equals", "off"),
+    ("array_nulls", "on"),
+    ("standard_conforming_strings", "on"),
+    ("constraint_exclusion", "partition"),
+    ("row_security", "on"),
+];
+
+fn setting(name: &str) -> String {
+    format!("pg_catalog.current_setting({})", literal(name))
+}
+
+/// What the plan of one statement rests on, as one row of text columns:
+/// 1 session (role, settings), 2 relations and their definitions, 3 foreign servers,
+/// mappings and rights, 4 isolation level, 5 `statement_timeout`, 6 `idle_in_transaction_session_timeout`
+/// (both as PostgreSQL shows them, `0` for none), 7 `is_superuser`.
+///
+/// A plan is used again only while columns 1 to 3 are what they were.
+pub fn fingerprint(names: &[String], functions: &[String], operators: &[String]) -> String {
+    let settings: Vec<_> = SETTINGS.iter().map(|s| setting(s)).collect();
+    let oids: Vec<_> = names
+        .iter()
+        .map(|n| format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(n)))
+        .collect();
+    let oids = format!("ARRAY[{}]", oids.join(","));
+    // Someone may have made a function or operator of the same name since.
+    let functions = text_array(functions);
+    let operators = text_array(operators);
+    format!(
+        "SELECT pg_catalog.concat_ws('|', CURRENT_USER, {settings}), \
+         pg_catalog.concat_ws('|', r.oids::pg_catalog.text, \
+          (SELECT pg_catalog.sum(c.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) ANY(r.oids)), \
+          (SELECT pg_catalog.sum(a.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) ANY(r.oids)), \
+          (SELECT pg_catalog.count(*) FROM pg_catalog.pg_proc p WHERE p.proname OPERATOR(pg_catalog.=) ANY({functions}::pg_catalog.name[]) AND p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid), \
+          (SELECT pg_catalog.count(*) FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid WHERE o.oprname OPERATOR(pg_catalog.=) ANY({operators}::pg_catalog.name[]) AND o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i')), \
+         (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', f.ftrelid, f.xmin, s.xmin, m.umid, pg_catalog.hashtextextended(m.umoptions::pg_catalog.text, 0), pg_catalog.has_table_privilege(f.ftrelid, 'SELECT')), '|') \
+          FROM pg_catalog.pg_foreign_table f JOIN pg_catalog.pg_foreign_server s ON s.oid OPERATOR(pg_catalog.=) f.ftserver \
+          LEFT JOIN pg_catalog.pg_user_mappings m ON m.srvid OPERATOR(pg_catalog.=) s.oid AND (m.umuser OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR m.usename OPERATOR(pg_catalog.=) CURRENT_USER) \
+          WHERE f.ftrelid OPERATOR(pg_catalog.=) ANY(r.oids)), \
+         {isolation}, \
+         {timeout}, {idle}, {superuser} \
+         FROM (SELECT {oids}::pg_catalog.oid[]) AS r(oids)",
+        settings = settings.join(", "),
+        isolation = setting("transaction_isolation"),
+        idle = setting("idle_in_transaction_session_timeout"),
+        superuser = setting("is_superuser"),
+        timeout = setting("statement_timeout"),
+    )
+}
+
+/// The fingerprint question for an analyzed statement.
+pub fn fingerprint_of(a: &Analysis) -> String {
+    let names: Vec<_> = table_names(a);
+    let functions: Vec<_> = a.functions.iter().cloned().collect();
+    let operators: Vec<_> = a.operators.iter().cloned().collect();
+    fingerprint(&names, &functions, &operators)
+}
+
+/// Names of the statement's tables as written, quoted, each once.
+pub fn table_names(a: &Analysis) -> Vec<String> {
+    let mut names: Vec<_> = a.tables.iter().map(crate::analyze::TableRef::sql_name).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The columns of one relation as JSON; `rel` is an SQL expression for its OID.
+fn columns_json(rel: &str) -> String {
+    format!(
+        "(SELECT pg_catalog.json_agg(pg_catalog.json_build_object(\
+          'name', a.attname, 'type', a.atttypid::pg_catalog.int8, 'typmod', a.atttypmod, \
+          'format', pg_catalog.format_type(a.atttypid, a.atttypmod), 'typtype', t.typtype, \
+          'typname', t.typname, 'typnsp', tn.nspname, 'elem', t.typelem::pg_catalog.int8, 'elemtype', e.typtype, 'not_null', a.attnotnull, \
+          'collation', CASE WHEN a.attcollation OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN NULL ELSE pg_catalog.concat_ws('/', k.collname, k.collprovider, k.collisdeterministic, k.collencoding, pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'collcollate', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'collctype', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'colliculocale', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'colllocale', k.collversion) END, \
+          'deterministic', k.collisdeterministic, \
+          'options', a.attfdwoptions) ORDER BY a.attnum) \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid \
+         JOIN pg_catalog.pg_namespace tn ON tn.oid OPERATOR(pg_catalog.=) t.typnamespace \
+         LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
+         LEFT JOIN pg_catalog.pg_collation k ON k.oid OPERATOR(pg_catalog.=) a.attcollation \
+         WHERE a.attrelid OPERATOR(pg_catalog.=) {rel} AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped)"
+    )
+}
+
+/// Locale and encoding of a database as JSON: two databases with the same text sort
+/// and fold text alike.
+const LOCALE_JSON: &str = "(SELECT pg_catalog.json_build_object('encoding', pg_catalog.pg_encoding_to_char(d.encoding), \
+   'locale', pg_catalog.concat_ws('/', d.datcollate, d.datctype, pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'datlocprovider', pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'daticulocale', pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'datlocale', pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'datcollversion')) \
+   FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())";
+
+/// Everything about the named relations at home, as one JSON value ([`crate::facts::HomeFacts`]).
+pub fn home_facts(names: &[String]) -> String {
+    format!(
+        "SELECT pg_catalog.json_build_object('version', pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
+         'database', {LOCALE_JSON}, 'user', CURRENT_USER, 'relations', \
+         (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('written', n.name, 'oid', c.oid::pg_catalog.int8, \
+          'kind', c.relkind, 'persistence', c.relpersistence, 'schema', ns.nspname, 'name', c.relname, 'row_security', c.relrowsecurity, 'subclass', c.relhassubclass, \
+          'foreign_child', (c.relhassubclass AND EXISTS (WITH RECURSIVE h(o) AS (SELECT c.oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN h ON h.o OPERATOR(pg_catalog.=) i.inhparent) SELECT 1 FROM h JOIN pg_catalog.pg_class hc ON hc.oid OPERATOR(pg_catalog.=) h.o WHERE hc.relkind OPERATOR(pg_catalog.=) 'f' AND hc.oid OPERATOR(pg_catalog.<>) c.oid)), \
+          'row_type', c.reltype::pg_catalog.int8, 'array_type', rt.typarray::pg_catalog.int8, \
+          'select', pg_catalog.has_table_privilege(c.oid, 'SELECT'), \
+          'server', CASE WHEN f.ftrelid IS NULL THEN NULL ELSE pg_catalog.json_build_object('name', s.srvname, 'postgres_fdw', h.proname OPERATOR(pg_catalog.=) 'postgres_fdw_handler', 'wrapper_options', w.fdwoptions, 'options', s.srvoptions, 'mapped', m.umid IS NOT NULL, 'mapping', m.umoptions) END, \
+          'options', f.ftoptions, \
+          'view_hazard', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN EXISTS (WITH RECURSIVE v(o) AS (SELECT c.oid UNION SELECT d.refobjid FROM v JOIN pg_catalog.pg_rewrite rw ON rw.ev_class OPERATOR(pg_catalog.=) v.o JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) rw.oid AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass) \
+             SELECT 1 FROM v JOIN pg_catalog.pg_class vc ON vc.oid OPERATOR(pg_catalog.=) v.o LEFT JOIN pg_catalog.pg_rewrite rw ON rw.ev_class OPERATOR(pg_catalog.=) v.o LEFT JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) rw.oid AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
+             WHERE vc.relkind OPERATOR(pg_catalog.=) ANY(ARRAY['f','p']::\"char\"[]) OR vc.relhassubclass OR vc.relrowsecurity OR d.objid IS NOT NULL) ELSE false END, \
+          'columns', CASE WHEN f.ftrelid IS NULL THEN NULL ELSE {columns} END)) \
+          FROM pg_catalog.unnest({names}) AS n(name) \
+          LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid \
+          LEFT JOIN pg_catalog.pg_namespace ns ON ns.oid OPERATOR(pg_catalog.=) c.relnamespace \
+          LEFT JOIN pg_catalog.pg_type rt ON rt.oid OPERATOR(pg_catalog.=) c.reltype \
+          LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid OPERATOR(pg_catalog.=) c.oid \
+          LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid OPERATOR(pg_catalog.=) f.ftserver \
+          LEFT JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw \
+          LEFT JOIN pg_catalog.pg_proc h ON h.oid OPERATOR(pg_catalog.=) w.fdwhandler \
+          LEFT JOIN LATERAL (SELECT u.umid, u.umoptions FROM pg_catalog.pg_user_mappings u WHERE u.srvid OPERATOR(pg_catalog.=) s.oid AND (u.umuser OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR u.usename OPERATOR(pg_catalog.=) CURRENT_USER) ORDER BY u.umuser USING OPERATOR(pg_catalog.>) LIMIT 1) m ON true))",
+        columns = columns_json("c.oid"),
+        names = text_array(names),
+    )
+}
+
+/// Everything about one remote relation, as one JSON value ([`crate::facts::SourceFacts`]).
+pub fn source_facts(schema: &str, name: &str) -> String {
+    format!(
+        "SELECT pg_catalog.json_build_object('database', {LOCALE_JSON}, 'oid', c.oid::pg_catalog.int8, 'kind', c.relkind, \
+         'row_security', c.relrowsecurity, 'rows', c.reltuples, 'pages', c.relpages, 'columns', {columns}) \
+         FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({name})::pg_catalog.oid",
+        columns = columns_json("c.oid"),
+        name = literal(&crate::quote::qualified(schema, name)),
+    )
+}
+
+/// What a fetch rests on at its source: the relation is still the one that was examined.
+pub fn source_guard(schema: &str, name: &str) -> String {
+    format!(
+        "SELECT pg_catalog.concat_ws('|', c.oid, c.xmin, c.relkind, c.relrowsecurity) FROM pg_catalog.pg_class c \
+         WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})::pg_catalog.oid",
+        literal(&crate::quote::qualified(schema, name))
+    )
+}
+
+/// Settings of a source session, as postgres_fdw's `configure_remote_session` makes them.
+pub const SOURCE_SESSION: &str = "SET search_path = pg_catalog; SET timezone = 'GMT'; SET datestyle = ISO; \
+SET intervalstyle = postgres; SET extra_float_digits = 3; SET max_parallel_workers_per_gather = 0";
+
+/// How home is asked what postgres_fdw would ship.
+pub const EXPLAIN_PREFIX: &str = "EXPLAIN (VERBOSE, FORMAT JSON, COSTS OFF) ";

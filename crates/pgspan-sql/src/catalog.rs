@@ -1,0 +1,116 @@
+//! What is known of one database ahead of any statement: the names of its foreign
+//! tables and which built-in functions are safe to run at home beside fetched rows.
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder};
+use std::collections::{HashMap, HashSet};
+
+/// An immutable copy of the names that decide whether a statement is worth parsing.
+#[derive(Debug, Clone, Default)]
+pub struct CatalogSnapshot {
+    foreign_tables: HashSet<String>,
+    functions: HashMap<String, bool>,
+    finder: Option<AhoCorasick>,
+}
+
+/// Stable functions whose answer depends on session or transaction state that a
+/// rewritten statement shows differently; never beside fetched rows.
+const STATEFUL: &[&str] = &[
+    "current_setting",
+    "currval",
+    "lastval",
+    "pg_cursor",
+    "pg_prepared_statement",
+    "pg_prepared_xact",
+    "pg_current_snapshot",
+    "pg_current_xact_id_if_assigned",
+    "txid_current_snapshot",
+    "txid_current_if_assigned",
+    "pg_export_snapshot",
+    "current_query",
+    "pg_show_all_settings",
+    "cursor_to_xml",
+    "database_to_xml",
+    "schema_to_xml",
+    "table_to_xml",
+    "query_to_xml",
+    "pg_lock_status",
+    "pg_stat_get_activity",
+    "pg_trigger_depth",
+    "inet_client_addr",
+    "inet_client_port",
+];
+
+impl CatalogSnapshot {
+    /// `functions`: every function name of `pg_catalog`, and whether none of its
+    /// overloads is volatile.
+    pub fn new(
+        foreign_tables: HashSet<String>,
+        functions: HashMap<String, bool>,
+    ) -> CatalogSnapshot {
+        let finder = if foreign_tables.is_empty() {
+            None
+        } else {
+            // A pattern that is too large to build means that every statement is parsed.
+            AhoCorasickBuilder::new().ascii_case_insensitive(true).build(&foreign_tables).ok()
+        };
+        CatalogSnapshot { foreign_tables, functions, finder }
+    }
+
+    /// Whether the text may name a foreign table. Never a false "no", except that
+    /// names hidden in `U&"…"` escapes are left to home: relaying is always right.
+    pub fn may_name_foreign_table(&self, text: &[u8]) -> bool {
+        match &self.finder {
+            Some(finder) => finder.is_match(text),
+            None => !self.foreign_tables.is_empty(),
+        }
+    }
+
+    /// Whether some foreign table has this name, in whatever schema.
+    pub fn is_foreign_name(&self, name: &str) -> bool {
+        self.foreign_tables.contains(name)
+    }
+
+    /// Number of foreign table names known.
+    pub fn foreign_table_count(&self) -> usize {
+        self.foreign_tables.len()
+    }
+
+    /// Whether every built-in function of this name is immutable or stable, and none
+    /// shows session state.
+    pub fn is_safe_function(&self, name: &str) -> bool {
+        !STATEFUL.contains(&name) && self.functions.get(name).copied().unwrap_or(false)
+    }
+
+    /// Whether `pg_catalog` has a function of this name at all.
+    pub fn is_builtin_function(&self, name: &str) -> bool {
+        self.functions.contains_key(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> CatalogSnapshot {
+        let functions = [("lower".to_owned(), true), ("random".to_owned(), false)];
+        CatalogSnapshot::new(
+            HashSet::from(["remote_orders".to_owned()]),
+            functions.into_iter().collect(),
+        )
+    }
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        assert!(snapshot().may_name_foreign_table(b"select * from Public.REMOTE_ORDERS"));
+        assert!(!snapshot().may_name_foreign_table(b"select * from orders"));
+    }
+
+    #[test]
+    fn unknown_and_volatile_functions_are_not_safe() {
+        let s = snapshot();
+        assert!(s.is_safe_function("lower"));
+        assert!(!s.is_safe_function("random"));
+        assert!(!s.is_safe_function("f_ro"));
+        assert!(!s.is_safe_function("current_setting"));
+    }
+}

@@ -1,0 +1,405 @@
+//! All that is known → a [`FederatedPlan`], or the reason why home runs the
+//! statement itself. Pure: every fact comes in as a value.
+
+use crate::analyze::{Analysis, Kind};
+use crate::ask;
+use crate::facts::{Column, HomeFacts, HomeRelation, SourceFacts};
+use crate::fragment::{self, Carrier, Fetch};
+use crate::keys;
+use crate::quote::qualified;
+use crate::remote::{self, ForeignScan};
+use crate::rewrite;
+use crate::route::{Reason, Route, Strategy};
+use crate::server::ServerSpec;
+
+/// A foreign table that the statement reads, before its source has been asked.
+#[derive(Debug, Clone)]
+pub struct Need {
+    /// Its written name, as in [`crate::analyze::TableRef::sql_name`].
+    pub written: String,
+    /// Index into [`Needs::servers`].
+    pub server: usize,
+    /// Schema and name at the source.
+    pub remote: (String, String),
+}
+
+/// What must be asked of the sources.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// Each server and mapping once.
+    pub servers: Vec<ServerSpec>,
+    /// Each foreign table once.
+    pub tables: Vec<Need>,
+    /// Whether the plan may be used again while the fingerprint holds.
+    pub repeatable: bool,
+}
+
+/// One source answers the whole statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Direct {
+    /// Index into [`FederatedPlan::servers`].
+    pub server: usize,
+    /// What postgres_fdw would send.
+    pub sql: String,
+    /// For each output column, its place in the source's row.
+    pub output: Vec<usize>,
+    /// Questions whose answers show that the relations are still the same.
+    pub guards: Vec<String>,
+}
+
+/// How a statement is run across databases.
+#[derive(Debug, Clone)]
+pub struct FederatedPlan {
+    /// The decision.
+    pub route: Route,
+    /// Servers with the role's mapping.
+    pub servers: Vec<ServerSpec>,
+    /// One fetch per foreign table.
+    pub fetches: Vec<Fetch>,
+    /// For each table of the analysis, the fetch that carries it.
+    pub carried_by: Vec<Option<usize>>,
+    /// The statement with `$first_parameter…` as carriers.
+    pub home_sql: String,
+    /// Parameter number of the first carrier.
+    pub first_parameter: u32,
+    /// Set when the source answers all of it.
+    pub direct: Option<Direct>,
+    /// Whether it may be used again while the fingerprint holds.
+    pub repeatable: bool,
+}
+
+/// Limits that planning must know.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Rows that one fetch may bring.
+    pub rows_max: u64,
+    /// Keys that may be sent to a source.
+    pub keys_max: u64,
+}
+
+/// Tables below this many rows are fetched without asking home for join keys first.
+const KEYS_WORTH_ROWS: f64 = 2_000.0;
+
+/// Checks the statement's relations at home and lists what to ask of the sources.
+///
+/// # Errors
+/// The reason for fallback.
+pub fn needs(a: &Analysis, home: &HomeFacts) -> Result<Needs, Reason> {
+    let mut out = Needs { repeatable: a.repeatable, ..Needs::default() };
+    for table in &a.tables {
+        let written = table.sql_name();
+        let Some(relation) = home.relation(&written).filter(|r| r.oid.is_some()) else {
+            return Err(Reason::about("no such relation at home", written));
+        };
+        if matches!(relation.schema.as_deref(), Some("pg_catalog" | "information_schema")) {
+            return Err(Reason::about("system catalog", written));
+        }
+        match relation.kind.as_deref() {
+            Some("f") => {
+                if relation.select != Some(true) {
+                    return Err(Reason::about("no SELECT on the whole table", written));
+                }
+                if relation.subclass == Some(true) && !table.only {
+                    return Err(Reason::about("foreign table with children", written));
+                }
+                if out.tables.iter().any(|n| n.written == written) {
+                    continue;
+                }
+                let server = relation.server.as_ref().ok_or(Reason::new("no foreign server"))?;
+                let spec = ServerSpec::new(server)?;
+                let server = out.servers.iter().position(|s| *s == spec).unwrap_or_else(|| {
+                    out.servers.push(spec);
+                    out.servers.len() - 1
+                });
+                out.tables.push(Need { written, server, remote: fragment::remote_name(relation) });
+            }
+            Some("r" | "p" | "m") => {
+                if relation.foreign_child == Some(true) {
+                    return Err(Reason::about("a parent of foreign tables", written));
+                }
+                if relation.row_security == Some(true) {
+                    return Err(Reason::about("row security at home", written));
+                }
+            }
+            Some("v") if relation.view_hazard => {
+                return Err(Reason::about("a view that is not proven local", written));
+            }
+            // A view's conditions may be shipped, and a view may change unnoticed.
+            Some("v") => out.repeatable = false,
+            kind => return Err(Reason::about("kind of relation", kind.unwrap_or("?"))),
+        }
+    }
+    if out.tables.is_empty() {
+        return Err(Reason::new("no foreign table is read"));
+    }
+    Ok(out)
+}
+
+fn needed(a: &Analysis, column: &Column, whole: bool, words: &[String]) -> bool {
+    whole
+        || column.typtype == "d"
+        || a.words.contains(&column.name)
+        || words.iter().any(|w| w == fragment::remote_column(column))
+}
+
+fn same_declaration(home: &HomeFacts, source: &SourceFacts, column: &Column) -> Result<(), Reason> {
+    let name = fragment::remote_column(column);
+    let remote = source.columns.iter().flatten().find(|c| c.name == name);
+    let Some(remote) = remote else {
+        return Err(Reason::about("no such column at the source", name));
+    };
+    let alike = (&column.typname, &column.typnsp, column.typmod, &column.typtype)
+        == (&remote.typname, &remote.typnsp, remote.typmod, &remote.typtype);
+    if !alike {
+        return Err(Reason::about("declared otherwise than at the source", &column.name));
+    }
+    if column.collation != remote.collation {
+        return Err(Reason::about("another collation at the source", &column.name));
+    }
+    if column.collation.is_some() && home.database != source.database {
+        return Err(Reason::about("another locale or encoding at the source", &column.name));
+    }
+    if home.version >= 170_000 && column.not_null && !remote.not_null {
+        return Err(Reason::about("NOT NULL at home only", &column.name));
+    }
+    Ok(())
+}
+
+/// Makes the plan.
+///
+/// `text` is the client's; `declared` the number of parameters it binds; `sources`
+/// answers for `needs.tables` in their order; `output_types` the type OIDs of home's
+/// Describe of the original.
+///
+/// # Errors
+/// The reason for fallback.
+#[allow(clippy::too_many_arguments)]
+pub fn plan(
+    text: &str,
+    a: &Analysis,
+    declared: u32,
+    home: &HomeFacts,
+    needs: &Needs,
+    scans: &[ForeignScan],
+    sources: &[SourceFacts],
+    output_types: &[u32],
+    limits: Limits,
+) -> Result<FederatedPlan, Reason> {
+    let relations: Vec<&HomeRelation> = needs
+        .tables
+        .iter()
+        .map(|n| home.relation(&n.written).ok_or(Reason::new("no such relation at home")))
+        .collect::<Result<_, _>>()?;
+    let conditions = scan_conditions(needs, &relations, scans)?;
+    let mut fetches = Vec::new();
+    for (i, need) in needs.tables.iter().enumerate() {
+        let (Some(relation), Some(source)) = (relations.get(i), sources.get(i)) else {
+            return Err(Reason::new("a source gave no answer"));
+        };
+        let condition = conditions.get(i).and_then(|c| fragment::combine(c));
+        fetches.push(fetch(a, home, need, relation, source, condition.as_deref())?);
+    }
+    let carried_by: Vec<Option<usize>> = a
+        .tables
+        .iter()
+        .map(|t| needs.tables.iter().position(|n| n.written == t.sql_name()))
+        .collect();
+    let direct = direct(a, needs, &relations, scans, &carried_by, output_types);
+    keys::add(text, a, needs, &relations, &carried_by, &mut fetches, limits.keys_max);
+    if direct.is_none() {
+        for f in &fetches {
+            let unrestricted = f.keys.is_none() && f.condition.is_none();
+            #[allow(clippy::cast_precision_loss)] // an estimate
+            if unrestricted && f.table_rows > limits.rows_max as f64 {
+                return Err(Reason::about("too many rows to fetch", qualified_home(f)));
+            }
+        }
+    }
+    let first_parameter = a.parameters.max(declared) + 1;
+    let home_sql = if a.kind == Kind::CopyOut {
+        String::new()
+    } else {
+        rewrite::splice(text, a, |t| {
+            let f = carried_by.get(t).copied().flatten()?;
+            let number = first_parameter + u32::try_from(f).ok()?;
+            let fetch = fetches.get(f)?;
+            Some(format!("pg_catalog.unnest(${number}::{}[])", qualified_home(fetch)))
+        })?
+    };
+    let (strategy, what) = match direct {
+        Some(_) => (Strategy::Direct, "one source answers all of it"),
+        None => (Strategy::HomeJoin, "the foreign rows are few"),
+    };
+    Ok(FederatedPlan {
+        route: Route { strategy, reason: Reason::new(what) },
+        servers: needs.servers.clone(),
+        fetches,
+        carried_by,
+        home_sql,
+        first_parameter,
+        direct,
+        repeatable: needs.repeatable,
+    })
+}
+
+/// The foreign table's name at home as SQL.
+pub fn qualified_home(f: &Fetch) -> String {
+    qualified(&f.home_name.0, &f.home_name.1)
+}
+
+/// For each needed table, the conditions of each of its scans.
+fn scan_conditions(
+    needs: &Needs,
+    relations: &[&HomeRelation],
+    scans: &[ForeignScan],
+) -> Result<Vec<Vec<Vec<String>>>, Reason> {
+    let mut conditions: Vec<Vec<Vec<String>>> = vec![Vec::new(); needs.tables.len()];
+    for scan in scans {
+        let named = scan.relation.as_ref();
+        let tables = remote::remote_tables(&scan.remote_sql)?;
+        if let Some((schema, name)) = named {
+            let home = relations.iter().position(|r| {
+                r.schema.as_deref() == Some(schema.as_str())
+                    && r.name.as_deref() == Some(name.as_str())
+            });
+            let Some(i) = home else {
+                return Err(Reason::about("a foreign table reached unnamed", name));
+            };
+            let own = tables.into_iter().next().map(|t| t.conditions).unwrap_or_default();
+            conditions[i].push(own);
+            continue;
+        }
+        for table in tables {
+            let matching: Vec<usize> = (0..needs.tables.len())
+                .filter(|i| needs.tables[*i].remote == (table.schema.clone(), table.name.clone()))
+                .collect();
+            match matching.as_slice() {
+                [] => return Err(Reason::about("a foreign table reached unnamed", table.name)),
+                [one] => conditions[*one].push(table.conditions.clone()),
+                // Which of them is meant cannot be told: all of each is wanted.
+                many => many.iter().for_each(|i| conditions[*i].push(Vec::new())),
+            }
+        }
+    }
+    Ok(conditions)
+}
+
+fn fetch(
+    a: &Analysis,
+    home: &HomeFacts,
+    need: &Need,
+    relation: &HomeRelation,
+    source: &SourceFacts,
+    condition: Option<&str>,
+) -> Result<Fetch, Reason> {
+    if !matches!(source.kind.as_str(), "r" | "p") {
+        return Err(Reason::about("not a plain table at the source", &need.remote.1));
+    }
+    if source.row_security {
+        return Err(Reason::about("row security at the source", &need.remote.1));
+    }
+    let refs: Vec<_> = a.tables.iter().filter(|t| t.sql_name() == need.written).collect();
+    let whole = a.star
+        || refs.iter().any(|t| t.renames_columns)
+        || refs.iter().any(|t| a.reference_ends.contains(t.reference()));
+    let words = condition.map(fragment::condition_words).unwrap_or_default();
+    let columns = relation.columns.as_deref().unwrap_or(&[]);
+    let mut fetched: Vec<&Column> = Vec::new();
+    let mut layout = Vec::new();
+    let mut binary = true;
+    for column in columns {
+        if needed(a, column, whole, &words) {
+            same_declaration(home, source, column)?;
+            binary &= fragment::is_binary_safe(column);
+            layout.push((column.type_oid, Some(fetched.len())));
+            fetched.push(column);
+        } else {
+            layout.push((column.type_oid, None));
+        }
+    }
+    let carrier = if binary && a.kind != Kind::CopyOut { Carrier::Binary } else { Carrier::Text };
+    let builtin = |oid: u32| if oid < 16_384 { oid } else { 0 };
+    Ok(Fetch {
+        server: need.server,
+        home_name: (
+            relation.schema.clone().unwrap_or_default(),
+            relation.name.clone().unwrap_or_default(),
+        ),
+        remote_name: need.remote.clone(),
+        row_type: relation.row_type.unwrap_or(0),
+        array_type: relation.array_type.unwrap_or(0),
+        expected_types: fetched.iter().map(|c| builtin(c.type_oid)).collect(),
+        condition: condition.map(str::to_owned),
+        sql: fragment::select(&fetched, &need.remote, condition),
+        columns: layout,
+        carrier,
+        guard: ask::source_guard(&need.remote.0, &need.remote.1),
+        keys: None,
+        table_rows: estimated_rows(source),
+    })
+}
+
+fn estimated_rows(source: &SourceFacts) -> f64 {
+    if source.rows >= 0.0 {
+        source.rows
+    } else {
+        // Never analyzed: as the planner does, guess from the pages (about 100 rows each).
+        #[allow(clippy::cast_precision_loss)]
+        let pages = source.pages.max(0) as f64;
+        pages * 100.0
+    }
+}
+
+/// Whether a fetch is worth restricting by keys.
+pub(crate) fn keys_worth(f: &Fetch) -> bool {
+    f.table_rows >= KEYS_WORTH_ROWS
+}
+
+/// Types whose text form does not depend on any session setting.
+const PLAIN_TEXT: &[u32] = &[16, 20, 21, 23, 25, 26, 1042, 1043, 1700, 2950, 114, 3802, 18, 19];
+
+fn direct(
+    a: &Analysis,
+    needs: &Needs,
+    relations: &[&HomeRelation],
+    scans: &[ForeignScan],
+    carried_by: &[Option<usize>],
+    output_types: &[u32],
+) -> Option<Direct> {
+    let [scan] = scans else { return None };
+    let alone = a.kind == Kind::Select
+        && needs.servers.len() == 1
+        && scan.whole_plan
+        && !scan.filtered
+        && carried_by.iter().all(Option::is_some)
+        && output_types.iter().all(|t| PLAIN_TEXT.contains(t));
+    if !alone || scan.remote_sql.contains('$') || output_types.is_empty() {
+        return None;
+    }
+    let remote = remote::select_columns(&scan.remote_sql)?;
+    let wanted = scan.output.get(..output_types.len())?;
+    let output = if scan.relation.is_some() {
+        let columns = relations.first()?.columns.as_deref()?;
+        wanted
+            .iter()
+            .map(|o| {
+                let name = remote::output_column(o)?;
+                let column = columns.iter().find(|c| c.name == name)?;
+                let there = fragment::remote_column(column);
+                remote.iter().position(|r| r.as_deref() == Some(there))
+            })
+            .collect::<Option<Vec<_>>>()?
+    } else {
+        // Grouped: postgres_fdw's select list is the output list, each expression once.
+        let mut distinct = scan.output.clone();
+        distinct.sort();
+        distinct.dedup();
+        let grouped = scan.output.iter().any(|o| o.contains('('));
+        if !grouped || distinct.len() != scan.output.len() || remote.len() != scan.output.len() {
+            return None;
+        }
+        (0..output_types.len()).collect()
+    };
+    let guards = needs.tables.iter().map(|t| ask::source_guard(&t.remote.0, &t.remote.1));
+    Some(Direct { server: 0, sql: scan.remote_sql.clone(), output, guards: guards.collect() })
+}

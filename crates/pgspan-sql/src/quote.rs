@@ -1,0 +1,39 @@
+//! Quoting of names and literals, as `quote_ident` and `quote_literal` do.
+
+/// A name, always in double quotes.
+pub fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A schema-qualified name.
+pub fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", ident(schema), ident(name))
+}
+
+/// A string literal that means the same whatever `standard_conforming_strings` says.
+pub fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        format!(" E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+/// `ARRAY['a','b']::pg_catalog.text[]`.
+pub fn text_array<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
+    let items: Vec<_> = items.into_iter().map(|i| literal(i.as_ref())).collect();
+    format!("ARRAY[{}]::pg_catalog.text[]", items.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_are_doubled() {
+        assert_eq!(qualified("a\"b", "C d"), "\"a\"\"b\".\"C d\"");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("a\\b"), " E'a\\\\b'");
+    }
+}

@@ -1,0 +1,276 @@
+//! Home's `EXPLAIN (VERBOSE, FORMAT JSON)` → what postgres_fdw would ship: the
+//! `Remote SQL` of every foreign scan, and of those that read plain tables the
+//! conditions on each.
+
+use crate::parse::{Lexeme, lex, node, parse, strings, visit};
+use crate::route::Reason;
+use pg_query::protobuf::Token;
+use serde_json::Value;
+
+/// One Foreign Scan of home's plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignScan {
+    /// Schema and name at home, when it reads one relation.
+    pub relation: Option<(String, String)>,
+    /// What postgres_fdw sends.
+    pub remote_sql: String,
+    /// Output expressions as EXPLAIN prints them.
+    pub output: Vec<String>,
+    /// Conditions are left to be evaluated at home.
+    pub filtered: bool,
+    /// It is the whole plan, and nothing hangs below it.
+    pub whole_plan: bool,
+}
+
+/// All foreign scans of a plan printed as JSON.
+///
+/// # Errors
+/// When the answer is not a plan, or it scans foreign rows to modify or lock them.
+pub fn foreign_scans(json: &[u8]) -> Result<Vec<ForeignScan>, Reason> {
+    let odd = || Reason::new("home's plan could not be read");
+    let value: Value = serde_json::from_slice(json).map_err(|_| odd())?;
+    let root = value.get(0).and_then(|v| v.get("Plan")).ok_or_else(odd)?;
+    let mut scans = Vec::new();
+    walk(root, true, &mut scans)?;
+    Ok(scans)
+}
+
+fn walk(plan: &Value, root: bool, scans: &mut Vec<ForeignScan>) -> Result<(), Reason> {
+    let text = |key: &str| plan.get(key).and_then(Value::as_str).map(str::to_owned);
+    let kind = text("Node Type").unwrap_or_default();
+    if kind == "Foreign Scan" {
+        if text("Operation").is_some_and(|o| o != "Select") {
+            return Err(Reason::new("a foreign table is modified"));
+        }
+        let Some(remote_sql) = text("Remote SQL") else {
+            return Err(Reason::new("a foreign table of another wrapper"));
+        };
+        let output = plan.get("Output").and_then(Value::as_array);
+        scans.push(ForeignScan {
+            relation: text("Schema").zip(text("Relation Name")),
+            remote_sql,
+            output: output
+                .into_iter()
+                .flatten()
+                .filter_map(|v| v.as_str().map(str::to_owned))
+                .collect(),
+            filtered: plan.get("Filter").is_some(),
+            whole_plan: root && plan.get("Plans").is_none(),
+        });
+    }
+    if kind == "LockRows" || kind == "ModifyTable" {
+        return Err(Reason::about("not a plain read", kind));
+    }
+    for child in plan.get("Plans").and_then(Value::as_array).into_iter().flatten() {
+        walk(child, false, scans)?;
+    }
+    Ok(())
+}
+
+/// A remote table in a `Remote SQL`, and the conditions on it alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteTable {
+    /// Schema at the source.
+    pub schema: String,
+    /// Name at the source.
+    pub name: String,
+    /// Conditions as SQL over its bare column names; every row that the scan may
+    /// need satisfies all of them.
+    pub conditions: Vec<String>,
+}
+
+/// Reads a `Remote SQL`.
+///
+/// # Errors
+/// When it is not a SELECT that PostgreSQL's grammar knows.
+pub fn remote_tables(sql: &str) -> Result<Vec<RemoteTable>, Reason> {
+    let odd = || Reason::about("Remote SQL could not be read", sql);
+    let statement = parse(sql).ok_or_else(odd)?;
+    let select = statement.nodes.first().and_then(|n| n.get("SelectStmt")).ok_or_else(odd)?;
+    let mut tables = Vec::new();
+    // Only where rows of a table cannot come back null-extended do its conditions hold for it.
+    let mut inner_only = true;
+    visit(&select["from_clause"], &mut |name, body| match name {
+        "RangeVar" => {
+            let field = |f: &Value| f.as_str().unwrap_or("").to_owned();
+            tables.push((
+                field(&body["schemaname"]),
+                field(&body["relname"]),
+                body.pointer("/alias/aliasname").map(field),
+            ));
+        }
+        "JoinExpr" => inner_only &= body["jointype"] == 1,
+        "SelectStmt" | "RangeSubselect" => inner_only = false,
+        _ => {}
+    });
+    let grouped_below = tables.is_empty();
+    let conditions = if inner_only && !grouped_below {
+        where_conditions(sql, select).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    let single = tables.len() == 1;
+    Ok(tables
+        .into_iter()
+        .map(|(schema, name, alias)| {
+            let own = |c: &String| bare_condition(c, alias.as_deref(), single);
+            RemoteTable { schema, name, conditions: conditions.iter().filter_map(own).collect() }
+        })
+        .collect())
+}
+
+/// The texts of the conditions joined by AND in the top-level WHERE, or `None` when
+/// text and tree disagree about how many there are.
+pub fn where_conditions(sql: &str, select: &Value) -> Option<Vec<String>> {
+    let tree = &select["where_clause"];
+    if tree.is_null() {
+        return Some(Vec::new());
+    }
+    let expected = match node(tree) {
+        Some(("BoolExpr", b)) if b["boolop"] == 1 => b["args"].as_array()?.len(),
+        _ => 1,
+    };
+    let tokens = lex(sql);
+    let ends = [
+        Token::GroupP,
+        Token::Order,
+        Token::Limit,
+        Token::Having,
+        Token::For,
+        Token::Offset,
+        Token::Fetch,
+        Token::Window,
+        Token::Union,
+        Token::Intersect,
+        Token::Except,
+    ];
+    let mut depth = 0i32;
+    let mut start = None;
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for t in &tokens {
+        let top = depth == 0;
+        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
+        let is = |k: Token| t.token == k as i32;
+        match start {
+            None if top && is(Token::Where) => start = Some(t.end),
+            Some(_) if top && is(Token::And) => parts.push((t.end, t.end)),
+            Some(_) if top && (t.is_char(b';') || ends.iter().any(|e| is(*e))) => break,
+            Some(first) => {
+                if parts.is_empty() {
+                    parts.push((first, first));
+                }
+                if let Some(last) = parts.last_mut() {
+                    last.1 = t.end;
+                }
+            }
+            None => {}
+        }
+    }
+    if parts.len() != expected {
+        return None;
+    }
+    Some(parts.into_iter().map(|(a, b)| sql[a..b].trim().to_owned()).collect())
+}
+
+/// The condition over bare column names, if it speaks of this table alone and of
+/// nothing that is only known while the plan runs.
+fn bare_condition(condition: &str, alias: Option<&str>, single: bool) -> Option<String> {
+    let tokens = lex(condition);
+    if tokens.iter().any(|t| t.token == Token::Param as i32 || t.token == Token::Select as i32) {
+        return None;
+    }
+    let mut out = String::new();
+    let mut at = 0;
+    let mut skip_dot = false;
+    for (i, t) in tokens.iter().enumerate() {
+        if skip_dot {
+            skip_dot = false;
+            at = t.end;
+            continue;
+        }
+        let word = &condition[t.start..t.end];
+        let dotted = tokens.get(i + 1).is_some_and(|n: &Lexeme| n.is_char(b'.'));
+        let relation_alias = word.len() > 1
+            && word.starts_with('r')
+            && word[1..].bytes().all(|b| b.is_ascii_digit())
+            && dotted;
+        if relation_alias && alias.is_some() {
+            if Some(word) != alias {
+                return None;
+            }
+            out.push_str(&condition[at..t.start]);
+            skip_dot = true;
+            continue;
+        }
+        out.push_str(&condition[at..t.end]);
+        at = t.end;
+    }
+    // Without an alias the columns are bare already, which only one table can have.
+    (alias.is_some() || single).then_some(out)
+}
+
+/// The column names of a `Remote SQL`'s select list, in order; `None` where an item
+/// is not a plain column.
+pub fn select_columns(sql: &str) -> Option<Vec<Option<String>>> {
+    let statement = parse(sql)?;
+    let list = statement.nodes.first()?.pointer("/SelectStmt/target_list")?.as_array()?.clone();
+    Some(list.iter().map(|item| column_name(&node(item)?.1["val"])).collect())
+}
+
+/// The column that an output expression of EXPLAIN consists of: `o.amount` → `amount`.
+pub fn output_column(expression: &str) -> Option<String> {
+    let statement = parse(&format!("SELECT {expression}"))?;
+    let item = statement.nodes.first()?.pointer("/SelectStmt/target_list/0")?;
+    column_name(&node(item)?.1["val"])
+}
+
+fn column_name(value: &Value) -> Option<String> {
+    match node(value)? {
+        ("ColumnRef", body) => strings(&body["fields"])?.last().map(|s| (*s).to_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_of_one_table() {
+        let sql = "SELECT order_id FROM public.orders WHERE ((amount > 15::numeric)) AND ((a = 'x AND y')) ORDER BY a LIMIT 3::bigint";
+        let t = remote_tables(sql).unwrap();
+        assert_eq!(t[0].conditions, ["((amount > 15::numeric))", "((a = 'x AND y'))"]);
+        assert_eq!((t[0].schema.as_str(), t[0].name.as_str()), ("public", "orders"));
+    }
+
+    #[test]
+    fn conditions_of_a_join_go_to_their_table() {
+        let sql = "SELECT r2.a, r3.b FROM (public.o r2 INNER JOIN public.p r3 ON (((r2.id = r3.id)))) WHERE ((r2.a > 1)) AND ((r3.b < r2.a))";
+        let t = remote_tables(sql).unwrap();
+        assert_eq!(t[0].conditions, ["((a > 1))"]);
+        assert!(t[1].conditions.is_empty());
+    }
+
+    #[test]
+    fn outer_joins_and_parameters_ship_nothing() {
+        let outer = "SELECT r1.a FROM (public.o r1 LEFT JOIN public.p r2 ON (((r1.a = r2.a)))) WHERE ((r1.a > 1))";
+        assert!(remote_tables(outer).unwrap().iter().all(|t| t.conditions.is_empty()));
+        let param = "SELECT a FROM public.o WHERE ((a = $1::integer)) AND ((b = 2))";
+        assert_eq!(remote_tables(param).unwrap()[0].conditions, ["((b = 2))"]);
+    }
+
+    #[test]
+    fn between_is_not_split() {
+        let s = parse("SELECT 1 FROM t WHERE a BETWEEN 1 AND 2 AND b = 3").unwrap();
+        assert_eq!(where_conditions(&s.text, &s.nodes[0]["SelectStmt"]), None);
+    }
+
+    #[test]
+    fn output_expressions() {
+        assert_eq!(output_column("ro.amount").as_deref(), Some("amount"));
+        assert_eq!(output_column("(count(*))"), None);
+        let list = select_columns("SELECT a, count(*), r1.\"B c\" FROM t").unwrap();
+        assert_eq!(list, [Some("a".to_owned()), None, Some("B c".to_owned())]);
+    }
+}
