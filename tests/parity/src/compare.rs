@@ -15,6 +15,8 @@ pub struct Names {
     pub types: HashMap<u32, String>,
     /// pg_class.
     pub relations: HashMap<u32, String>,
+    /// Objects with greater OIDs were made by the cases themselves, once for each player.
+    pub newest: Option<u32>,
     /// Texts that differ between the two worlds, and what to read instead.
     pub texts: Vec<(String, String)>,
 }

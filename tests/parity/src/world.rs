@@ -168,6 +168,11 @@ impl Realm {
             let reply = realm.direct(lab, *side)?.simple(&sql);
             must(&reply, &format!("setup {side:?}"))?;
         }
+        let newest = realm.direct(lab, Side::Home)?.simple(
+            "select greatest((select max(oid) from pg_catalog.pg_class), \
+             (select max(oid) from pg_catalog.pg_type), 16384::oid)",
+        );
+        realm.names.newest = newest.scalar().and_then(|oid| oid.parse().ok());
         Ok(realm)
     }
 
