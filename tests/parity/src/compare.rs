@@ -23,11 +23,19 @@ pub struct Names {
 
 impl Names {
     fn type_name(&self, oid: u32) -> String {
-        self.types.get(&oid).cloned().unwrap_or_else(|| oid.to_string())
+        self.name_of(oid, &self.types)
     }
 
     fn relation(&self, oid: u32) -> String {
-        self.relations.get(&oid).cloned().unwrap_or_else(|| oid.to_string())
+        self.name_of(oid, &self.relations)
+    }
+
+    fn name_of(&self, oid: u32, names: &HashMap<u32, String>) -> String {
+        match names.get(&oid) {
+            Some(name) => name.clone(),
+            None if self.newest.is_some_and(|newest| oid > newest) => "(new)".to_owned(),
+            None => oid.to_string(),
+        }
     }
 
     fn neutral(&self, text: &str) -> String {

@@ -101,11 +101,16 @@ impl Reply {
 
 /// An error or notice on one line.
 pub fn describe_error(error: &ErrorFields) -> String {
+    const FIELD_LENGTH_MAX: usize = 400;
     let mut text =
         format!("{} {}: {}", error.field(b'S').unwrap_or("?"), error.sqlstate(), error.message());
     for (code, name) in [(b'D', "detail"), (b'H', "hint"), (b'P', "position"), (b'W', "context")] {
         if let Some(value) = error.field(code) {
-            let _ = write!(text, " [{name}: {}]", value.replace('\n', " / "));
+            let mut value = value.replace('\n', " / ");
+            if value.chars().count() > FIELD_LENGTH_MAX {
+                value = value.chars().take(FIELD_LENGTH_MAX).collect::<String>() + "…";
+            }
+            let _ = write!(text, " [{name}: {value}]");
         }
     }
     text
