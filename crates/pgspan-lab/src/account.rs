@@ -105,8 +105,13 @@ pub(crate) fn random_hex(bytes: usize) -> Result<String, LabError> {
     Ok(buffer.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// A name that nobody else has: a prefix and random hexadecimal digits.
+pub fn random_name(prefix: &str) -> Result<String, LabError> {
+    Ok(format!("{prefix}{}", random_hex(5)?))
+}
+
 /// Writes a file that only its owner may read.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), LabError> {
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), LabError> {
     let what = || format!("writing {}", path.display());
     // A file that is already there keeps its mode: make a new one.
     match fs::remove_file(path) {

@@ -31,9 +31,12 @@ mod state;
 mod status;
 mod watchdog;
 
+pub use account::{random_name, write_private};
 pub use error::LabError;
 pub use gateway::{Endpoint, Gateway, GatewayOptions};
 pub use lab::Lab;
 pub use options::LabOptions;
+pub use ports::free_ports;
+pub use server::{ORDERS_SCHEMA, USERS_SCHEMA};
 pub use state::{Address, Helper, Phase, Role, Server, State};
 pub use status::{HelperStatus, ServerStatus, Status};

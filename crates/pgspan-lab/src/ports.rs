@@ -7,7 +7,7 @@ use crate::{Address, LabError};
 
 /// `count` different free ports on 127.0.0.1. They are free now; whoever binds
 /// one may still lose it to another process, and says so then.
-pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, LabError> {
+pub fn free_ports(count: usize) -> Result<Vec<u16>, LabError> {
     let listeners: Result<Vec<TcpListener>, _> =
         (0..count).map(|_| TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))).collect();
     listeners

@@ -16,8 +16,8 @@ const FAST_SHUTDOWN: Duration = Duration::from_secs(20);
 /// How long an immediate shutdown may take before the process is killed.
 const IMMEDIATE_SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// The tables of the guide, as its statements need them.
-const USERS_SCHEMA: &str = "CREATE TABLE users (
+/// The guide's table of users, as its statements need it.
+pub const USERS_SCHEMA: &str = "CREATE TABLE users (
     user_id serial PRIMARY KEY,
     username varchar(50) UNIQUE NOT NULL,
     email varchar(100) NOT NULL,
@@ -25,7 +25,8 @@ const USERS_SCHEMA: &str = "CREATE TABLE users (
     last_name varchar(50),
     created_at timestamp DEFAULT current_timestamp
 )";
-const ORDERS_SCHEMA: &str = "CREATE TABLE orders (
+/// The guide's table of orders.
+pub const ORDERS_SCHEMA: &str = "CREATE TABLE orders (
     order_id serial PRIMARY KEY,
     user_id integer NOT NULL,
     product_name varchar(100) NOT NULL,

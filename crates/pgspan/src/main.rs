@@ -1,5 +1,6 @@
 //! The `pgspan` command.
 
+mod demo;
 mod lab;
 mod terminal;
 
@@ -18,6 +19,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
+    Verify(Box<demo::Verify>),
     /// Real PostgreSQL clusters on this machine, with a gateway in front of them
     #[command(subcommand)]
     Lab(lab::LabCommand),
@@ -25,6 +28,8 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Verify(options) => demo::run_verify(&options),
         Command::Lab(command) => lab::run(command),
     }
 }

@@ -41,6 +41,9 @@ pub struct Up {
     /// A key of the gateway's configuration, as SECTION.KEY=VALUE; may be repeated
     #[arg(long, value_parser = pair, value_name = "SECTION.KEY=VALUE")]
     set: Vec<(String, String)>,
+    /// Another program to run as the gateway
+    #[arg(long, hide = true)]
+    gateway_program: Option<PathBuf>,
     /// Print how to connect as JSON
     #[arg(long)]
     json: bool,
@@ -65,7 +68,11 @@ impl Up {
     }
 
     fn gateway_options(&self) -> Result<GatewayOptions, LabError> {
-        let mut options = GatewayOptions::new(this_program()?);
+        let program = match &self.gateway_program {
+            Some(program) => program.clone(),
+            None => this_program()?,
+        };
+        let mut options = GatewayOptions::new(program);
         options.port = self.gateway_port;
         options.settings.clone_from(&self.set);
         if let Some(order) = &self.snapshot_order {

@@ -1,0 +1,1 @@
+SELECT u.username, u.first_name || ' ' || u.last_name as full_name, ro.product_name, ro.total_amount, ro.order_status FROM users u LEFT JOIN remote_orders ro ON u.user_id = ro.user_id ORDER BY u.user_id;
