@@ -151,6 +151,9 @@ impl Psql {
     }
 
     fn send(&mut self, text: &str) -> Result<(), DemoError> {
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            return Err(DemoError::interrupted());
+        }
         match self.stdin.write_all(text.as_bytes()) {
             Ok(()) => Ok(()),
             Err(_) => Err(DemoError::new(self.last_words())),
