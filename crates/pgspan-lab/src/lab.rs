@@ -5,25 +5,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::account::{Account, free_space, random_hex, short_temp_root};
+use crate::cleanup::{all_servers_run, clean_up, end_helper};
 use crate::find::{self, Postgres};
 use crate::process::{self, FileLock};
 use crate::relay::Relay;
 use crate::server::{self, Starter};
-use crate::state::{OWN_FILES, STATE_FILE};
+use crate::start::{plan, start_cluster};
 use crate::watchdog::Watchdog;
-use crate::{Address, Helper, LabError, LabOptions, Phase, Role, Server, State};
+use crate::{Address, Helper, LabError, LabOptions, Phase, Server, State};
 
 /// Starts again with other ports when one was lost in between.
 const PORT_ATTEMPTS: usize = 3;
 /// The superuser of the guide.
 const USER: &str = "postgres";
-/// How long a helper may take to end after SIGTERM.
-const HELPER_STOP: Duration = Duration::from_secs(5);
 /// Three new clusters and their first WAL need about this much.
 const NEEDED_BYTES: u64 = 500_000_000;
 
@@ -407,156 +406,5 @@ impl Drop for Lab {
         if self.owned {
             self.stop_now();
         }
-    }
-}
-
-/// Starts one cluster: its writer, the schema, then its replica.
-fn start_cluster(
-    starter: &Starter<'_>,
-    servers: &[&Server],
-    children: &Mutex<Vec<Child>>,
-    progress: &Sender<String>,
-) -> Result<(), LabError> {
-    let say = |text: String| {
-        let _ = progress.send(text);
-    };
-    let keep = |child: Child| {
-        children.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(child);
-    };
-    let Some(writer) = servers.iter().find(|server| server.role == Role::Writer) else {
-        return Err(LabError::Invalid("a cluster without a writer".into()));
-    };
-    say(format!("{}: initdb", writer.name));
-    starter.make_writer(writer)?;
-    keep(starter.start(writer)?);
-    starter.create_schema(writer)?;
-    say(format!("{}: ready on {}", writer.name, writer.address));
-    for replica in servers {
-        if replica.role != Role::Replica {
-            continue;
-        }
-        say(format!("{}: pg_basebackup", replica.name));
-        starter.make_replica(replica, writer)?;
-        keep(starter.start(replica)?);
-        wait_streaming(starter, writer, replica)?;
-        say(format!("{}: streaming, ready on {}", replica.name, replica.address));
-    }
-    Ok(())
-}
-
-fn wait_streaming(
-    starter: &Starter<'_>,
-    writer: &Server,
-    replica: &Server,
-) -> Result<(), LabError> {
-    let deadline = Instant::now() + starter.timeout;
-    let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
-    while starter.psql(writer, "postgres", sql)? != "1" {
-        if Instant::now() > deadline {
-            return Err(LabError::Timeout {
-                what: format!("{}: streaming from {}", replica.name, writer.name),
-                seconds: starter.timeout.as_secs(),
-                log: format!("; the end of its log:\n{}", process::end_of_log(&replica.log)),
-            });
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
-/// Names and places of the servers that the options ask for.
-fn plan(options: &LabOptions, dir: &Path, data_root: &Path) -> Result<Vec<Server>, LabError> {
-    let mut wanted =
-        vec![("users", Role::Writer), ("users", Role::Replica), ("orders", Role::Writer)];
-    if options.orders_replica {
-        wanted.push(("orders", Role::Replica));
-    }
-    let mut ports = crate::ports::free_ports(wanted.len() * 2)?.into_iter();
-    let mut port = || ports.next().unwrap_or_default();
-    let servers = wanted.into_iter().map(|(cluster, role)| {
-        let kind = match role {
-            Role::Writer => "writer",
-            Role::Replica => "replica",
-        };
-        let name = format!("{cluster}-{kind}");
-        let address = Address::new("127.0.0.1", port());
-        let link = if options.latency.is_zero() {
-            address.clone()
-        } else {
-            Address::new("127.0.0.1", port())
-        };
-        Server {
-            cluster: cluster.into(),
-            role,
-            address,
-            link,
-            database: format!("{cluster}db"),
-            data: data_root.join(&name),
-            log: dir.join("logs").join(format!("{name}.log")),
-            name,
-        }
-    });
-    Ok(servers.collect())
-}
-
-fn all_servers_run(state: &State) -> bool {
-    state.servers.iter().all(|server| server::running_pid(&server.data).is_some())
-}
-
-/// Whether a helper's process is still the one that was started.
-pub(crate) fn helper_runs(helper: &Helper) -> bool {
-    process::started(helper.pid).is_some_and(|started| started == helper.started)
-}
-
-fn end_helper(helper: &Helper) {
-    for signal in [libc::SIGTERM, libc::SIGKILL] {
-        if !helper_runs(helper) {
-            return;
-        }
-        process::signal(helper.pid, signal);
-        if process::wait_until(HELPER_STOP, || !helper_runs(helper)) {
-            return;
-        }
-    }
-}
-
-/// Ends every process of a lab and deletes what it wrote.
-fn clean_up(state: &State) {
-    // The gateway first: it was started last.
-    for helper in state.helpers.iter().filter(|one| one.name != "relay") {
-        end_helper(helper);
-    }
-    thread::scope(|scope| {
-        for server in &state.servers {
-            scope.spawn(|| server::stop(&server.data));
-        }
-    });
-    for helper in &state.helpers {
-        end_helper(helper);
-    }
-    let ours = |path: &Path| {
-        path == state.dir.join("servers")
-            || path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pgspan-"))
-    };
-    for path in [&state.data_root, &state.socket_dir] {
-        if ours(path) {
-            let _ = fs::remove_dir_all(path);
-        }
-    }
-    for name in OWN_FILES.iter().filter(|name| **name != STATE_FILE) {
-        let path = state.dir.join(name);
-        if path.is_dir() {
-            let _ = fs::remove_dir_all(&path);
-        } else {
-            let _ = fs::remove_file(&path);
-        }
-    }
-    // Last: as long as it is there, another attempt can finish the work.
-    let _ = fs::remove_file(state.dir.join(STATE_FILE));
-    let _ = fs::remove_dir(&state.dir);
-    if let Some(parent) = state.dir.parent()
-        && parent.ends_with(".pgspan")
-    {
-        let _ = fs::remove_dir(parent);
     }
 }

@@ -18,6 +18,7 @@
 //! Synchronous on purpose (std only): a lab starts processes and waits.
 
 mod account;
+mod cleanup;
 mod error;
 mod find;
 mod gateway;
@@ -27,6 +28,7 @@ mod ports;
 mod process;
 pub mod relay;
 mod server;
+mod start;
 mod state;
 mod status;
 mod watchdog;

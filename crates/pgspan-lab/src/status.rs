@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Address, Lab, Role, lab, server};
+use crate::{Address, Lab, Role, cleanup, server};
 
 /// The state of one server.
 #[derive(Debug, Clone, Serialize)]
@@ -79,7 +79,7 @@ impl Lab {
                 name: one.name.clone(),
                 listen: one.listen.clone(),
                 pid: one.pid,
-                up: lab::helper_runs(one),
+                up: cleanup::helper_runs(one),
             })
             .collect();
         Status {

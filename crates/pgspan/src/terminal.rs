@@ -19,8 +19,13 @@ pub fn watch_signals() {
     let handler = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the handler only stores to an atomic and calls signal.
-        unsafe {
-            libc::signal(signal, handler);
+        let before = unsafe { libc::signal(signal, handler) };
+        if signal == libc::SIGHUP && before == libc::SIG_IGN {
+            // Under nohup, the end of the terminal is to be survived.
+            // SAFETY: as above.
+            unsafe {
+                libc::signal(signal, libc::SIG_IGN);
+            }
         }
     }
 }
