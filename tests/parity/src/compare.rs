@@ -150,6 +150,12 @@ pub fn differences(
             oracle.settings, gateway.settings
         ));
     }
+    if oracle.notifications != gateway.notifications {
+        found.push(format!(
+            "notifications:\n  PostgreSQL: {:?}\n  gateway:    {:?}",
+            oracle.notifications, gateway.notifications
+        ));
+    }
     if oracle.status != gateway.status {
         found.push(format!(
             "transaction status: PostgreSQL {:?}, gateway {:?}",
