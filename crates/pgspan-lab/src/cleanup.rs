@@ -52,9 +52,10 @@ pub(crate) fn clean_up(state: &State) {
         path == state.dir.join("servers")
             || path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pgspan-"))
     };
+    let mut gone = true;
     for path in [&state.data_root, &state.socket_dir] {
         if ours(path) {
-            let _ = fs::remove_dir_all(path);
+            gone &= process::remove_dir(path);
         }
     }
     for name in OWN_FILES.iter().filter(|name| **name != STATE_FILE) {
@@ -64,6 +65,9 @@ pub(crate) fn clean_up(state: &State) {
         } else {
             let _ = fs::remove_file(&path);
         }
+    }
+    if !gone {
+        return;
     }
     // Last: as long as it is there, another attempt can finish the work.
     let _ = fs::remove_file(state.dir.join(STATE_FILE));

@@ -26,10 +26,10 @@ pub(crate) fn detach(command: &mut Command) {
 /// Makes `command` end when the thread that starts and awaits it is gone.
 pub(crate) fn end_with_us(command: &mut Command) {
     forget_pg_variables(command);
-    #[cfg(target_os = "linux")]
-    // SAFETY: prctl is async-signal-safe here and touches no memory.
+    // SAFETY: prctl and setsid are async-signal-safe and touch no memory.
     unsafe {
         command.pre_exec(|| {
+            #[cfg(target_os = "linux")]
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             libc::setsid();
             Ok(())
@@ -80,6 +80,8 @@ pub(crate) fn run(
             None
         };
         if let Some(error) = stop {
+            // initdb has children of its own: the whole session goes.
+            kill_group(child.id());
             let _ = child.kill();
             let _ = child.wait();
             return Err(error);
@@ -172,6 +174,27 @@ pub(crate) fn signal(pid: u32, signal: libc::c_int) {
             libc::kill(pid, signal);
         }
     }
+}
+
+/// Kills the process group that a child leads (see [`end_with_us`]).
+fn kill_group(leader: u32) {
+    if let Ok(leader) = libc::pid_t::try_from(leader)
+        && leader > 1
+    {
+        // SAFETY: kill touches no memory; the child was not reaped yet, so its
+        // id is still its own. Where it leads no group, nothing is hit.
+        unsafe {
+            libc::kill(-leader, libc::SIGKILL);
+        }
+    }
+}
+
+/// Removes a directory; processes that just ended may still write into it.
+pub(crate) fn remove_dir(path: &Path) -> bool {
+    wait_until(Duration::from_secs(5), || {
+        let _ = fs::remove_dir_all(path);
+        !path.exists()
+    })
 }
 
 /// Waits until `done` holds, at most `limit`.

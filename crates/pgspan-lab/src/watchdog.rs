@@ -58,6 +58,7 @@ sleep 1
 clean
 for name in "$@"; do rm -rf "${dir:?}/$name"; done
 rmdir "$dir" 2>/dev/null
+case ${dir%/*} in */.pgspan) rmdir "${dir%/*}" 2>/dev/null ;; esac
 exit 0
 "#;
 

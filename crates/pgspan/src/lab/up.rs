@@ -41,6 +41,10 @@ pub struct Up {
     /// A key of the gateway's configuration, as SECTION.KEY=VALUE; may be repeated
     #[arg(long, value_parser = pair, value_name = "SECTION.KEY=VALUE")]
     set: Vec<(String, String)>,
+    /// Give all endpoints the address 127.0.0.1, with ports that differ (always
+    /// so where only that address exists)
+    #[arg(long)]
+    single_address: bool,
     /// Another program to run as the gateway
     #[arg(long, hide = true)]
     gateway_program: Option<PathBuf>,
@@ -74,6 +78,7 @@ impl Up {
         };
         let mut options = GatewayOptions::new(program);
         options.port = self.gateway_port;
+        options.single_address |= self.single_address;
         options.settings.clone_from(&self.set);
         if let Some(order) = &self.snapshot_order {
             options.settings.push(("gateway.snapshot_order".into(), order.clone()));
