@@ -1,1 +1,23 @@
 //! A running gateway as a library.
+//!
+//! | module | room |
+//! |---|---|
+//! | [`config`] | the TOML file, typed and checked |
+//! | [`gateway`] | listeners, shared state, shutdown |
+//! | [`auth`] | who may come in |
+//! | `handshake` | from the first packet to an open session |
+//! | `session` | one client: relay, and the straight line of a query |
+//! | `strategy` | the rungs: direct, home join; what gives up falls back |
+//! | `sources` | what the gateway knows of sources, and fetching from them |
+//! | [`routes`] | counts per strategy and reason |
+
+pub mod auth;
+pub mod config;
+pub mod gateway;
+mod handshake;
+pub mod routes;
+mod session;
+mod sources;
+mod strategy;
+
+pub use gateway::{Gateway, GatewayError};

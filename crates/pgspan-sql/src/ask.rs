@@ -184,3 +184,60 @@ SET intervalstyle = postgres; SET extra_float_digits = 3; SET max_parallel_worke
 
 /// How home is asked what postgres_fdw would ship.
 pub const EXPLAIN_PREFIX: &str = "EXPLAIN (VERBOSE, FORMAT JSON, COSTS OFF) ";
+
+/// Checks the session column of a fingerprint (split at `|`): role first, then
+/// [`SETTINGS`].
+///
+/// # Errors
+/// A setting at which the statement could mean something else than the gateway reads.
+pub fn check_settings(session: &[&str]) -> Result<(), crate::route::Reason> {
+    use crate::route::Reason;
+    let value = |name: &str| {
+        SETTINGS
+            .iter()
+            .position(|s| *s == name)
+            .and_then(|i| session.get(i + 1))
+            .copied()
+            .unwrap_or("")
+    };
+    if session.len() != SETTINGS.len() + 1 {
+        return Err(Reason::new("a setting with | in it"));
+    }
+    for (name, wanted) in REQUIRED_SETTINGS {
+        if value(name) != *wanted {
+            return Err(Reason::about("setting", *name));
+        }
+    }
+    let client = value("client_encoding");
+    if client != value("server_encoding") && client != "SQL_ASCII" {
+        return Err(Reason::about("client_encoding", client));
+    }
+    if value("server_encoding") != "UTF8" {
+        return Err(Reason::about("server_encoding", value("server_encoding")));
+    }
+    Ok(())
+}
+
+/// The server encoding of a fingerprint's session column.
+pub fn server_encoding<'a>(session: &[&'a str]) -> &'a str {
+    SETTINGS
+        .iter()
+        .position(|s| *s == "server_encoding")
+        .and_then(|i| session.get(i + 1))
+        .copied()
+        .unwrap_or("UTF8")
+}
+
+/// Whether all named relations are plain local tables that cannot lead to a source:
+/// no triggers, rules, row security, children, or defaults that call user functions.
+/// One boolean.
+pub fn quiet(names: &[String]) -> String {
+    format!(
+        "SELECT pg_catalog.bool_and(c.oid IS NULL OR (c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhastriggers AND NOT c.relhasrules \
+         AND NOT c.relrowsecurity AND NOT c.relhassubclass AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_depend p \
+         ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid OPERATOR(pg_catalog.=) d.oid \
+         AND p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass WHERE d.adrelid OPERATOR(pg_catalog.=) c.oid))) \
+         FROM pg_catalog.unnest({}) AS n(name) LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid",
+        text_array(names)
+    )
+}

@@ -63,6 +63,8 @@ pub struct KeyFilter {
     pub sql: String,
     /// Element type OID of the keys.
     pub element_type: u32,
+    /// More keys than this are not sent.
+    pub keys_max: usize,
 }
 
 /// The remote schema and table of a foreign table.

@@ -132,7 +132,8 @@ fn find(
             None => format!("{head} WHERE {test}"),
         };
         debug_assert!(needs.tables.len() == relations.len());
-        return Some(KeyFilter { home_sql, sql, element_type: column.type_oid });
+        let keys_max = usize::try_from(keys_max).unwrap_or(usize::MAX);
+        return Some(KeyFilter { home_sql, sql, element_type: column.type_oid, keys_max });
     }
     None
 }

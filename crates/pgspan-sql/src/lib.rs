@@ -8,6 +8,7 @@
 //! | [`analyze`] | tree → what the statement touches, or why it is not understood |
 //! | [`ask`] | the SQL that home and sources are asked with |
 //! | [`facts`] | their answers, typed |
+//! | [`effect`] | what a relayed statement may have done to sources |
 //! | [`remote`] | home's EXPLAIN → what postgres_fdw would ship |
 //! | [`keys`] | when the home side's join keys may restrict a source |
 //! | [`fragment`] | what one source is asked for |
@@ -19,6 +20,7 @@
 pub mod analyze;
 pub mod ask;
 pub mod catalog;
+pub mod effect;
 pub mod facts;
 pub mod fragment;
 pub mod keys;

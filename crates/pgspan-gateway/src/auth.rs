@@ -1,0 +1,120 @@
+//! Who may come in: users and secrets, in the format of PgBouncer's `auth_file`
+//! (`"user" "secret"` a line; the secret is a plain password or PostgreSQL's stored
+//! SCRAM form; `""` inside stands for a quote; `;` starts a comment).
+
+use pgspan_wire::scram::{self, Secret};
+use std::collections::HashMap;
+
+/// One user.
+#[derive(Clone)]
+pub struct User {
+    /// What clients are checked against.
+    pub secret: Secret,
+    /// The plain password, when it is known: it opens the server connection.
+    pub password: Option<String>,
+}
+
+/// All users.
+#[derive(Clone, Default)]
+pub struct Users {
+    users: HashMap<String, User>,
+}
+
+impl Users {
+    /// Reads the list.
+    ///
+    /// # Errors
+    /// A text that names the line but never the secret.
+    pub fn parse(text: &str) -> Result<Users, String> {
+        let mut users = HashMap::new();
+        for (i, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with(';') || line.starts_with('#') {
+                continue;
+            }
+            let wrong = || format!("auth file, line {}: expected \"user\" \"secret\"", i + 1);
+            let (name, rest) = quoted(line).ok_or_else(wrong)?;
+            let (secret, _) = quoted(rest.trim_start()).ok_or_else(wrong)?;
+            let user = match Secret::parse(&secret) {
+                Some(stored) => User { secret: stored, password: None },
+                None if secret.starts_with("md5") && secret.len() == 35 => {
+                    return Err(format!(
+                        "auth file, line {}: md5 secrets are not supported; \
+                         give the password or its SCRAM-SHA-256 form",
+                        i + 1
+                    ));
+                }
+                None => {
+                    let salt: [u8; 16] = scram::random().map_err(|e| e.to_string())?;
+                    User {
+                        secret: Secret::from_password(&secret, &salt, scram::ITERATIONS),
+                        password: Some(secret),
+                    }
+                }
+            };
+            users.insert(name, user);
+        }
+        Ok(Users { users })
+    }
+
+    /// The user of this name.
+    pub fn find(&self, name: &str) -> Option<&User> {
+        self.users.get(name)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// A secret to check unknown users against, so that they take as long and read the
+    /// same as a wrong password.
+    pub fn decoy() -> Option<Secret> {
+        let salt: [u8; 16] = scram::random().ok()?;
+        let password = scram::nonce().ok()?;
+        Some(Secret::from_password(&password, &salt, scram::ITERATIONS))
+    }
+}
+
+/// Takes one quoted word; `""` stands for a quote.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut rest = text.strip_prefix('"')?;
+    let mut out = String::new();
+    loop {
+        let end = rest.find('"')?;
+        out.push_str(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(more) => {
+                out.push('"');
+                rest = more;
+            }
+            None => return Some((out, rest)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pgbouncers_format_is_read() {
+        let u = Users::parse("; comment\n\"a\"\"b\" \"p w\"\n\n\"c\" \"x\"\n").unwrap();
+        assert_eq!(u.find("a\"b").and_then(|u| u.password.as_deref()), Some("p w"));
+        assert_eq!(u.len(), 2);
+    }
+
+    #[test]
+    fn errors_name_the_line_and_not_the_secret() {
+        let e = Users::parse("\"a\" \"ok\"\n\"b\" hunter2\n").err().unwrap();
+        assert!(e.contains("line 2") && !e.contains("hunter2"));
+        assert!(Users::parse(&format!("\"a\" \"md5{}\"", "0".repeat(32))).is_err());
+    }
+}

@@ -1,0 +1,350 @@
+//! The configuration: one TOML file. Unknown keys are errors that name the line and
+//! the nearest known key. Every limit has its unit in its name.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The gateway itself.
+    #[serde(default)]
+    pub gateway: GatewayConfig,
+    /// Database systems by name.
+    pub clusters: BTreeMap<String, ClusterConfig>,
+    /// Addresses that clients connect to.
+    pub listeners: Vec<ListenerConfig>,
+    /// Bounds on queues, waits and sizes.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Which snapshot is taken first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotOrder {
+    /// Home's snapshot, then the sources': postgres_fdw's order.
+    #[default]
+    HomeFirst,
+    /// Both at once: one round trip less; see docs/compatibility.md for what it gives up.
+    Parallel,
+}
+
+/// Settings of the gateway itself.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayConfig {
+    /// Users and secrets, in the format of PgBouncer's `auth_file`; relative to this file.
+    pub auth_file: Option<PathBuf>,
+    /// Name of an environment variable that holds the same, instead of a file.
+    pub auth_env: Option<String>,
+    /// Which snapshot is taken first.
+    pub snapshot_order: SnapshotOrder,
+    /// Certificate chain for clients' TLS, PEM; relative to this file.
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key, PEM; relative to this file.
+    pub tls_key: Option<PathBuf>,
+    /// Threads that serve sessions; by default half of the cores, at least one.
+    pub worker_threads: Option<usize>,
+    /// Whether cross-database queries are accelerated (`false`: everything is relayed).
+    pub accelerate: Option<bool>,
+}
+
+/// One database system.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// `host:port` of the writer endpoint.
+    pub writer: String,
+    /// `host:port` of the reader endpoint, if there is one.
+    #[serde(default)]
+    pub reader: Option<String>,
+    /// libpq's `sslmode` towards its servers (default `prefer`).
+    #[serde(default)]
+    pub sslmode: Option<String>,
+    /// Root certificates for `verify-ca` and `verify-full`, PEM; relative to this file.
+    #[serde(default)]
+    pub sslrootcert: Option<PathBuf>,
+}
+
+/// Which endpoint of a cluster a listener leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointKind {
+    /// The primary.
+    Writer,
+    /// A replica.
+    Reader,
+}
+
+/// An address that clients connect to.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// `host:port` to listen on.
+    pub listen: String,
+    /// Name of a cluster.
+    pub cluster: String,
+    /// Its endpoint.
+    pub endpoint: EndpointKind,
+    /// Other `host:port`s by which clients and servers know this endpoint (a load
+    /// balancer, the endpoint's DNS name): a foreign server that names one of them is
+    /// reached directly instead of through this gateway.
+    #[serde(default)]
+    pub advertised: Vec<String>,
+}
+
+/// Bounds. Every error that a limit causes names it in its hint.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Clients at the same time.
+    pub client_connections_max: usize,
+    /// Connections to one source server, all roles and databases together.
+    pub source_connections_max: usize,
+    /// Wait for one of them, in ms; after that home runs the statement itself.
+    pub source_wait_ms_max: u64,
+    /// Idle connections to sources are closed after this long, in s.
+    pub source_idle_s_max: u64,
+    /// Reaching a server and being let in, in ms.
+    pub connect_ms_max: u64,
+    /// From a client's connect to the end of its authentication, in ms.
+    pub login_ms_max: u64,
+    /// Rows that one fetch may bring before home runs the statement itself.
+    pub home_join_rows_max: u64,
+    /// Bytes that all fetches of a statement may bring, likewise.
+    pub home_join_bytes_max: usize,
+    /// Join keys sent to a source.
+    pub keys_max: u64,
+    /// Longest statement text that is looked at; longer ones are relayed unseen. In bytes.
+    pub statement_bytes_max: usize,
+    /// Plans kept per database.
+    pub plans_max: usize,
+    /// Age after which what is known of home's catalog and of sources is read again, in s.
+    pub catalog_s_max: u64,
+    /// Open sessions get this long to finish at shutdown, in s.
+    pub shutdown_s_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            client_connections_max: 1_000,
+            source_connections_max: 8,
+            source_wait_ms_max: 5_000,
+            source_idle_s_max: 60,
+            connect_ms_max: 10_000,
+            login_ms_max: 30_000,
+            home_join_rows_max: 100_000,
+            home_join_bytes_max: 64 * 1024 * 1024,
+            keys_max: 10_000,
+            statement_bytes_max: 256 * 1024,
+            plans_max: 1_000,
+            catalog_s_max: 30,
+            shutdown_s_max: 30,
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has a key or value that is not known.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// With line, column, and the nearest known key.
+        message: String,
+    },
+    /// It contradicts itself.
+    #[error("{path}: {message}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and where.
+        message: String,
+    },
+}
+
+/// Splits `host:port`; IPv6 addresses stand in brackets.
+pub fn address(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() {
+        return None;
+    }
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+impl Config {
+    /// Reads and checks a file; relative paths in it become relative to its folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the file and, where possible, the line.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Config::read(&text, path)
+    }
+
+    /// As [`Config::load`], from text that is already there.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn read(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let mut config: Config = toml::from_str(text).map_err(|e| ConfigError::Parse {
+            path: path.to_owned(),
+            message: with_suggestion(&e.to_string()),
+        })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let absolute = |p: &mut Option<PathBuf>| {
+            if let Some(p) = p.as_mut().filter(|p| p.is_relative()) {
+                *p = base.join(&*p);
+            }
+        };
+        absolute(&mut config.gateway.auth_file);
+        absolute(&mut config.gateway.tls_certificate);
+        absolute(&mut config.gateway.tls_key);
+        config.clusters.values_mut().for_each(|c| absolute(&mut c.sslrootcert));
+        config
+            .check()
+            .map_err(|message| ConfigError::Invalid { path: path.to_owned(), message })?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (name, c) in &self.clusters {
+            for a in std::iter::once(&c.writer).chain(&c.reader) {
+                address(a).ok_or(format!("clusters.{name}: {a:?} is not host:port"))?;
+            }
+            if let Some(mode) = &c.sslmode {
+                pgspan_pool::SslMode::parse(mode)
+                    .ok_or(format!("clusters.{name}.sslmode: {mode:?} is not known"))?;
+            }
+        }
+        if self.listeners.is_empty() {
+            return Err("listeners: there is none, so no client could connect".to_owned());
+        }
+        for (i, l) in self.listeners.iter().enumerate() {
+            for a in std::iter::once(&l.listen).chain(&l.advertised) {
+                address(a).ok_or(format!("listeners[{i}]: {a:?} is not host:port"))?;
+            }
+            let Some(cluster) = self.clusters.get(&l.cluster) else {
+                let known: Vec<_> = self.clusters.keys().map(String::as_str).collect();
+                return Err(format!(
+                    "listeners[{i}].cluster: there is no cluster {:?} (known: {})",
+                    l.cluster,
+                    known.join(", ")
+                ));
+            };
+            if l.endpoint == EndpointKind::Reader && cluster.reader.is_none() {
+                return Err(format!(
+                    "listeners[{i}].endpoint: cluster {:?} has no reader",
+                    l.cluster
+                ));
+            }
+        }
+        if self.gateway.auth_file.is_none() && self.gateway.auth_env.is_none() {
+            return Err("gateway: give auth_file or auth_env, or no client could log in".to_owned());
+        }
+        if self.gateway.tls_certificate.is_some() != self.gateway.tls_key.is_some() {
+            return Err("gateway: tls_certificate and tls_key go together".to_owned());
+        }
+        let l = &self.limits;
+        let zero = [
+            ("client_connections_max", l.client_connections_max == 0),
+            ("source_connections_max", l.source_connections_max == 0),
+            ("plans_max", l.plans_max == 0),
+            ("connect_ms_max", l.connect_ms_max == 0),
+            ("login_ms_max", l.login_ms_max == 0),
+        ];
+        match zero.iter().find(|(_, z)| *z) {
+            Some((name, _)) => Err(format!("limits.{name}: must be at least 1")),
+            None => Ok(()),
+        }
+    }
+
+    /// The JSON Schema of the file.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Config).to_value()
+    }
+}
+
+/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
+fn with_suggestion(message: &str) -> String {
+    let Some(at) = message.find("unknown field `") else {
+        return message.to_owned();
+    };
+    let names: Vec<&str> = message[at..].split('`').skip(1).step_by(2).collect();
+    let Some((unknown, known)) = names.split_first() else {
+        return message.to_owned();
+    };
+    let near = known.iter().map(|k| (distance(unknown, k), *k)).min();
+    match near {
+        Some((d, name)) if d <= unknown.len().max(4) / 2 => {
+            format!("{}\ndid you mean `{name}`?", message.trim_end())
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "[gateway]\nauth_file = \"u.txt\"\n[clusters.a]\nwriter = \"h:1\"\n[[listeners]]\nlisten = \"127.0.0.1:2\"\ncluster = \"a\"\nendpoint = \"writer\"\n";
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        Config::read(text, Path::new("/etc/pgspan.toml"))
+    }
+
+    #[test]
+    fn a_good_file_is_read() {
+        let c = read(GOOD).unwrap();
+        assert_eq!(c.gateway.auth_file.as_deref(), Some(Path::new("/etc/u.txt")));
+        assert_eq!(c.limits.source_connections_max, 8);
+    }
+
+    #[test]
+    fn an_unknown_key_gets_line_and_suggestion() {
+        let e = read(&GOOD.replace("endpoint", "endpont")).unwrap_err().to_string();
+        assert!(e.contains("line 8") && e.contains("did you mean `endpoint`?"), "{e}");
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let e = read(&GOOD.replace("cluster = \"a\"", "cluster = \"b\"")).unwrap_err();
+        assert!(e.to_string().contains("there is no cluster \"b\" (known: a)"), "{e}");
+        let e = read(&GOOD.replace("\"writer\"", "\"reader\"")).unwrap_err();
+        assert!(e.to_string().contains("has no reader"), "{e}");
+        assert!(read(&GOOD.replace("h:1", "h")).is_err());
+    }
+}

@@ -1,0 +1,292 @@
+//! Listeners, shared state, shutdown.
+
+use crate::auth::Users;
+use crate::config::{self, Config, EndpointKind};
+use crate::handshake;
+use crate::routes::Routes;
+use crate::session::cancel::CancelRegistry;
+use crate::sources::Sources;
+use pgspan_pool::{ConnectOptions, SslMode};
+use pgspan_sql::catalog::CatalogSnapshot;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+/// Why a gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// A listener's address cannot be had.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// Users and secrets cannot be read.
+    #[error("{0}")]
+    Auth(String),
+    /// The TLS certificate or key cannot be used.
+    #[error("TLS: {0}")]
+    Tls(std::io::Error),
+}
+
+/// What is known of one database, shared by its sessions on every endpoint.
+#[derive(Default)]
+pub(crate) struct Database {
+    state: Mutex<DatabaseState>,
+}
+
+#[derive(Default)]
+struct DatabaseState {
+    catalog: Arc<CatalogSnapshot>,
+    read_at: Option<Instant>,
+    /// DDL went by: until when the catalog is read again often (a replica may lag).
+    restless_until: Option<Instant>,
+}
+
+/// A restless catalog is read at most this often.
+const RESTLESS_EVERY: Duration = Duration::from_millis(200);
+
+impl Database {
+    /// The catalog as last read.
+    pub fn catalog(&self) -> Arc<CatalogSnapshot> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).catalog.clone()
+    }
+
+    /// Whether it is due to be read again.
+    pub fn is_due(&self, age_max: Duration) -> bool {
+        let s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let restless = s.restless_until.is_some_and(|t| now < t);
+        let age_max = if restless { RESTLESS_EVERY } else { age_max };
+        s.read_at.is_none_or(|t| now.duration_since(t) > age_max)
+    }
+
+    /// Somebody reads it now; others go on with what is known.
+    pub fn being_read(&self) {
+        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        s.read_at = Some(Instant::now());
+    }
+
+    /// Takes a newly read catalog.
+    pub fn replace(&self, catalog: CatalogSnapshot) {
+        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        s.catalog = Arc::new(catalog);
+        s.read_at = Some(Instant::now());
+    }
+
+    /// DDL went by, or a statement met an unknown name.
+    pub fn disturb(&self) {
+        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        s.read_at = None;
+        s.restless_until = Some(Instant::now() + Duration::from_secs(10));
+    }
+}
+
+/// One endpoint of one cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    pub cluster: String,
+    pub kind: EndpointKind,
+    pub host: String,
+    pub port: u16,
+    pub ssl_mode: SslMode,
+    pub ssl_root_certificate: Option<PathBuf>,
+}
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub config: Config,
+    pub users: Users,
+    pub tls: Option<TlsAcceptor>,
+    pub routes: Routes,
+    pub cancels: CancelRegistry,
+    pub sources: Sources,
+    pub clients: AtomicUsize,
+    pub closing: watch::Receiver<bool>,
+    databases: Mutex<HashMap<(String, String), Arc<Database>>>,
+    /// Addresses that lead to this gateway, and the server behind each.
+    pub own_addresses: HashMap<(String, u16), Endpoint>,
+}
+
+impl Shared {
+    /// The shared knowledge of a cluster's database.
+    pub fn database(&self, cluster: &str, name: &str) -> Arc<Database> {
+        let mut map = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        map.entry((cluster.to_owned(), name.to_owned())).or_default().clone()
+    }
+
+    /// Options for a session's own server connection.
+    pub fn connect_options(&self, endpoint: &Endpoint) -> ConnectOptions {
+        ConnectOptions {
+            addresses: vec![(endpoint.host.clone(), endpoint.port)],
+            database: String::new(),
+            user: String::new(),
+            password: None,
+            parameters: Vec::new(),
+            ssl_mode: endpoint.ssl_mode,
+            ssl_root_certificate: endpoint.ssl_root_certificate.clone(),
+            timeout: Duration::from_millis(self.config.limits.connect_ms_max),
+            on_connect: String::new(),
+        }
+    }
+}
+
+/// A running gateway. Dropping it stops the listeners; [`Gateway::shutdown`] also
+/// waits for the sessions.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    closing: watch::Sender<bool>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Gateway {
+    /// Starts listening. Runs on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`GatewayError`].
+    pub async fn start(config: Config) -> Result<Gateway, GatewayError> {
+        let users = read_users(&config)?;
+        let tls = match (&config.gateway.tls_certificate, &config.gateway.tls_key) {
+            (Some(c), Some(k)) => {
+                Some(pgspan_pool::stream::acceptor(c, k).map_err(GatewayError::Tls)?)
+            }
+            _ => None,
+        };
+        let (closing, closed) = watch::channel(false);
+        let mut bound = Vec::new();
+        let mut own_addresses = HashMap::new();
+        for l in &config.listeners {
+            let fail = |source| GatewayError::Listen { address: l.listen.clone(), source };
+            let listener = TcpListener::bind(&l.listen).await.map_err(fail)?;
+            let endpoint = endpoint(&config, l);
+            for a in std::iter::once(&l.listen).chain(&l.advertised) {
+                own_addresses.extend(config::address(a).map(|a| (a, endpoint.clone())));
+            }
+            bound.push((listener, endpoint));
+        }
+        let shared = Arc::new(Shared {
+            sources: Sources::new(&config.limits),
+            config,
+            users,
+            tls,
+            routes: Routes::default(),
+            cancels: CancelRegistry::default(),
+            clients: AtomicUsize::new(0),
+            closing: closed,
+            databases: Mutex::default(),
+            own_addresses,
+        });
+        let addresses = bound.iter().filter_map(|(l, _)| l.local_addr().ok()).collect();
+        for (listener, endpoint) in bound {
+            tokio::spawn(accept(listener, Arc::new(endpoint), shared.clone()));
+        }
+        tokio::spawn(reap(shared.clone()));
+        Ok(Gateway { shared, closing, addresses })
+    }
+
+    /// The addresses listened on.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Clients connected now.
+    pub fn clients(&self) -> usize {
+        self.shared.clients.load(Ordering::Relaxed)
+    }
+
+    /// Stops taking clients, lets sessions finish what they run, and waits for them
+    /// within `limits.shutdown_s_max`. Gives the number of sessions that had to be cut.
+    pub async fn shutdown(self) -> usize {
+        let _nobody_listens = self.closing.send(true);
+        let bound = Duration::from_secs(self.shared.config.limits.shutdown_s_max);
+        let end = Instant::now() + bound;
+        while self.clients() > 0 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.clients()
+    }
+}
+
+fn endpoint(config: &Config, listener: &config::ListenerConfig) -> Endpoint {
+    // `Config::check` has seen to it that all of this is there.
+    let cluster = config.clusters.get(&listener.cluster);
+    let text = cluster.map(|c| match listener.endpoint {
+        EndpointKind::Writer => c.writer.as_str(),
+        EndpointKind::Reader => c.reader.as_deref().unwrap_or(&c.writer),
+    });
+    let (host, port) = text.and_then(config::address).unwrap_or_default();
+    Endpoint {
+        cluster: listener.cluster.clone(),
+        kind: listener.endpoint,
+        host,
+        port,
+        ssl_mode: cluster
+            .and_then(|c| c.sslmode.as_deref())
+            .and_then(SslMode::parse)
+            .unwrap_or_default(),
+        ssl_root_certificate: cluster.and_then(|c| c.sslrootcert.clone()),
+    }
+}
+
+fn read_users(config: &Config) -> Result<Users, GatewayError> {
+    let text = match (&config.gateway.auth_file, &config.gateway.auth_env) {
+        (Some(path), _) => std::fs::read_to_string(path)
+            .map_err(|e| GatewayError::Auth(format!("{}: {e}", path.display())))?,
+        (None, Some(name)) => std::env::var(name)
+            .map_err(|_| GatewayError::Auth(format!("environment variable {name} is not set")))?,
+        (None, None) => String::new(),
+    };
+    Users::parse(&text).map_err(GatewayError::Auth)
+}
+
+async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, shared: Arc<Shared>) {
+    let mut closing = shared.closing.clone();
+    loop {
+        let accepted = tokio::select! {
+            a = listener.accept() => a,
+            _ = closing.wait_for(|c| *c) => return,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                let (endpoint, shared) = (endpoint.clone(), shared.clone());
+                tokio::spawn(async move {
+                    shared.clients.fetch_add(1, Ordering::Relaxed);
+                    let _counted = Counted(shared.clone());
+                    handshake::serve(tcp, peer, endpoint, shared).await;
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for some to be closed.
+                tracing::warn!(%error, "cannot accept a client");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn reap(shared: Arc<Shared>) {
+    let age = Duration::from_secs(shared.config.limits.source_idle_s_max);
+    let mut closing = shared.closing.clone();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(5)) => shared.sources.pools.reap(age),
+            _ = closing.wait_for(|c| *c) => return,
+        }
+    }
+}

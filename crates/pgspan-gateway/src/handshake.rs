@@ -1,0 +1,244 @@
+//! From the first packet to an open session: TLS, cancel requests, SCRAM, and the
+//! session's server connection.
+
+use crate::auth::Users;
+use crate::gateway::{Endpoint, Shared};
+use crate::session::{ClientSide, Session};
+use bytes::BytesMut;
+use pgspan_pool::{ConnectError, ServerConnection, Stream, connect};
+use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
+use pgspan_wire::frame::{self, Frame};
+use pgspan_wire::scram;
+use pgspan_wire::startup::{self, Startup};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// Longest message accepted before a client is authenticated, in bytes.
+const LOGIN_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn serve(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    endpoint: Arc<Endpoint>,
+    shared: Arc<Shared>,
+) {
+    let login = Duration::from_millis(shared.config.limits.login_ms_max);
+    let opened = tokio::time::timeout(login, open(tcp, endpoint, shared.clone())).await;
+    match opened {
+        Ok(Ok(Some(session))) => session.run().await,
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "connection ended before login"),
+        Err(_) => tracing::debug!(%peer, "login took too long"),
+    }
+}
+
+async fn open(
+    tcp: TcpStream,
+    endpoint: Arc<Endpoint>,
+    shared: Arc<Shared>,
+) -> io::Result<Option<Session>> {
+    tcp.set_nodelay(true)?;
+    let mut stream = Stream::Plain(tcp);
+    let mut buf = BytesMut::with_capacity(8 * 1024);
+    let (minor, params) = loop {
+        let packet = loop {
+            match startup::take(&mut buf) {
+                Ok(Some(p)) => break p,
+                Ok(None) if stream.read_buf(&mut buf).await? == 0 => return Ok(None),
+                Ok(None) => {}
+                Err(e) => {
+                    let error = ErrorFields::new("FATAL", "08P01", "invalid startup packet")
+                        .with_detail(e.to_string());
+                    return refuse(&mut stream, &error).await;
+                }
+            }
+        };
+        match packet {
+            Startup::Tls if !buf.is_empty() => {
+                // Bytes sent before the handshake could be an attack (CVE-2021-23214).
+                let text = "received unencrypted data after SSL request";
+                return refuse(&mut stream, &ErrorFields::new("FATAL", "08P01", text)).await;
+            }
+            Startup::Tls => stream = answer_tls(stream, &shared).await?,
+            Startup::GssEncryption => stream.write_all(b"N").await?,
+            Startup::Cancel { pid, key } => {
+                shared.cancels.cancel(pid, &key).await;
+                return Ok(None);
+            }
+            Startup::UnsupportedVersion { major, minor } => {
+                let text = format!(
+                    "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.0"
+                );
+                return refuse(&mut stream, &ErrorFields::new("FATAL", "0A000", text)).await;
+            }
+            Startup::Session { minor, params } => break (minor, params),
+        }
+    };
+    if let Some(error) = no_room(&shared) {
+        return refuse(&mut stream, &error).await;
+    }
+    let get = |name: &str| params.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
+    let Some(user) = get("user").filter(|u| !u.is_empty()).map(str::to_owned) else {
+        let text = "no PostgreSQL user name specified in startup packet";
+        return refuse(&mut stream, &ErrorFields::new("FATAL", "28000", text)).await;
+    };
+    let database = get("database").filter(|d| !d.is_empty()).unwrap_or(&user).to_owned();
+    let mut out = BytesMut::new();
+    let unknown: Vec<String> =
+        params.iter().map(|(k, _)| k.clone()).filter(|k| k.starts_with("_pq_.")).collect();
+    if minor > 0 || !unknown.is_empty() {
+        backend::put_negotiate(&mut out, 0, &unknown);
+    }
+    if !authenticate(&mut stream, &mut buf, &mut out, &shared.users, &user).await? {
+        let text = format!("password authentication failed for user \"{user}\"");
+        return refuse(&mut stream, &ErrorFields::new("FATAL", "28P01", text)).await;
+    }
+    let passed = params
+        .iter()
+        .filter(|(k, _)| k != "user" && k != "database" && !k.starts_with("_pq_."))
+        .cloned()
+        .collect();
+    let mut options = shared.connect_options(&endpoint);
+    options.database.clone_from(&database);
+    options.user.clone_from(&user);
+    options.parameters = passed;
+    options.password =
+        shared.users.find(&user).and_then(|u| u.password.clone()).map(String::into_bytes);
+    let server = match connect::connect(&options).await {
+        Ok(server) => server,
+        Err(error) => return refuse(&mut stream, &explain(&endpoint, error)).await,
+    };
+    let cancel = shared
+        .cancels
+        .register(server.cancel_key.clone())
+        .map_err(|e| io::Error::other(e.to_string()))?;
+    welcome(&mut out, &server, cancel.pid(), cancel.key());
+    stream.write_all(&out).await?;
+    stream.flush().await?;
+    let client = ClientSide { stream, inbox: buf, outbox: BytesMut::with_capacity(16 * 1024) };
+    Ok(Some(Session::new(client, server, cancel, user, database, endpoint, shared)))
+}
+
+fn no_room(shared: &Shared) -> Option<ErrorFields> {
+    if *shared.closing.borrow() {
+        return Some(ErrorFields::new("FATAL", "57P03", "the gateway is shutting down"));
+    }
+    let max = shared.config.limits.client_connections_max;
+    (shared.clients.load(Ordering::Relaxed) > max).then(|| {
+        ErrorFields::new("FATAL", "53300", "sorry, too many clients already")
+            .with_hint(format!("The gateway takes limits.client_connections_max = {max} clients."))
+    })
+}
+
+async fn answer_tls(mut stream: Stream, shared: &Shared) -> io::Result<Stream> {
+    match (stream, &shared.tls) {
+        (Stream::Plain(mut tcp), Some(acceptor)) => {
+            tcp.write_all(b"S").await?;
+            let tls = acceptor.accept(tcp).await?;
+            Ok(Stream::Tls(Box::new(TlsStream::Server(tls))))
+        }
+        (other, _) => {
+            stream = other;
+            stream.write_all(b"N").await?;
+            Ok(stream)
+        }
+    }
+}
+
+async fn refuse(stream: &mut Stream, error: &ErrorFields) -> io::Result<Option<Session>> {
+    let mut out = BytesMut::new();
+    error.put(&mut out);
+    stream.write_all(&out).await?;
+    stream.flush().await?;
+    stream.shutdown().await?;
+    Ok(None)
+}
+
+async fn message(stream: &mut Stream, buf: &mut BytesMut) -> io::Result<Option<Frame>> {
+    loop {
+        match frame::peek(buf) {
+            Ok(Some((_, size))) if size > LOGIN_MESSAGE_BYTES_MAX => return Ok(None),
+            Ok(_) => {}
+            Err(_) => return Ok(None),
+        }
+        if let Ok(Some(frame)) = frame::take(buf) {
+            return Ok(Some(frame));
+        }
+        if stream.read_buf(buf).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// SCRAM-SHA-256. `Ok(false)`: not let in.
+async fn authenticate(
+    stream: &mut Stream,
+    buf: &mut BytesMut,
+    out: &mut BytesMut,
+    users: &Users,
+    user: &str,
+) -> io::Result<bool> {
+    backend::put_authentication(out, 10, b"SCRAM-SHA-256\0\0");
+    stream.write_all(out).await?;
+    stream.flush().await?;
+    out.clear();
+    let Some(first) = message(stream, buf).await?.filter(|f| f.tag == b'p') else {
+        return Ok(false);
+    };
+    let mut fields = frame::Fields::new(b'p', first.body());
+    let mechanism = fields.text().unwrap_or_default();
+    let initial = fields.value().ok().flatten().unwrap_or_default();
+    let known = users.find(user);
+    let secret = known.map(|u| u.secret.clone()).or_else(Users::decoy);
+    let nonce = scram::nonce().map_err(io::Error::other)?;
+    let exchange = secret
+        .filter(|_| mechanism == "SCRAM-SHA-256")
+        .and_then(|secret| scram::server_first(secret, &initial, &nonce));
+    let Some(exchange) = exchange else { return Ok(false) };
+    backend::put_authentication(out, 11, exchange.message().as_bytes());
+    stream.write_all(out).await?;
+    stream.flush().await?;
+    out.clear();
+    let Some(last) = message(stream, buf).await?.filter(|f| f.tag == b'p') else {
+        return Ok(false);
+    };
+    match exchange.finish(&last.body()) {
+        Some(verdict) if known.is_some() => {
+            backend::put_authentication(out, 12, verdict.as_bytes());
+            backend::put_authentication(out, 0, b"");
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn welcome(out: &mut BytesMut, server: &ServerConnection, pid: i32, key: i32) {
+    let mut parameters: Vec<_> = server.parameters.iter().collect();
+    parameters.sort();
+    for (name, value) in parameters {
+        backend::put_parameter_status(out, name, value);
+    }
+    backend::put_key_data(out, pid, key);
+    backend::put_ready(out, TransactionStatus::Idle);
+}
+
+/// PostgreSQL's own refusal word for word; else an error of class 08 that names the
+/// server and never a secret.
+fn explain(endpoint: &Endpoint, error: ConnectError) -> ErrorFields {
+    match error {
+        ConnectError::Refused(fields) => fields,
+        other => ErrorFields::new(
+            "FATAL",
+            "08001",
+            format!("could not connect to server \"{}\"", endpoint.cluster),
+        )
+        .with_detail(other.to_string()),
+    }
+}

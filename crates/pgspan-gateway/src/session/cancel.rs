@@ -1,0 +1,143 @@
+//! Cancel requests: from the number and secret that a client was given to every
+//! server process that works for it at that moment.
+
+use bytes::Bytes;
+use pgspan_pool::CancelKey;
+use pgspan_wire::scram;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+#[derive(Default)]
+struct Target {
+    /// Server processes at work, home's first.
+    keys: Mutex<Vec<CancelKey>>,
+    /// A query of the straight line runs, and was cancelled.
+    cancelled: AtomicBool,
+    wake: Notify,
+}
+
+type Targets = Arc<Mutex<HashMap<i32, (i32, Arc<Target>)>>>;
+
+/// Sessions by the process number that their client knows.
+#[derive(Default)]
+pub(crate) struct CancelRegistry {
+    targets: Targets,
+}
+
+/// A session's entry; gone when dropped.
+pub(crate) struct CancelHandle {
+    pid: i32,
+    key: i32,
+    target: Arc<Target>,
+    targets: Targets,
+}
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CancelRegistry {
+    /// Enters a session whose server process is `home`.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn register(&self, home: CancelKey) -> Result<CancelHandle, String> {
+        let target = Arc::new(Target { keys: Mutex::new(vec![home]), ..Target::default() });
+        let mut targets = lock(&self.targets);
+        loop {
+            let raw: [u8; 8] = scram::random().map_err(|e| e.to_string())?;
+            let pid = i32::from_be_bytes([raw[0] & 0x7f, raw[1], raw[2], raw[3]]);
+            let key = i32::from_be_bytes([raw[4], raw[5], raw[6], raw[7]]);
+            if let std::collections::hash_map::Entry::Vacant(entry) = targets.entry(pid) {
+                entry.insert((key, target.clone()));
+                return Ok(CancelHandle { pid, key, target, targets: self.targets.clone() });
+            }
+        }
+    }
+
+    /// Cancels what the session runs, if number and secret are right.
+    pub async fn cancel(&self, pid: i32, key: &Bytes) {
+        let found = lock(&self.targets)
+            .get(&pid)
+            .filter(|(secret, _)| secret.to_be_bytes() == key[..])
+            .map(|(_, target)| target.clone());
+        let Some(target) = found else { return };
+        target.cancelled.store(true, Ordering::SeqCst);
+        target.wake.notify_waiters();
+        let keys = lock(&target.keys).clone();
+        cancel_all(keys).await;
+    }
+}
+
+async fn cancel_all(keys: Vec<CancelKey>) {
+    for key in keys {
+        if let Err(error) = key.cancel().await {
+            tracing::warn!(host = key.host, port = key.port, %error, "cancel request not delivered");
+        }
+    }
+}
+
+impl CancelHandle {
+    /// The process number that the client is told.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The secret that the client is told.
+    pub fn key(&self) -> i32 {
+        self.key
+    }
+
+    /// A query begins: what was cancelled before does not count.
+    pub fn begin(&self) {
+        self.target.cancelled.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the query was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.target.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Returns when the query is cancelled.
+    pub async fn cancelled(&self) {
+        let wake = self.target.wake.notified();
+        if !self.is_cancelled() {
+            wake.await;
+        }
+    }
+
+    /// A source process works for this session until the guard is dropped.
+    pub fn at_work(&self, key: CancelKey) -> AtWork {
+        lock(&self.target.keys).push(key.clone());
+        AtWork { key, target: self.target.clone() }
+    }
+
+    /// Cancels everything at work, as when the client has gone.
+    pub async fn cancel_own(&self) {
+        let keys = lock(&self.target.keys).clone();
+        cancel_all(keys).await;
+    }
+}
+
+impl Drop for CancelHandle {
+    fn drop(&mut self) {
+        lock(&self.targets).remove(&self.pid);
+    }
+}
+
+/// Removes a server process from those at work.
+pub(crate) struct AtWork {
+    key: CancelKey,
+    target: Arc<Target>,
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let mut keys = lock(&self.target.keys);
+        if let Some(i) = keys.iter().rposition(|k| *k == self.key) {
+            keys.remove(i);
+        }
+    }
+}

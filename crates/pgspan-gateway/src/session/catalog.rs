@@ -1,0 +1,59 @@
+//! Reading the names of home's foreign tables on the session's own connection.
+
+use super::{End, Session};
+use crate::session::home::answers;
+use pgspan_pool::ServerError;
+use pgspan_sql::ask;
+use pgspan_sql::catalog::CatalogSnapshot;
+use pgspan_wire::backend::TransactionStatus;
+use pgspan_wire::frontend;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+impl Session {
+    pub(super) fn catalog_age_max(&self) -> Duration {
+        Duration::from_secs(self.shared.config.limits.catalog_s_max)
+    }
+
+    /// Reads the catalog again when it is due and home is at rest.
+    pub(super) async fn refresh_catalog(&mut self) -> Result<(), End> {
+        let idle = self.server.status == TransactionStatus::Idle && self.pending == 0;
+        if !idle || !self.accelerates() || !self.database.is_due(self.catalog_age_max()) {
+            return Ok(());
+        }
+        self.database.being_read();
+        super::home::prepare(&mut self.server, ask::CATALOG, &[]);
+        super::home::run_prepared(&mut self.server, ask::CATALOG);
+        frontend::sync(&mut self.server.outbox);
+        match answers(&mut self.server, &mut self.client.outbox).await {
+            Ok(got) => {
+                let rows = got.results.into_iter().next().unwrap_or_default().rows;
+                self.database.replace(snapshot(rows));
+                Ok(())
+            }
+            Err(ServerError::Sql(error)) => {
+                // Relaying goes on; nothing is accelerated with what is not known.
+                tracing::warn!(%error, "home's catalog could not be read");
+                Ok(())
+            }
+            Err(other) => Err(End::Server(other.to_string())),
+        }
+    }
+}
+
+fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
+    let mut tables = HashSet::new();
+    let mut functions = HashMap::new();
+    for row in rows {
+        let text = |i: usize| {
+            let value = row.get(i).and_then(Option::as_ref);
+            value.map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default()
+        };
+        if text(0) == "t" {
+            tables.insert(text(1));
+        } else {
+            functions.insert(text(1), text(2) == "t");
+        }
+    }
+    CatalogSnapshot::new(tables, functions)
+}

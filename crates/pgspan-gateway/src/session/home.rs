@@ -1,0 +1,160 @@
+//! Asking home on the session's own server connection: pipelines of prepared
+//! statements of the gateway's, which the client never sees.
+
+use super::Session;
+use bytes::Bytes;
+use pgspan_pool::{ServerConnection, ServerError};
+use pgspan_wire::backend::{self, ErrorFields, Field};
+use pgspan_wire::frontend;
+
+/// Gateway statements kept on one connection; beyond it the oldest knowledge is dropped.
+const PREPARED_MAX: usize = 256;
+
+/// No parameters.
+pub(crate) const NO_PARAMETERS: &[Option<Bytes>] = &[];
+
+/// Appends Parse for a statement of the gateway's unless the connection has it, and
+/// gives its name. What is appended but then fails is forgotten by
+/// [`forget_prepared`].
+pub(crate) fn prepare(server: &mut ServerConnection, sql: &str, oids: &[u32]) -> (String, bool) {
+    if let Some(name) = server.prepared.get(sql) {
+        return (name.clone(), false);
+    }
+    if server.prepared.len() >= PREPARED_MAX {
+        forget_prepared(server);
+    }
+    let name = format!("pgspan:{}", server.prepared.len());
+    // A statement of the same name may be left from before a failure.
+    frontend::close_statement(&mut server.outbox, &name);
+    frontend::parse(&mut server.outbox, &name, sql, oids);
+    server.prepared.insert(sql.to_owned(), name.clone());
+    (name, true)
+}
+
+/// After an error it is not known which of the last statements exist.
+pub(crate) fn forget_prepared(server: &mut ServerConnection) {
+    server.prepared.clear();
+}
+
+/// Appends Bind and Execute of a prepared statement of the gateway's, results as text.
+pub(crate) fn run_prepared(server: &mut ServerConnection, sql: &str) {
+    let (name, _) = prepare(server, sql, &[]);
+    frontend::bind(&mut server.outbox, "pgspan:", &name, &[], NO_PARAMETERS, &[]);
+    frontend::execute(&mut server.outbox, "pgspan:", 0);
+}
+
+/// The rows of one executed statement.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub rows: Vec<Vec<Option<Bytes>>>,
+}
+
+/// What came back up to ReadyForQuery.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// One per completed statement, in order.
+    pub results: Vec<Rows>,
+    /// ParameterDescription of described statements.
+    pub parameters: Vec<Vec<u32>>,
+    /// RowDescription of described statements; `None` for no rows.
+    pub fields: Vec<Option<Vec<Field>>>,
+}
+
+/// Sends, and reads up to ReadyForQuery. ParameterStatus, notices and notifications
+/// on the way go to `aside`.
+///
+/// # Errors
+/// The first error that the server reported (after ReadyForQuery has been read), or a
+/// lost connection.
+pub(crate) async fn answers(
+    server: &mut ServerConnection,
+    aside: &mut bytes::BytesMut,
+) -> Result<Answers, ServerError> {
+    server.send().await?;
+    let mut out = Answers::default();
+    let mut rows = Rows::default();
+    let mut error = None;
+    loop {
+        let frame = server.receive().await?;
+        match frame.tag {
+            b'D' => rows.rows.push(backend::data_row(frame.body())?),
+            b'C' => out.results.push(std::mem::take(&mut rows)),
+            b't' => out.parameters.push(backend::parameter_description(frame.body())?),
+            b'T' => out.fields.push(Some(backend::row_description(frame.body())?)),
+            b'n' => out.fields.push(None),
+            b'E' => error = Some(ErrorFields::decode(frame.body())?),
+            b'S' | b'A' => aside.extend_from_slice(&frame.raw),
+            b'Z' => break,
+            _ => {}
+        }
+    }
+    match error {
+        Some(e) => {
+            forget_prepared(server);
+            Err(ServerError::Sql(e))
+        }
+        None => Ok(out),
+    }
+}
+
+impl Answers {
+    /// The single value of the `i`th result's first row.
+    pub fn value(&self, i: usize, column: usize) -> Option<&Bytes> {
+        self.results.get(i)?.rows.first()?.get(column)?.as_ref()
+    }
+}
+
+/// How a statement of the straight line stands in a transaction at home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Around {
+    /// Outside a block: a read-only transaction of our own, so that home's snapshot is
+    /// the same from the first question to the last row.
+    Own,
+    /// In the client's block: a savepoint of our own, so that giving up leaves the
+    /// block as it was.
+    Savepoint,
+}
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+const COMMIT: &str = "COMMIT";
+const SAVEPOINT: &str = "SAVEPOINT pgspan";
+const RELEASE: &str = "RELEASE SAVEPOINT pgspan";
+
+impl Around {
+    /// Appends the opening.
+    pub fn open(self, server: &mut ServerConnection) {
+        run_prepared(server, if self == Around::Own { BEGIN } else { SAVEPOINT });
+    }
+
+    /// Appends the end after success.
+    pub fn close(self, server: &mut ServerConnection) {
+        run_prepared(server, if self == Around::Own { COMMIT } else { RELEASE });
+    }
+}
+
+impl Session {
+    /// Leaves the transaction at home as it was before the statement. Does nothing
+    /// when it was not opened.
+    ///
+    /// # Errors
+    /// A lost connection.
+    pub(super) async fn undo(&mut self, around: Around) -> Result<(), ServerError> {
+        use pgspan_wire::backend::TransactionStatus as T;
+        let sql = match (around, self.server.status) {
+            (Around::Own, T::InBlock | T::Failed) => "ROLLBACK",
+            (Around::Savepoint, T::InBlock | T::Failed) => {
+                "ROLLBACK TO SAVEPOINT pgspan; RELEASE SAVEPOINT pgspan"
+            }
+            (_, T::Idle) => return Ok(()),
+        };
+        self.server.simple(sql).await.map(|_| ())
+    }
+}
+
+impl Session {
+    /// As [`Session::undo`], for a statement outside a block that failed after its
+    /// first row.
+    pub(crate) async fn undo_own(&mut self) -> Result<(), ServerError> {
+        self.undo(Around::Own).await
+    }
+}

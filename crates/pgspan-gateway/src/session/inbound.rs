@@ -1,0 +1,221 @@
+//! From the client to the server: messages pass verbatim unless they name a foreign
+//! table; those are held until the request is whole and nothing else is under way.
+
+use super::request::Prepared;
+use super::{End, Next, Session};
+use bytes::Buf as _;
+use pgspan_wire::backend::{ErrorFields, TransactionStatus};
+use pgspan_wire::frame::{self, Frame, LENGTH_MAX};
+use pgspan_wire::frontend::{self, Parse, Target};
+
+fn protocol(error: pgspan_wire::WireError) -> End {
+    End::Protocol(ErrorFields::new("FATAL", "08P01", format!("invalid message: {error}")))
+}
+
+/// Type bytes of messages that a client may send.
+const KNOWN: &[u8] = b"QPBEDCSHFXdcfp";
+
+impl Session {
+    /// Relays what the client has sent, up to the first message that is not for the relay.
+    pub(super) fn read_client(&mut self) -> Result<Next, End> {
+        let whole_max = self.shared.config.limits.statement_bytes_max;
+        loop {
+            if self.held.last().is_some_and(|f| f.tag == b'S') {
+                if self.pending > 0 {
+                    return Ok(Next::Wait);
+                }
+                if !self.discard_to_sync {
+                    return Ok(Next::Batch);
+                }
+                // An error before it spoils the whole batch.
+                self.held.clear();
+                self.end_discarding();
+            }
+            if self.client_rest > 0 {
+                let n = self.client_rest.min(self.client.inbox.len());
+                self.server.outbox.extend_from_slice(&self.client.inbox[..n]);
+                self.client.inbox.advance(n);
+                self.client_rest -= n;
+                if self.client_rest > 0 {
+                    return Ok(Next::Wait);
+                }
+            }
+            let Some((tag, size)) = frame::peek(&self.client.inbox).map_err(protocol)? else {
+                return Ok(Next::Wait);
+            };
+            if !KNOWN.contains(&tag) {
+                let text = format!("invalid frontend message type {tag}");
+                return Err(End::Protocol(ErrorFields::new("FATAL", "08P01", text)));
+            }
+            debug_assert!(size <= LENGTH_MAX + 1);
+            if self.client.inbox.len() < size {
+                // Long messages pass as they come, unless their batch is being held.
+                let held = !self.held.is_empty() && b"BDECSH".contains(&tag);
+                let read = b"QP".contains(&tag);
+                let binds_foreign = tag == b'B' && self.statements.any_foreign();
+                if size > whole_max && !held && !binds_foreign {
+                    self.note(tag);
+                    if read {
+                        self.block.unknown();
+                        self.shared.routes.count_relayed();
+                    }
+                    self.client_rest = size;
+                    continue;
+                }
+                let missing = size - self.client.inbox.len();
+                self.client.inbox.reserve(missing);
+                return Ok(Next::Wait);
+            }
+            match tag {
+                b'X' => return Ok(Next::Terminate),
+                _ if self.discard_to_sync => {
+                    self.client.inbox.advance(size);
+                    if tag == b'S' {
+                        self.end_discarding();
+                    }
+                }
+                b'Q' => {
+                    let body = &self.client.inbox[frame::HEADER_BYTES..size];
+                    let text = body.strip_suffix(b"\0").unwrap_or(body);
+                    if self.is_for_us(text) {
+                        if self.pending > 0 || self.batch_open {
+                            return Ok(Next::Wait);
+                        }
+                        return Ok(Next::Query(self.take(tag, size)));
+                    }
+                    self.block.ran(text);
+                    self.shared.routes.count_relayed();
+                    self.relay(tag, size);
+                }
+                b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {
+                    self.hold_or_relay(tag, size)?;
+                }
+                _ => self.relay(tag, size),
+            }
+        }
+    }
+
+    fn end_discarding(&mut self) {
+        self.discard_to_sync = false;
+        pgspan_wire::backend::put_ready(&mut self.client.outbox, self.server.status);
+    }
+
+    fn take(&mut self, tag: u8, size: usize) -> Frame {
+        Frame { tag, raw: self.client.inbox.split_to(size).freeze() }
+    }
+
+    /// Passes a whole message on.
+    fn relay(&mut self, tag: u8, size: usize) {
+        self.note(tag);
+        self.server.outbox.extend_from_slice(&self.client.inbox[..size]);
+        self.client.inbox.advance(size);
+    }
+
+    /// Keeps count of what will be answered.
+    pub(super) fn note(&mut self, tag: u8) {
+        match tag {
+            b'Q' | b'F' => self.pending += 1,
+            b'S' => {
+                self.pending += 1;
+                self.batch_open = false;
+            }
+            b'P' | b'B' | b'E' | b'D' | b'C' | b'H' => self.batch_open = true,
+            _ => {}
+        }
+    }
+
+    /// Whether a text is to be looked at more closely.
+    fn is_for_us(&self, text: &[u8]) -> bool {
+        self.names_foreign(text) || self.catalog_is_due()
+    }
+
+    /// Whether a text may name a foreign table, or asks the gateway itself.
+    pub(super) fn names_foreign(&self, text: &[u8]) -> bool {
+        (self.accelerates() && self.database.catalog().may_name_foreign_table(text))
+            || super::show::is_show(text)
+    }
+
+    pub(super) fn accelerates(&self) -> bool {
+        self.shared.config.gateway.accelerate != Some(false)
+    }
+
+    /// The catalog is to be read before the next statement, if nothing is under way.
+    fn catalog_is_due(&self) -> bool {
+        self.accelerates()
+            && self.pending == 0
+            && !self.batch_open
+            && self.server.status == TransactionStatus::Idle
+            && self.database.is_due(self.catalog_age_max())
+    }
+
+    /// One message of the extended protocol.
+    fn hold_or_relay(&mut self, tag: u8, size: usize) -> Result<(), End> {
+        let body = bytes::Bytes::copy_from_slice(&self.client.inbox[frame::HEADER_BYTES..size]);
+        let mut starts = false;
+        match tag {
+            b'P' => {
+                let parse = Parse::decode(body).map_err(protocol)?;
+                starts = self.is_for_us(&parse.sql);
+                let foreign = starts && self.names_foreign(&parse.sql);
+                let param_oids = parse.param_oids.into();
+                self.statements
+                    .insert(&parse.name, Prepared { sql: parse.sql, param_oids, foreign });
+            }
+            b'B' => {
+                let mut f = frame::Fields::new(b'B', body);
+                let _portal = f.cstr().map_err(protocol)?;
+                let name = f.text().map_err(protocol)?;
+                match self.statements.get(&name) {
+                    Some(p) if p.foreign => starts = true,
+                    Some(p) => {
+                        let sql = p.sql.clone();
+                        self.block.ran(&sql);
+                        self.shared.routes.count_relayed();
+                    }
+                    None => self.block.unknown(),
+                }
+            }
+            b'C' => {
+                if let Target::Statement(name) = Target::decode(b'C', body).map_err(protocol)? {
+                    self.statements.remove(&name);
+                }
+            }
+            _ => {}
+        }
+        if !self.held.is_empty() || (starts && !self.batch_open) {
+            let frame = self.take(tag, size);
+            self.held.push(frame);
+            if tag == b'H' {
+                self.flush_held();
+            }
+            return Ok(());
+        }
+        if starts && tag == b'B' {
+            // In the middle of a batch that is already on its way.
+            self.block.unknown();
+        }
+        self.relay(tag, size);
+        Ok(())
+    }
+
+    /// The client wants answers before its Sync. Parse and Describe alone are closed
+    /// with a Sync of our own, whose ReadyForQuery is swallowed, so that what follows
+    /// starts on clean ground; anything else is relayed as it is.
+    fn flush_held(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        if held.iter().all(|f| b"PDCH".contains(&f.tag)) {
+            for f in held.iter().filter(|f| f.tag != b'H') {
+                self.server.outbox.extend_from_slice(&f.raw);
+            }
+            frontend::sync(&mut self.server.outbox);
+            self.pending += 1;
+            self.swallow_ready = true;
+        } else {
+            self.block.unknown();
+            for f in &held {
+                self.note(f.tag);
+                self.server.outbox.extend_from_slice(&f.raw);
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! One client: its connection, its server connection, and the loop that relays
+//! between them until a statement names a foreign table.
+//!
+//! Relaying looks at message headers only. What it reads besides: the text of Query
+//! and Parse (does it name a foreign table?), ReadyForQuery (transaction status),
+//! CommandComplete (did DDL go by?) and the SQLSTATE of errors.
+
+pub(crate) mod block;
+pub(crate) mod cancel;
+pub(crate) mod catalog;
+pub(crate) mod home;
+pub(crate) mod inbound;
+pub(crate) mod outbound;
+pub(crate) mod query;
+pub(crate) mod request;
+pub(crate) mod show;
+
+use crate::gateway::{Database, Endpoint, Shared};
+use block::Block;
+use bytes::BytesMut;
+use cancel::CancelHandle;
+use pgspan_pool::{ServerConnection, Stream};
+use pgspan_sql::route::{Reason, Route, Strategy};
+use pgspan_wire::backend::{ErrorFields, TransactionStatus};
+use request::Statements;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that may wait for a slow reader before the other side is no longer read.
+const QUEUE_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 64 * 1024;
+
+/// The client's connection with its queues.
+pub(crate) struct ClientSide {
+    pub stream: Stream,
+    pub inbox: BytesMut,
+    pub outbox: BytesMut,
+}
+
+impl ClientSide {
+    /// Sends what is in the outbox.
+    pub async fn send(&mut self) -> io::Result<()> {
+        use tokio::io::AsyncWriteExt as _;
+        if !self.outbox.is_empty() {
+            self.stream.write_all(&self.outbox).await?;
+            self.stream.flush().await?;
+            self.outbox.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client said goodbye, or its connection broke.
+    Client,
+    /// The server connection broke, or spoke nonsense.
+    Server(String),
+    /// The client spoke nonsense.
+    Protocol(ErrorFields),
+    /// The gateway shuts down, and the session is at rest.
+    Shutdown,
+}
+
+/// One client's session.
+pub(crate) struct Session {
+    pub client: ClientSide,
+    pub server: ServerConnection,
+    pub cancel: CancelHandle,
+    pub user: String,
+    pub database_name: String,
+    pub endpoint: Arc<Endpoint>,
+    pub shared: Arc<Shared>,
+    pub database: Arc<Database>,
+    /// Statements that the client has prepared.
+    pub statements: Statements,
+    /// Messages held back until their batch is whole.
+    pub held: Vec<pgspan_wire::frame::Frame>,
+    /// ReadyForQuery messages still to come.
+    pub pending: usize,
+    /// Extended-protocol messages were relayed since the last Sync.
+    pub batch_open: bool,
+    /// The next ReadyForQuery answers a Sync of our own.
+    pub swallow_ready: bool,
+    /// After an error that the gateway answered itself: discard up to Sync.
+    pub discard_to_sync: bool,
+    /// Rest of a long client message that is relayed as it comes, in bytes.
+    pub client_rest: usize,
+    /// Rest of a long server message, likewise.
+    pub server_rest: usize,
+    /// The transaction block that the client is in.
+    pub block: Block,
+    /// How the last statement was run.
+    pub last_route: Route,
+}
+
+/// What the relay loop found to do next.
+pub(crate) enum Next {
+    /// Nothing more without new bytes.
+    Wait,
+    /// A simple query that names a foreign table.
+    Query(pgspan_wire::frame::Frame),
+    /// A whole extended batch that executes such a statement.
+    Batch,
+    /// The client said goodbye.
+    Terminate,
+}
+
+impl Session {
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn new(
+        client: ClientSide,
+        server: ServerConnection,
+        cancel: CancelHandle,
+        user: String,
+        database_name: String,
+        endpoint: Arc<Endpoint>,
+        shared: Arc<Shared>,
+    ) -> Session {
+        let database = shared.database(&endpoint.cluster, &database_name);
+        Session {
+            client,
+            server,
+            cancel,
+            user,
+            database_name,
+            endpoint,
+            shared,
+            database,
+            statements: Statements::default(),
+            held: Vec::new(),
+            pending: 0,
+            batch_open: false,
+            swallow_ready: false,
+            discard_to_sync: false,
+            client_rest: 0,
+            server_rest: 0,
+            block: Block::default(),
+            last_route: Route {
+                strategy: Strategy::Relay,
+                reason: Reason::new("no foreign table is named"),
+            },
+        }
+    }
+
+    /// Serves the client to the end of its session.
+    pub async fn run(mut self) {
+        let end = match self.serve().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        let farewell = match end {
+            End::Client => None,
+            End::Server(reason) => {
+                tracing::info!(reason, "server connection lost");
+                let text = "server closed the connection unexpectedly";
+                Some(ErrorFields::new("FATAL", "08006", text).with_detail(reason))
+            }
+            End::Protocol(error) => Some(error),
+            End::Shutdown => {
+                let text = "terminating connection because the gateway is shutting down";
+                Some(ErrorFields::new("FATAL", "57P01", text))
+            }
+        };
+        if let Some(error) = farewell {
+            error.put(&mut self.client.outbox);
+            let bound = std::time::Duration::from_secs(5);
+            // The client may be gone as well; there is nobody else to tell.
+            let _sent = tokio::time::timeout(bound, self.client.send()).await;
+        }
+        if self.server.status != TransactionStatus::Idle || self.pending > 0 {
+            // The server would go on working for nobody.
+            self.cancel.cancel_own().await;
+        }
+    }
+
+    async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+        let mut closing = self.shared.closing.clone();
+        loop {
+            self.read_server()?;
+            match self.read_client()? {
+                Next::Query(frame) => self.serve_query(frame).await?,
+                Next::Batch => self.serve_batch().await?,
+                Next::Terminate => return Err(End::Client),
+                Next::Wait => {
+                    let idle = self.at_rest();
+                    tokio::select! {
+                        biased;
+                        moved = self.pump() => moved?,
+                        _ = closing.wait_for(|c| *c), if idle => return Err(End::Shutdown),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing runs, nothing waits, no transaction is open.
+    fn at_rest(&self) -> bool {
+        self.pending == 0
+            && !self.batch_open
+            && self.server.status == TransactionStatus::Idle
+            && self.client.outbox.is_empty()
+            && self.server.outbox.is_empty()
+    }
+
+    /// Moves bytes in both directions until something new has been read. A side whose
+    /// queue is full is not read further, so a slow reader slows its writer.
+    async fn pump(&mut self) -> Result<(), End> {
+        let client = &mut self.client;
+        let server = &mut self.server;
+        let end = |e: io::Error| End::Server(e.to_string());
+        poll_fn(|cx| {
+            if !server.outbox.is_empty() {
+                write(&mut server.stream, &mut server.outbox, cx).map_err(end)?;
+            }
+            if !client.outbox.is_empty() {
+                write(&mut client.stream, &mut client.outbox, cx).map_err(|_| End::Client)?;
+            }
+            let mut news = false;
+            if client.outbox.len() < QUEUE_BYTES_MAX {
+                match read(&mut server.stream, &mut server.inbox, cx) {
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(End::Server("end of stream".to_owned())));
+                    }
+                    Poll::Ready(Ok(_)) => news = true,
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(end(e))),
+                    Poll::Pending => {}
+                }
+            }
+            if server.outbox.len() < QUEUE_BYTES_MAX && client.inbox.len() < QUEUE_BYTES_MAX {
+                match read(&mut client.stream, &mut client.inbox, cx) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Client)),
+                    Poll::Ready(Ok(_)) => news = true,
+                    Poll::Pending => {}
+                }
+            }
+            if news { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
+fn write(
+    stream: &mut Stream,
+    queue: &mut BytesMut,
+    cx: &mut std::task::Context<'_>,
+) -> io::Result<()> {
+    use bytes::Buf as _;
+    while !queue.is_empty() {
+        match Pin::new(&mut *stream).poll_write(cx, queue) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(n)) => queue.advance(n),
+            Poll::Ready(Err(e)) => return Err(e),
+            Poll::Pending => return Ok(()),
+        }
+    }
+    if matches!(stream, Stream::Tls(_)) {
+        // Pending is fine: the stream wakes us when it can go on.
+        if let Poll::Ready(Err(e)) = Pin::new(stream).poll_flush(cx) {
+            return Err(e);
+        }
+    }
+    Ok(())
+}
+
+fn read(
+    stream: &mut Stream,
+    queue: &mut BytesMut,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<io::Result<usize>> {
+    use bytes::BufMut as _;
+    queue.reserve(READ_BYTES / 8);
+    let spare = queue.spare_capacity_mut();
+    let mut buf = ReadBuf::uninit(spare);
+    match Pin::new(stream).poll_read(cx, &mut buf) {
+        Poll::Ready(Ok(())) => {
+            let n = buf.filled().len();
+            // SAFETY: `ReadBuf` has initialised its first `n` bytes, which are the
+            // first `n` of the queue's spare capacity.
+            unsafe { queue.advance_mut(n) };
+            Poll::Ready(Ok(n))
+        }
+        Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+        Poll::Pending => Poll::Pending,
+    }
+}

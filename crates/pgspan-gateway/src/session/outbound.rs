@@ -1,0 +1,80 @@
+//! From the server to the client: messages pass verbatim; a few are read on the way.
+
+use super::{End, Session};
+use bytes::Buf as _;
+use pgspan_wire::backend::{ErrorFields, TransactionStatus};
+use pgspan_wire::frame::{self, HEADER_BYTES};
+
+/// Messages longer than this are relayed as they come, in bytes.
+const WHOLE_BYTES_MAX: usize = 8 * 1024;
+
+impl Session {
+    /// Relays what the server has sent.
+    pub(super) fn read_server(&mut self) -> Result<(), End> {
+        let nonsense = |e: pgspan_wire::WireError| End::Server(e.to_string());
+        let inbox = &mut self.server.inbox;
+        if self.server_rest > 0 {
+            let n = self.server_rest.min(inbox.len());
+            self.client.outbox.extend_from_slice(&inbox[..n]);
+            inbox.advance(n);
+            self.server_rest -= n;
+        }
+        // One copy for a run of messages.
+        let mut run = 0;
+        let mut error: Option<ErrorFields> = None;
+        let mut ddl = false;
+        let mut forgotten = false;
+        while let Some((tag, size)) = frame::peek(&inbox[run..]).map_err(nonsense)? {
+            let left = inbox.len() - run;
+            if left < size {
+                if size > WHOLE_BYTES_MAX {
+                    self.server_rest = size - left;
+                    run += left;
+                }
+                break;
+            }
+            let body = &inbox[run + HEADER_BYTES..run + size];
+            match tag {
+                b'Z' => {
+                    let byte = body.first().copied().unwrap_or(0);
+                    self.server.status = TransactionStatus::from_byte(byte)
+                        .ok_or_else(|| End::Server("bad ReadyForQuery".to_owned()))?;
+                    self.pending = self.pending.saturating_sub(1);
+                    if std::mem::take(&mut self.swallow_ready) {
+                        self.client.outbox.extend_from_slice(&inbox[..run]);
+                        inbox.advance(run + size);
+                        run = 0;
+                        self.discard_to_sync |= error.is_some();
+                        continue;
+                    }
+                    if self.server.status == TransactionStatus::Idle {
+                        self.block.end();
+                    }
+                }
+                b'C' => {
+                    ddl |= [&b"CREATE"[..], b"ALTER", b"DROP", b"IMPORT"]
+                        .iter()
+                        .any(|t| body.starts_with(t));
+                    forgotten |=
+                        body.starts_with(b"DISCARD ALL") || body.starts_with(b"DEALLOCATE ALL");
+                }
+                b'E' => {
+                    let body = bytes::Bytes::copy_from_slice(body);
+                    error = ErrorFields::decode(body).ok();
+                }
+                _ => {}
+            }
+            run += size;
+        }
+        self.client.outbox.extend_from_slice(&inbox[..run]);
+        inbox.advance(run);
+        let unknown_name = error.is_some_and(|e| e.sqlstate() == "42P01");
+        if ddl || unknown_name {
+            self.database.disturb();
+        }
+        if forgotten {
+            self.server.prepared.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,648 @@
+//! The straight line: the only place where the steps of a cross-database query meet.
+//! Each step takes values and returns a value.
+
+use super::home::{self, Answers, Around};
+use super::request::{self, Batch};
+use super::{End, Session};
+use crate::sources::fetch::{self, Bounds, Caller, Fetched, OUTGROWN};
+use crate::sources::{Analyzed, CachedPlan, Fingerprint, PlanKey, carrier};
+use crate::strategy::{direct, explain, home_join};
+use bytes::Bytes;
+use pgspan_pool::ServerError;
+use pgspan_sql::analyze::Kind;
+use pgspan_sql::facts::HomeFacts;
+use pgspan_sql::plan::{self, Limits};
+use pgspan_sql::route::{Reason, Route, Strategy};
+use pgspan_sql::{ask, remote};
+use pgspan_wire::backend::{ErrorFields, TransactionStatus};
+use pgspan_wire::frame::Frame;
+use pgspan_wire::frontend;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the client asks, whichever protocol it speaks.
+pub(crate) struct Request {
+    pub text: String,
+    /// Parameter types that the client declared.
+    pub param_oids: Arc<[u32]>,
+    /// Set in the extended protocol.
+    pub batch: Option<Batch>,
+}
+
+/// Why a rung was left.
+pub(crate) enum Stop {
+    /// The next rung: home runs it itself.
+    GiveUp(Reason),
+    /// The client gets this error: it cancelled, or time ran out.
+    Refuse(ErrorFields),
+    /// The session is over.
+    End(End),
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Stop {
+        Stop::GiveUp(reason)
+    }
+}
+
+impl From<ServerError> for Stop {
+    fn from(error: ServerError) -> Stop {
+        match error {
+            ServerError::Sql(e) => {
+                Stop::GiveUp(Reason::about("home reported an error", e.to_string()))
+            }
+            other => Stop::End(End::Server(other.to_string())),
+        }
+    }
+}
+
+/// Home's answer to the fingerprint question.
+pub(crate) struct HomeState {
+    pub fingerprint: Fingerprint,
+    pub statement_timeout: Option<Duration>,
+    pub superuser: bool,
+    pub encoding: String,
+}
+
+/// How long a plan whose fetch outgrew the limits is not tried again.
+const OUTGROWN_REST: Duration = Duration::from_secs(60);
+
+fn cancelled() -> Stop {
+    let text = "canceling statement due to user request";
+    Stop::Refuse(ErrorFields::new("ERROR", "57014", text))
+}
+
+impl Session {
+    /// A simple query that may be ours.
+    pub(super) async fn serve_query(&mut self, frame: Frame) -> Result<(), End> {
+        self.refresh_catalog().await?;
+        let body = frame.body();
+        let text = body.strip_suffix(b"\0").unwrap_or(&body);
+        let Ok(text) = std::str::from_utf8(text) else {
+            return Ok(self.relay_whole(&[frame]));
+        };
+        if let Some(select) =
+            super::show::is_show(text.as_bytes()).then(|| self.show(text)).flatten()
+        {
+            frontend::query(&mut self.server.outbox, &select);
+            self.note(b'Q');
+            return Ok(());
+        }
+        if !self.names_foreign(text.as_bytes()) {
+            self.shared.routes.count_relayed();
+            self.block.ran(text.as_bytes());
+            return Ok(self.relay_whole(&[frame]));
+        }
+        let request = Request { text: text.to_owned(), param_oids: Arc::new([]), batch: None };
+        if !self.answer(&request).await? {
+            self.relay_whole(&[frame]);
+        }
+        Ok(())
+    }
+
+    /// A whole batch of the extended protocol that may be ours.
+    pub(super) async fn serve_batch(&mut self) -> Result<(), End> {
+        let mut frames = std::mem::take(&mut self.held);
+        self.refresh_catalog().await?;
+        let shape = request::batch(&frames);
+        self.notice_statement(&mut frames);
+        let batch = match shape {
+            Ok(Some(batch)) => batch,
+            Ok(None) | Err(_) => {
+                let runs_foreign =
+                    frames.iter().any(|f| f.tag == b'B') && self.statements.any_foreign();
+                if runs_foreign {
+                    self.fell_back(Reason::new("a batch of several statements"));
+                }
+                return Ok(self.relay_whole(&frames));
+            }
+        };
+        let Some(prepared) = self.statements.get(&batch.bind.statement).cloned() else {
+            return Ok(self.relay_whole(&frames));
+        };
+        let text = std::str::from_utf8(&prepared.sql).ok().filter(|_| prepared.foreign);
+        let Some(text) = text.filter(|t| !super::show::is_show(t.as_bytes())) else {
+            self.block.ran(&prepared.sql);
+            self.shared.routes.count_relayed();
+            return Ok(self.relay_whole(&frames));
+        };
+        let head = batch.head.len();
+        let request = Request {
+            text: text.to_owned(),
+            param_oids: prepared.param_oids.clone(),
+            batch: Some(batch),
+        };
+        if head > 0 && !self.relay_head(&frames[..head]).await? {
+            return Ok(());
+        }
+        if !self.answer(&request).await? {
+            self.relay_whole(&frames[head..]);
+        }
+        Ok(())
+    }
+
+    /// What a Parse in a held batch prepares, seen with the catalog as it is now. A
+    /// SHOW of the gateway's own is replaced by the SELECT that stands for it.
+    fn notice_statement(&mut self, frames: &mut [Frame]) {
+        for frame in frames.iter_mut().filter(|f| f.tag == b'P') {
+            let Ok(parse) = frontend::Parse::decode(frame.body()) else { continue };
+            let foreign = self.names_foreign(&parse.sql);
+            let show = std::str::from_utf8(&parse.sql)
+                .ok()
+                .filter(|t| super::show::is_show(t.as_bytes()))
+                .and_then(|t| self.show(t));
+            if let Some(select) = show {
+                let mut raw = bytes::BytesMut::new();
+                frontend::parse(&mut raw, &parse.name, &select, &parse.param_oids);
+                frame.raw = raw.freeze();
+            }
+            let param_oids = parse.param_oids.into();
+            let prepared = request::Prepared { sql: parse.sql, param_oids, foreign };
+            self.statements.insert(&parse.name, prepared);
+        }
+    }
+
+    /// Hands whole messages to home; the relay loop brings the answers back.
+    fn relay_whole(&mut self, frames: &[Frame]) {
+        for f in frames {
+            self.note(f.tag);
+            self.server.outbox.extend_from_slice(&f.raw);
+        }
+    }
+
+    /// Relays Parse and Describe and waits for their answers. `false`: they failed, and
+    /// the client has its error.
+    async fn relay_head(&mut self, head: &[Frame]) -> Result<bool, End> {
+        let lost = |e: ServerError| End::Server(e.to_string());
+        for f in head {
+            self.server.outbox.extend_from_slice(&f.raw);
+        }
+        frontend::sync(&mut self.server.outbox);
+        self.server.send().await.map_err(|e| lost(e.into()))?;
+        let mut ok = true;
+        loop {
+            let frame = self.server.receive().await.map_err(lost)?;
+            ok &= frame.tag != b'E';
+            if frame.tag != b'Z' {
+                self.client.outbox.extend_from_slice(&frame.raw);
+            } else if ok {
+                return Ok(true);
+            } else {
+                self.client.outbox.extend_from_slice(&frame.raw);
+                return Ok(false);
+            }
+        }
+    }
+
+    fn fell_back(&mut self, reason: Reason) {
+        let route = Route::fallback(reason);
+        tracing::debug!(reason = %route.reason, "fallback");
+        self.shared.routes.count(&route);
+        self.last_route = route;
+        // Home may open a transaction at a source of its own.
+        self.block.unknown();
+    }
+
+    /// Runs one statement. `false`: home is to run it itself; nothing has been sent.
+    async fn answer(&mut self, request: &Request) -> Result<bool, End> {
+        self.cancel.begin();
+        let around = match self.server.status {
+            TransactionStatus::Idle => Around::Own,
+            TransactionStatus::InBlock => Around::Savepoint,
+            // Home refuses everything until the block ends.
+            TransactionStatus::Failed => return Ok(false),
+        };
+        let stop = match self.straight_line(request, around).await {
+            Ok(route) => {
+                self.shared.routes.count(&route);
+                self.last_route = route;
+                return Ok(true);
+            }
+            Err(stop) => stop,
+        };
+        let stop = if self.cancel.is_cancelled() && matches!(stop, Stop::GiveUp(_)) {
+            cancelled()
+        } else {
+            stop
+        };
+        match stop {
+            Stop::End(end) => Err(end),
+            Stop::GiveUp(reason) => {
+                self.undo(around).await.map_err(|e| End::Server(e.to_string()))?;
+                self.fell_back(reason);
+                Ok(false)
+            }
+            Stop::Refuse(error) => {
+                self.refuse(around, &error).await.map_err(|e| End::Server(e.to_string()))?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// The client gets an error, and its transaction is where PostgreSQL would leave it.
+    async fn refuse(&mut self, around: Around, error: &ErrorFields) -> Result<(), ServerError> {
+        match around {
+            Around::Own => self.undo(around).await?,
+            // Any failing statement makes the block fail, as the client's own would have.
+            Around::Savepoint if self.server.status == TransactionStatus::InBlock => {
+                let failed = self.server.simple("ROLLBACK TO SAVEPOINT pgspan; SELECT 1/0").await;
+                if let Err(e @ (ServerError::Io(_) | ServerError::Wire(_))) = failed {
+                    return Err(e);
+                }
+            }
+            Around::Savepoint => {}
+        }
+        error.put(&mut self.client.outbox);
+        pgspan_wire::backend::put_ready(&mut self.client.outbox, self.server.status);
+        Ok(())
+    }
+
+    async fn straight_line(&mut self, request: &Request, around: Around) -> Result<Route, Stop> {
+        if around == Around::Savepoint && self.block.is_unknown() {
+            return Err(
+                Reason::new("home may have read or written the source in this block").into()
+            );
+        }
+        let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
+        let catalog = self.database.catalog();
+        let analyzed = self.shared.sources.analyzed(&database, &request.text, &catalog);
+        let analysis = analyzed.outcome.clone()?;
+        if analysis.parameters > 0 && request.batch.is_none() {
+            return Err(Reason::new("a parameter in the simple protocol").into());
+        }
+        if analysis.kind != Kind::Select && request.batch.is_some() {
+            return Err(Reason::new("COPY or EXPLAIN in the extended protocol").into());
+        }
+        if around == Around::Savepoint {
+            self.check_block().await?;
+        }
+        let key = self.plan_key(database, request);
+        let known = self.shared.sources.plan(&key);
+        if let Some(plan) = &known {
+            still_small(plan)?;
+        }
+        let (home, keys, known) = self.ask_home(around, &analyzed, known).await?;
+        let plan = match known {
+            Some(plan) => plan,
+            None => {
+                let plan = self.make_plan(request, &analyzed, &home).await?;
+                if plan.plan.repeatable {
+                    self.shared.sources.keep_plan(key.clone(), plan.clone());
+                }
+                plan
+            }
+        };
+        if matches!(analysis.kind, Kind::Explain(_)) {
+            return explain::run(self, request, around, &plan, &home).await;
+        }
+        let keys = match keys {
+            Some(keys) => keys,
+            None => self.ask_keys(&plan).await?,
+        };
+        let all_rows = request.batch.as_ref().is_none_or(|b| b.max_rows == 0);
+        if plan.plan.direct.is_some() && around == Around::Own && all_rows {
+            return direct::run(self, request, around, &plan, &home).await;
+        }
+        let fetched = match self.fetch(&plan, &home, &keys, around).await {
+            Err(Stop::GiveUp(reason)) => {
+                if reason.what == OUTGROWN {
+                    let rest = Some(Instant::now() + OUTGROWN_REST);
+                    *plan
+                        .outgrown_until
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner) = rest;
+                } else {
+                    self.shared.sources.drop_plan(&key);
+                }
+                return Err(reason.into());
+            }
+            other => other?,
+        };
+        match home_join::run(self, request, around, &plan, &fetched).await {
+            Err(Stop::GiveUp(reason)) => {
+                self.shared.sources.drop_plan(&key);
+                Err(reason.into())
+            }
+            other => other,
+        }
+    }
+
+    fn plan_key(&self, database: String, request: &Request) -> PlanKey {
+        let params = match &request.batch {
+            None => Vec::new(),
+            Some(b) => {
+                let mut params = b.bind.params.clone();
+                let formats: Vec<u8> =
+                    b.bind.param_formats.iter().map(|f| u8::from(*f != 0)).collect();
+                let oids: Vec<u8> =
+                    request.param_oids.iter().flat_map(|o| o.to_be_bytes()).collect();
+                if !params.is_empty() {
+                    params.push(Some(Bytes::from(formats)));
+                    params.push(Some(Bytes::from(oids)));
+                }
+                params
+            }
+        };
+        (database, request.text.clone(), self.user.clone(), params)
+    }
+
+    /// The first trip to home: its snapshot, and whether the known plan still holds.
+    /// Without a plan, home is asked in the same trip for everything a plan needs.
+    #[allow(clippy::type_complexity)]
+    async fn ask_home(
+        &mut self,
+        around: Around,
+        analyzed: &Analyzed,
+        known: Option<Arc<CachedPlan>>,
+    ) -> Result<(HomeState, Option<Vec<Option<Bytes>>>, Option<Arc<CachedPlan>>), Stop> {
+        around.open(&mut self.server);
+        home::run_prepared(&mut self.server, &analyzed.fingerprint_sql);
+        let asks_keys = known.as_ref().is_some_and(|p| append_keys(&mut self.server, p));
+        frontend::sync(&mut self.server.outbox);
+        let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
+        if self.cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+        let home = home_state(&got, around)?;
+        match known {
+            Some(plan) if plan.fingerprint == home.fingerprint => {
+                let keys = if asks_keys {
+                    key_values(&plan, &got, 2)
+                } else {
+                    vec![None; plan.plan.fetches.len()]
+                };
+                Ok((home, Some(keys), Some(plan)))
+            }
+            _ => Ok((home, None, None)),
+        }
+    }
+
+    /// Asks home and sources for what a plan needs, and makes it.
+    async fn make_plan(
+        &mut self,
+        request: &Request,
+        analyzed: &Analyzed,
+        home: &HomeState,
+    ) -> Result<Arc<CachedPlan>, Stop> {
+        let analysis = analyzed.outcome.clone()?;
+        let select = &request.text[analysis.query_start..];
+        let select = match analysis.kind {
+            Kind::CopyOut => copied_select(select)?,
+            _ => select,
+        };
+        let server = &mut self.server;
+        let oids = &request.param_oids;
+        home::run_prepared(server, &ask::home_facts(&ask::table_names(&analysis)));
+        // The original: its description, and what postgres_fdw would ship.
+        let original = "pgspan:original";
+        frontend::close_statement(&mut server.outbox, original);
+        frontend::parse(&mut server.outbox, original, select, oids);
+        frontend::describe_statement(&mut server.outbox, original);
+        let explained = "pgspan:explain";
+        frontend::close_statement(&mut server.outbox, explained);
+        let sql = format!("{}{select}", ask::EXPLAIN_PREFIX);
+        frontend::parse(&mut server.outbox, explained, &sql, oids);
+        match &request.batch {
+            Some(b) => frontend::bind(
+                &mut server.outbox,
+                "pgspan:",
+                explained,
+                &b.bind.param_formats,
+                &b.bind.params,
+                &[],
+            ),
+            None => frontend::bind(
+                &mut server.outbox,
+                "pgspan:",
+                explained,
+                &[],
+                home::NO_PARAMETERS,
+                &[],
+            ),
+        }
+        frontend::execute(&mut server.outbox, "pgspan:", 0);
+        frontend::sync(&mut server.outbox);
+        let got = home::answers(server, &mut self.client.outbox).await?;
+        let odd = || Stop::GiveUp(Reason::new("catalog answer"));
+        let facts = HomeFacts::read(got.value(0, 0).ok_or_else(odd)?)?;
+        let scans = remote::foreign_scans(got.value(1, 0).ok_or_else(odd)?)?;
+        let fields = got.fields.into_iter().next().flatten().ok_or_else(odd)?;
+        let parameters = got.parameters.into_iter().next().unwrap_or_default();
+        if self.cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+        let needs = plan::needs(&analysis, &facts)?;
+        let caller = Caller {
+            shared: &self.shared,
+            home: &self.endpoint,
+            cancel: &self.cancel,
+            encoding: &home.encoding,
+            superuser: home.superuser,
+        };
+        let mut sources = Vec::new();
+        let mut guards = Vec::new();
+        for need in &needs.tables {
+            let spec = needs.servers.get(need.server).ok_or_else(odd)?;
+            let known = caller.shared.sources.relation(spec, &need.remote);
+            let (facts, guard) = match known {
+                Some(known) => known,
+                None => {
+                    let names = [&need.remote];
+                    let asked = fetch::facts(&caller, spec, &names);
+                    let got = tokio::select! {
+                        got = asked => got?,
+                        () = self.cancel.cancelled() => return Err(cancelled()),
+                    };
+                    let (facts, guard) = got.into_iter().next().ok_or_else(odd)?;
+                    caller.shared.sources.keep_relation(
+                        spec,
+                        &need.remote,
+                        facts.clone(),
+                        guard.clone(),
+                    );
+                    (facts, guard)
+                }
+            };
+            sources.push(facts);
+            guards.push(guard);
+        }
+        let limits = &self.shared.config.limits;
+        let types: Vec<u32> = fields.iter().map(|f| f.type_oid).collect();
+        let declared = u32::try_from(parameters.len()).unwrap_or(u32::MAX);
+        let limits = Limits { rows_max: limits.home_join_rows_max, keys_max: limits.keys_max };
+        let made = plan::plan(
+            &request.text,
+            &analysis,
+            declared,
+            &facts,
+            &needs,
+            &scans,
+            &sources,
+            &types,
+            limits,
+        )?;
+        Ok(Arc::new(CachedPlan {
+            fingerprint: home.fingerprint.clone(),
+            plan: made,
+            analysis,
+            fields,
+            parameters,
+            guards,
+            outgrown_until: std::sync::Mutex::new(None),
+        }))
+    }
+
+    /// The join keys of a plan that was made just now.
+    async fn ask_keys(&mut self, plan: &CachedPlan) -> Result<Vec<Option<Bytes>>, Stop> {
+        if !append_keys(&mut self.server, plan) {
+            return Ok(vec![None; plan.plan.fetches.len()]);
+        }
+        frontend::sync(&mut self.server.outbox);
+        let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
+        Ok(key_values(plan, &got, 0))
+    }
+
+    /// Fetches from all sources at once.
+    pub(crate) async fn fetch(
+        &mut self,
+        plan: &Arc<CachedPlan>,
+        home: &HomeState,
+        keys: &[Option<Bytes>],
+        around: Around,
+    ) -> Result<Vec<Fetched>, Stop> {
+        let limits = &self.shared.config.limits;
+        let bounds =
+            Bounds { rows_max: limits.home_join_rows_max, bytes_max: limits.home_join_bytes_max };
+        let caller = Caller {
+            shared: &self.shared,
+            home: &self.endpoint,
+            cancel: &self.cancel,
+            encoding: &home.encoding,
+            superuser: home.superuser,
+        };
+        let held = (around == Around::Savepoint).then_some(&mut self.block.sources);
+        let work = fetch::fetch_all(&caller, plan, keys, bounds, held);
+        let deadline = home.statement_timeout.unwrap_or(Duration::from_secs(86_400 * 365));
+        tokio::select! {
+            got = work => Ok(got?),
+            () = self.cancel.cancelled() => Err(cancelled()),
+            () = tokio::time::sleep(deadline), if home.statement_timeout.is_some() => {
+                let text = "canceling statement due to statement timeout";
+                Err(Stop::Refuse(ErrorFields::new("ERROR", "57014", text)))
+            }
+            () = client_gone(&mut self.client) => Err(Stop::End(End::Client)),
+        }
+    }
+}
+
+/// Returns when the client has closed its connection. What it sends meanwhile waits.
+async fn client_gone(client: &mut super::ClientSide) {
+    use tokio::io::AsyncReadExt as _;
+    while client.inbox.len() < super::QUEUE_BYTES_MAX {
+        match client.stream.read_buf(&mut client.inbox).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+    std::future::pending().await
+}
+
+/// The SELECT inside `COPY (…) TO STDOUT`: up to its closing parenthesis.
+fn copied_select(text: &str) -> Result<&str, Stop> {
+    let mut depth = 0i32;
+    for t in pgspan_sql::parse::lex(text) {
+        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
+        if depth == 0 && t.is_char(b')') {
+            return Ok(&text[..t.end]);
+        }
+    }
+    Err(Reason::new("COPY without parentheses").into())
+}
+
+fn still_small(plan: &CachedPlan) -> Result<(), Stop> {
+    let until = *plan.outgrown_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    match until {
+        Some(t) if Instant::now() < t => Err(Reason::new(OUTGROWN).into()),
+        _ => Ok(()),
+    }
+}
+
+fn append_keys(server: &mut pgspan_pool::ServerConnection, plan: &CachedPlan) -> bool {
+    let mut any = false;
+    for filter in plan.plan.fetches.iter().filter_map(|f| f.keys.as_ref()) {
+        let (name, _) = home::prepare(server, &filter.home_sql, &[]);
+        // Described every time: the column may have become another type.
+        frontend::describe_statement(&mut server.outbox, &name);
+        frontend::bind(&mut server.outbox, "pgspan:", &name, &[], home::NO_PARAMETERS, &[1]);
+        frontend::execute(&mut server.outbox, "pgspan:", 0);
+        any = true;
+    }
+    any
+}
+
+/// Key arrays per fetch. A home column of another type than the remote one, or more
+/// keys than the ceiling, gives none: everything is fetched.
+fn key_values(plan: &CachedPlan, got: &Answers, first: usize) -> Vec<Option<Bytes>> {
+    let mut described = got.fields.iter();
+    let mut result = first;
+    plan.plan
+        .fetches
+        .iter()
+        .map(|f| {
+            let filter = f.keys.as_ref()?;
+            let rows = &got.results.get(result)?.rows;
+            result += 1;
+            let fields = described.next()?.as_deref()?;
+            if fields.first()?.type_oid != filter.element_type || rows.len() > filter.keys_max {
+                return None;
+            }
+            let values: Vec<Bytes> = rows.iter().filter_map(|r| r.first()?.clone()).collect();
+            Some(carrier::array(filter.element_type, &values))
+        })
+        .collect()
+}
+
+fn home_state(got: &Answers, around: Around) -> Result<HomeState, Stop> {
+    let odd = || Stop::GiveUp(Reason::new("home's answer could not be read"));
+    let value = |column: usize| got.value(1, column).cloned().unwrap_or_default();
+    let text = |column: usize| String::from_utf8_lossy(&value(column)).into_owned();
+    if got.results.len() < 2 {
+        return Err(odd());
+    }
+    let session = text(0);
+    let settings: Vec<&str> = session.split('|').collect();
+    ask::check_settings(&settings)?;
+    let isolation = text(3);
+    if around == Around::Savepoint && isolation != "read committed" {
+        return Err(Reason::about("isolation level", isolation).into());
+    }
+    if text(5) != "0" {
+        return Err(Reason::new("idle_in_transaction_session_timeout is set").into());
+    }
+    Ok(HomeState {
+        fingerprint: [value(0), value(1), value(2)],
+        statement_timeout: timeout(&text(4)),
+        superuser: text(6) == "on",
+        encoding: ask::server_encoding(&settings).to_owned(),
+    })
+}
+
+/// `0`, `250ms`, `3s`, `5min`, `1h`, `2d`, as PostgreSQL shows a time setting.
+fn timeout(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let n: u64 = text[..split].parse().ok().filter(|n| *n > 0)?;
+    let ms = match &text[split..] {
+        "ms" | "" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(n * ms))
+}
+
+/// Names the strategy for counts and `SHOW pgspan.last_route`.
+pub(crate) fn route(strategy: Strategy, what: &'static str) -> Route {
+    Route { strategy, reason: Reason::new(what) }
+}

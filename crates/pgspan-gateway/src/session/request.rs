@@ -1,0 +1,149 @@
+//! What the client has prepared, and the shape of a batch.
+
+use bytes::Bytes;
+use pgspan_wire::WireError;
+use pgspan_wire::frame::Frame;
+use pgspan_wire::frontend::{Bind, Execute, Parse, Target};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A prepared statement of the client.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub sql: Bytes,
+    pub param_oids: Arc<[u32]>,
+    /// Its text names a foreign table.
+    pub foreign: bool,
+}
+
+/// Statements by name; the empty name is the unnamed statement.
+#[derive(Debug, Default)]
+pub(crate) struct Statements {
+    by_name: HashMap<String, Prepared>,
+    foreign: usize,
+}
+
+impl Statements {
+    pub fn insert(&mut self, name: &str, prepared: Prepared) {
+        self.remove(name);
+        self.foreign += usize::from(prepared.foreign);
+        self.by_name.insert(name.to_owned(), prepared);
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        if let Some(old) = self.by_name.remove(name) {
+            self.foreign -= usize::from(old.foreign);
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Prepared> {
+        self.by_name.get(name)
+    }
+
+    /// Whether any of them names a foreign table.
+    pub fn any_foreign(&self) -> bool {
+        self.foreign > 0
+    }
+}
+
+/// A batch that executes one statement once: `[Parse] [Describe S] Bind [Describe P]
+/// Execute [Close…] Sync`, or its part after an earlier Parse.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch {
+    /// Parse and Describe of a statement, to be relayed first.
+    pub head: Vec<Frame>,
+    pub bind: Bind,
+    pub describe: bool,
+    pub max_rows: i32,
+    /// Close messages after Execute.
+    pub tail: Vec<Frame>,
+}
+
+/// Reads a held batch (Sync included). `None`: another shape, to be relayed.
+pub(crate) fn batch(frames: &[Frame]) -> Result<Option<Batch>, WireError> {
+    let mut rest = frames.iter().peekable();
+    let mut head = Vec::new();
+    while let Some(f) = rest.peek() {
+        let keep = match f.tag {
+            b'P' => head.is_empty(),
+            b'D' => matches!(Target::decode(b'D', f.body())?, Target::Statement(_)),
+            _ => false,
+        };
+        if !keep {
+            break;
+        }
+        head.push((*f).clone());
+        rest.next();
+    }
+    let Some(b) = rest.next().filter(|f| f.tag == b'B') else { return Ok(None) };
+    let bind = Bind::decode(b.body())?;
+    if let Some(p) = head.first().filter(|f| f.tag == b'P')
+        && Parse::decode(p.body())?.name != bind.statement
+    {
+        return Ok(None);
+    }
+    let mut describe = false;
+    if let Some(d) = rest.next_if(|f| f.tag == b'D') {
+        if Target::decode(b'D', d.body())? != Target::Portal(bind.portal.clone()) {
+            return Ok(None);
+        }
+        describe = true;
+    }
+    let Some(e) = rest.next().filter(|f| f.tag == b'E') else { return Ok(None) };
+    let execute = Execute::decode(e.body())?;
+    if execute.portal != bind.portal {
+        return Ok(None);
+    }
+    let mut tail = Vec::new();
+    while let Some(c) = rest.next_if(|f| f.tag == b'C') {
+        tail.push(c.clone());
+    }
+    let ends = rest.next().is_some_and(|f| f.tag == b'S') && rest.next().is_none();
+    Ok(ends.then_some(Batch { head, bind, describe, max_rows: execute.max_rows, tail }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use pgspan_wire::{frame, frontend};
+
+    fn frames(build: impl FnOnce(&mut BytesMut)) -> Vec<Frame> {
+        let mut buf = BytesMut::new();
+        build(&mut buf);
+        let mut out = Vec::new();
+        while let Some(f) = frame::take(&mut buf).unwrap() {
+            out.push(f);
+        }
+        out
+    }
+
+    const NONE: &[Option<&[u8]>] = &[];
+
+    #[test]
+    fn one_execution_is_recognised() {
+        let b = frames(|b| {
+            frontend::parse(b, "", "select 1", &[]);
+            frontend::bind(b, "", "", &[], NONE, &[1]);
+            frontend::describe_portal(b, "");
+            frontend::execute(b, "", 7);
+            frontend::close_statement(b, "old");
+            frontend::sync(b);
+        });
+        let b = batch(&b).unwrap().unwrap();
+        assert_eq!((b.head.len(), b.describe, b.max_rows, b.tail.len()), (1, true, 7, 1));
+    }
+
+    #[test]
+    fn pipelines_are_not() {
+        let b = frames(|b| {
+            for _ in 0..2 {
+                frontend::bind(b, "", "", &[], NONE, &[]);
+                frontend::execute(b, "", 0);
+            }
+            frontend::sync(b);
+        });
+        assert!(batch(&b).unwrap().is_none());
+    }
+}

@@ -1,0 +1,80 @@
+//! `SHOW pgspan.…`: the gateway's own tables. The question is replaced by a SELECT of
+//! their values, which home answers, so that both protocols, both formats and every
+//! driver work.
+
+use super::Session;
+use pgspan_sql::quote::literal;
+
+const PREFIX: &[u8] = b"show pgspan.";
+
+/// Whether a text asks for one of them.
+pub(super) fn is_show(text: &[u8]) -> bool {
+    let start = text.trim_ascii_start();
+    start.get(..PREFIX.len()).is_some_and(|s| s.eq_ignore_ascii_case(PREFIX))
+}
+
+impl Session {
+    /// The SELECT that stands for a SHOW; `None` when there is no such table, and home
+    /// will say so.
+    pub(super) fn show(&self, text: &str) -> Option<String> {
+        let name = text.trim().trim_end_matches(';').trim_end();
+        let name = name.get(PREFIX.len()..)?.to_ascii_lowercase();
+        match name.as_str() {
+            "routes" => Some(values(
+                "routes(strategy, reason, count)",
+                self.shared.routes.rows().into_iter().map(|(strategy, reason, count)| {
+                    format!(
+                        "{}::text, {}::text, {count}::int8",
+                        literal(strategy.as_str()),
+                        literal(reason)
+                    )
+                }),
+                "''::text, ''::text, 0::int8",
+            )),
+            "last_route" => Some(format!(
+                "SELECT {}::text AS strategy, {}::text AS reason",
+                literal(self.last_route.strategy.as_str()),
+                literal(&self.last_route.reason.to_string()),
+            )),
+            "servers" => Some(values(
+                "servers(address, open, idle, waiting)",
+                self.shared.sources.pools.counts().into_iter().map(|c| {
+                    format!(
+                        "{}::text, {}::int8, {}::int8, {}::int8",
+                        literal(&c.address),
+                        c.open,
+                        c.idle,
+                        c.waiting
+                    )
+                }),
+                "''::text, 0::int8, 0::int8, 0::int8",
+            )),
+            "version" => Some(format!(
+                "SELECT {}::text AS version",
+                literal(concat!("pgspan ", env!("CARGO_PKG_VERSION")))
+            )),
+            _ => None,
+        }
+    }
+}
+
+fn values(columns: &str, rows: impl Iterator<Item = String>, none: &str) -> String {
+    let rows: Vec<_> = rows.map(|r| format!("({r})")).collect();
+    if rows.is_empty() {
+        format!("SELECT * FROM (VALUES ({none})) AS {columns} WHERE false")
+    } else {
+        format!("SELECT * FROM (VALUES {}) AS {columns}", rows.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_names_are_taken() {
+        assert!(is_show(b"  SHOW pgspan.routes;"));
+        assert!(!is_show(b"SHOW search_path"));
+        assert!(!is_show(b"SELECT 'show pgspan.routes'"));
+    }
+}

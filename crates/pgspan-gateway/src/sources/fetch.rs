@@ -1,0 +1,396 @@
+//! Fetching from one source: guard questions and fragments in one round trip, on one
+//! connection, under one snapshot.
+
+use super::carrier::Builder;
+use super::{CachedPlan, connect_options};
+use crate::gateway::{Endpoint, Shared};
+use crate::session::block::BlockSource;
+use crate::session::cancel::CancelHandle;
+use crate::session::home::{NO_PARAMETERS, answers, forget_prepared, prepare, run_prepared};
+use bytes::{Bytes, BytesMut};
+use pgspan_pool::budget::LeaseError;
+use pgspan_pool::{Lease, ServerConnection, ServerError};
+use pgspan_sql::ask;
+use pgspan_sql::facts::SourceFacts;
+use pgspan_sql::fragment::{Carrier, Fetch};
+use pgspan_sql::route::Reason;
+use pgspan_sql::server::ServerSpec;
+use pgspan_wire::backend::{self, ErrorFields};
+use pgspan_wire::frontend;
+use std::time::{Duration, Instant};
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+const COMMIT: &str = "COMMIT";
+
+/// What a session tells of itself to reach a source.
+pub(crate) struct Caller<'a> {
+    pub shared: &'a Shared,
+    pub home: &'a Endpoint,
+    pub cancel: &'a CancelHandle,
+    /// Home's server encoding.
+    pub encoding: &'a str,
+    /// A role that is not a superuser reaches a source only by a password that the
+    /// source asked for (postgres_fdw's `password_required`).
+    pub superuser: bool,
+}
+
+/// Rows of one foreign table, ready to be bound.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetched {
+    pub value: Bytes,
+    pub rows: u64,
+    pub bytes: usize,
+    pub elapsed: Duration,
+}
+
+/// Bounds of one statement's fetches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub rows_max: u64,
+    pub bytes_max: usize,
+}
+
+/// One fetch with what it is asked with.
+pub(crate) struct Job<'a> {
+    pub fetch: &'a Fetch,
+    /// What the guard question answered when the plan was made.
+    pub guard: &'a Bytes,
+    /// Keys as a binary array, when the plan restricts by them.
+    pub keys: Option<Bytes>,
+}
+
+pub(crate) fn unreachable_source(spec: &ServerSpec, error: &LeaseError) -> Reason {
+    let what = match error {
+        LeaseError::Busy { .. } => "source connections are all in use",
+        LeaseError::Connect(_) => "source not reachable",
+    };
+    Reason::about(what, format!("{}: {error}", spec.name))
+}
+
+fn failed(spec: &ServerSpec, error: &ServerError) -> Reason {
+    let what = match error {
+        ServerError::Sql(_) => "the source reported an error",
+        _ => "source connection lost",
+    };
+    Reason::about(what, format!("{}: {error}", spec.name))
+}
+
+/// Lends a connection to a source.
+pub(crate) async fn lease(caller: &Caller<'_>, spec: &ServerSpec) -> Result<Lease, Reason> {
+    let options = connect_options(caller.shared, caller.home, spec, caller.encoding)?;
+    let pools = &caller.shared.sources.pools;
+    let lease = pools.lease(&options).await.map_err(|e| unreachable_source(spec, &e))?;
+    if !caller.superuser && !lease.password_used {
+        return Err(Reason::about("the source asked for no password", &spec.name));
+    }
+    Ok(lease)
+}
+
+/// Asks a source about the relations that a plan needs: facts and guard answers.
+pub(crate) async fn facts(
+    caller: &Caller<'_>,
+    spec: &ServerSpec,
+    names: &[&(String, String)],
+) -> Result<Vec<(SourceFacts, Bytes)>, Reason> {
+    let mut lease = lease(caller, spec).await?;
+    let _at_work = caller.cancel.at_work(lease.cancel_key.clone());
+    for name in names {
+        for sql in [ask::source_facts(&name.0, &name.1), ask::source_guard(&name.0, &name.1)] {
+            frontend::parse(&mut lease.outbox, "", &sql, &[]);
+            frontend::bind(&mut lease.outbox, "", "", &[], NO_PARAMETERS, &[]);
+            frontend::execute(&mut lease.outbox, "", 0);
+        }
+    }
+    frontend::sync(&mut lease.outbox);
+    let got = answers(&mut lease, &mut BytesMut::new()).await.map_err(|e| failed(spec, &e))?;
+    names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| {
+            let missing = || Reason::about("no such table at the source", &name.1);
+            let facts = got.value(2 * i, 0).ok_or_else(missing)?;
+            let guard = got.value(2 * i + 1, 0).ok_or_else(missing)?;
+            Ok((SourceFacts::read(facts)?, guard.clone()))
+        })
+        .collect()
+}
+
+/// What may happen to a fetch besides failing.
+enum Trouble {
+    Reason(Reason),
+    /// The connection was idle and had been closed meanwhile: worth another.
+    Stale,
+}
+
+/// Runs the fetches of one source. In a block the source keeps its transaction.
+pub(crate) async fn fetch(
+    caller: &Caller<'_>,
+    spec: &ServerSpec,
+    jobs: &[Job<'_>],
+    bounds: Bounds,
+    held: Option<&mut Vec<BlockSource>>,
+) -> Result<Vec<Fetched>, Reason> {
+    let Some(held) = held else {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let mut lease = lease(caller, spec).await?;
+            let transaction = if jobs.len() > 1 { Transaction::Whole } else { Transaction::None };
+            match run(caller, spec, &mut lease, jobs, bounds, transaction).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(Trouble::Stale) if attempts < 3 => lease.discard(),
+                Err(Trouble::Stale) => {
+                    return Err(Reason::about("source connection lost", &spec.name));
+                }
+                Err(Trouble::Reason(reason)) => return Err(reason),
+            }
+        }
+    };
+    let known = held.iter().position(|s| s.spec == *spec);
+    let transaction = if known.is_some() { Transaction::Open } else { Transaction::First };
+    let place = match known {
+        Some(place) => place,
+        None => {
+            held.push(BlockSource { spec: spec.clone(), lease: lease(caller, spec).await? });
+            held.len() - 1
+        }
+    };
+    let lease = &mut held[place].lease;
+    match run(caller, spec, lease, jobs, bounds, transaction).await {
+        Ok(fetched) => Ok(fetched),
+        Err(trouble) => {
+            held.remove(place).lease.discard();
+            Err(match trouble {
+                Trouble::Reason(reason) => reason,
+                Trouble::Stale => Reason::about("source connection lost", &spec.name),
+            })
+        }
+    }
+}
+
+/// The source's transaction around a fetch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transaction {
+    /// One statement is its own snapshot.
+    None,
+    /// Several fetches share one.
+    Whole,
+    /// The first of a block opens it.
+    First,
+    /// It is open.
+    Open,
+}
+
+enum Step {
+    Skip,
+    Guard(usize),
+    Rows(usize),
+}
+
+async fn run(
+    caller: &Caller<'_>,
+    spec: &ServerSpec,
+    lease: &mut Lease,
+    jobs: &[Job<'_>],
+    bounds: Bounds,
+    transaction: Transaction,
+) -> Result<Vec<Fetched>, Trouble> {
+    let started = Instant::now();
+    let _at_work = caller.cancel.at_work(lease.cancel_key.clone());
+    let (steps, described) = ask_for(lease, jobs, transaction);
+    let first_use = |e: ServerError| match e {
+        ServerError::Io(_) if transaction != Transaction::Open => Trouble::Stale,
+        other => Trouble::Reason(failed(spec, &other)),
+    };
+    lease.send().await.map_err(|e| first_use(e.into()))?;
+    let mut builders: Vec<Builder<'_>> = jobs.iter().map(|j| Builder::new(j.fetch)).collect();
+    let mut described = described.into_iter();
+    let mut steps = steps.into_iter();
+    let mut step = steps.next();
+    let mut error: Option<ErrorFields> = None;
+    let mut changed: Option<Reason> = None;
+    let mut received = 0;
+    let mut bytes = 0;
+    loop {
+        let frame = lease.receive().await.map_err(|e| {
+            if received == 0 { first_use(e) } else { Trouble::Reason(failed(spec, &e)) }
+        })?;
+        received += 1;
+        match (frame.tag, &step) {
+            (b'D', Some(Step::Rows(i))) => {
+                let Some(builder) = builders.get_mut(*i) else { continue };
+                let before = builder.bytes();
+                if builder.push(&frame.raw[5..]).is_none() {
+                    return Err(Trouble::Reason(Reason::about("unexpected row", &spec.name)));
+                }
+                bytes += builder.bytes() - before;
+                if u64::from(builder.rows()) > bounds.rows_max || bytes > bounds.bytes_max {
+                    // What is still on its way is not wanted.
+                    close(lease);
+                    return Err(Trouble::Reason(Reason::about(OUTGROWN, &spec.name)));
+                }
+            }
+            (b'D', Some(Step::Guard(i))) => {
+                let row = backend::data_row(frame.body());
+                let same = row.is_ok_and(|r| {
+                    r.first().and_then(Option::as_ref) == jobs.get(*i).map(|j| j.guard)
+                });
+                if !same {
+                    changed = Some(Reason::about("the table changed at the source", &spec.name));
+                }
+            }
+            (b'T', _) => {
+                // Only fragments that are new on this connection are described.
+                let fields = backend::row_description(frame.body()).unwrap_or_default();
+                let fits = described
+                    .next()
+                    .and_then(|i| jobs.get(i))
+                    .is_some_and(|j| types_fit(j.fetch, &fields));
+                if !fits {
+                    changed = Some(Reason::about("other types at the source", &spec.name));
+                }
+            }
+            (b'C', _) => step = steps.next(),
+            (b'E', _) => error = ErrorFields::decode(frame.body()).ok(),
+            (b'Z', _) => break,
+            _ => {}
+        }
+    }
+    if let Some(e) = error {
+        forget_prepared(lease);
+        caller.shared.sources.forget_relations(spec);
+        return Err(Trouble::Reason(failed(spec, &ServerError::Sql(e))));
+    }
+    if let Some(reason) = changed {
+        caller.shared.sources.forget_relations(spec);
+        forget_prepared(lease);
+        return Err(Trouble::Reason(reason));
+    }
+    let elapsed = started.elapsed();
+    Ok(builders
+        .into_iter()
+        .map(|b| {
+            let (rows, bytes) = (u64::from(b.rows()), b.bytes());
+            Fetched { value: b.finish(), rows, bytes, elapsed }
+        })
+        .collect())
+}
+
+/// The reason for giving up when more comes than may be bound.
+pub(crate) const OUTGROWN: &str = "more rows than limits.home_join_rows_max or _bytes_max";
+
+/// Makes sure that the connection is not used again.
+fn close(connection: &mut ServerConnection) {
+    // Anything unread makes a returned lease discard its connection.
+    connection.outbox.extend_from_slice(b"X");
+}
+
+fn types_fit(fetch: &Fetch, fields: &[backend::Field]) -> bool {
+    fetch.expected_types.iter().zip(fields).all(|(want, got)| *want == 0 || *want == got.type_oid)
+}
+
+/// Appends the messages; gives the steps in order, and the jobs whose fragments are
+/// new on this connection and therefore described.
+fn ask_for(
+    connection: &mut ServerConnection,
+    jobs: &[Job<'_>],
+    transaction: Transaction,
+) -> (Vec<Step>, Vec<usize>) {
+    let mut steps = Vec::new();
+    let mut described = Vec::new();
+    if matches!(transaction, Transaction::Whole | Transaction::First) {
+        run_prepared(connection, BEGIN);
+        steps.push(Step::Skip);
+    }
+    for (i, job) in jobs.iter().enumerate() {
+        run_prepared(connection, &job.fetch.guard);
+        steps.push(Step::Guard(i));
+        let sql = match (&job.fetch.keys, &job.keys) {
+            (Some(filter), Some(_)) => &filter.sql,
+            _ => &job.fetch.sql,
+        };
+        let (name, new) = prepare(connection, sql, &[]);
+        if new {
+            frontend::describe_statement(&mut connection.outbox, &name);
+            described.push(i);
+        }
+        let format = i16::from(job.fetch.carrier == Carrier::Binary);
+        let values: &[Option<Bytes>] = &[job.keys.clone()];
+        let values = if job.keys.is_some() { values } else { NO_PARAMETERS };
+        frontend::bind(&mut connection.outbox, "pgspan:", &name, &[1], values, &[format]);
+        frontend::execute(&mut connection.outbox, "pgspan:", 0);
+        steps.push(Step::Rows(i));
+    }
+    if transaction == Transaction::Whole {
+        run_prepared(connection, COMMIT);
+        steps.push(Step::Skip);
+    }
+    frontend::sync(&mut connection.outbox);
+    (steps, described)
+}
+
+/// Runs the fetches of all sources of a plan at once; the answers are in the order of
+/// the plan's fetches. In a block, where sources are held, one after the other.
+pub(crate) async fn fetch_all(
+    caller: &Caller<'_>,
+    plan: &CachedPlan,
+    keys: &[Option<Bytes>],
+    bounds: Bounds,
+    held: Option<&mut Vec<BlockSource>>,
+) -> Result<Vec<Fetched>, Reason> {
+    let jobs = |server: usize| -> (Vec<usize>, Vec<Job<'_>>) {
+        let fetches = plan.plan.fetches.iter().zip(&plan.guards).enumerate();
+        fetches
+            .filter(|(_, (f, _))| f.server == server)
+            .map(|(i, (fetch, guard))| {
+                (i, Job { fetch, guard, keys: keys.get(i).cloned().flatten() })
+            })
+            .unzip()
+    };
+    let mut out: Vec<(usize, Fetched)> = Vec::new();
+    if let Some(held) = held {
+        for (server, spec) in plan.plan.servers.iter().enumerate() {
+            let (places, jobs) = jobs(server);
+            out.extend(
+                places.into_iter().zip(fetch(caller, spec, &jobs, bounds, Some(held)).await?),
+            );
+        }
+    } else if let [spec] = plan.plan.servers.as_slice() {
+        let (places, jobs) = jobs(0);
+        out.extend(places.into_iter().zip(fetch(caller, spec, &jobs, bounds, None).await?));
+    } else {
+        let work = plan.plan.servers.iter().enumerate().map(|(server, spec)| {
+            let (places, jobs) = jobs(server);
+            async move {
+                let fetched = fetch(caller, spec, &jobs, bounds, None).await?;
+                Ok::<_, Reason>(places.into_iter().zip(fetched).collect::<Vec<_>>())
+            }
+        });
+        for done in all(work.map(Box::pin).collect()).await {
+            out.extend(done?);
+        }
+    }
+    out.sort_by_key(|(place, _)| *place);
+    Ok(out.into_iter().map(|(_, fetched)| fetched).collect())
+}
+
+/// Polls several futures on this task until all are done.
+async fn all<F: Future + Unpin>(mut work: Vec<F>) -> Vec<F::Output> {
+    let mut done: Vec<Option<F::Output>> = work.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        for (future, slot) in work.iter_mut().zip(&mut done) {
+            if slot.is_none()
+                && let std::task::Poll::Ready(value) = std::pin::Pin::new(future).poll(cx)
+            {
+                *slot = Some(value);
+            }
+        }
+        if done.iter().all(Option::is_some) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}

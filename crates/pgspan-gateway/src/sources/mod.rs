@@ -1,0 +1,212 @@
+//! What the gateway knows of sources and of plans, shared by all sessions, and the
+//! way from a foreign server's options to a connection.
+
+pub(crate) mod carrier;
+pub(crate) mod fetch;
+
+use crate::config::Limits;
+use crate::gateway::{Endpoint, Shared};
+use bytes::Bytes;
+use lru::LruCache;
+use pgspan_pool::{ConnectOptions, SourcePools, SslMode};
+use pgspan_sql::analyze::Analysis;
+use pgspan_sql::ask;
+use pgspan_sql::catalog::CatalogSnapshot;
+use pgspan_sql::facts::SourceFacts;
+use pgspan_sql::plan::FederatedPlan;
+use pgspan_sql::route::Reason;
+use pgspan_sql::server::ServerSpec;
+use pgspan_wire::backend::Field;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A text that has been parsed and analyzed against one catalog.
+pub(crate) struct Analyzed {
+    pub catalog: Arc<CatalogSnapshot>,
+    pub outcome: Result<Arc<Analysis>, Reason>,
+    /// The question whose answer a plan rests on.
+    pub fingerprint_sql: String,
+}
+
+/// What a plan rests on, as home answered it: session, relations, servers.
+pub(crate) type Fingerprint = [Bytes; 3];
+
+/// A plan with what is needed to use it again.
+pub(crate) struct CachedPlan {
+    pub fingerprint: Fingerprint,
+    pub plan: FederatedPlan,
+    pub analysis: Arc<Analysis>,
+    /// Home's Describe of the original.
+    pub fields: Vec<Field>,
+    /// Its parameter types.
+    pub parameters: Vec<u32>,
+    /// Guard answers of the sources at planning time, one per fetch.
+    pub guards: Vec<Bytes>,
+    /// Set when a fetch outgrew the limits: until when the plan is not tried again.
+    pub outgrown_until: Mutex<Option<Instant>>,
+}
+
+/// Database, text, role, and bound parameters.
+pub(crate) type PlanKey = (String, String, String, Vec<Option<Bytes>>);
+
+struct KnownRelation {
+    facts: SourceFacts,
+    guard: Bytes,
+    read_at: Instant,
+}
+
+/// Shared knowledge.
+pub(crate) struct Sources {
+    pub pools: SourcePools,
+    analyzed: Mutex<LruCache<(String, String), Arc<Analyzed>>>,
+    plans: Mutex<LruCache<PlanKey, Arc<CachedPlan>>>,
+    relations: Mutex<HashMap<(ServerSpec, String, String), KnownRelation>>,
+    relation_age_max: Duration,
+}
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sources {
+    pub fn new(limits: &Limits) -> Sources {
+        let size = NonZeroUsize::new(limits.plans_max).unwrap_or(NonZeroUsize::MIN);
+        Sources {
+            pools: SourcePools::new(
+                limits.source_connections_max,
+                Duration::from_millis(limits.source_wait_ms_max),
+            ),
+            analyzed: Mutex::new(LruCache::new(size)),
+            plans: Mutex::new(LruCache::new(size)),
+            relations: Mutex::default(),
+            relation_age_max: Duration::from_secs(limits.catalog_s_max),
+        }
+    }
+
+    /// Parses and analyzes a text, once per catalog.
+    pub fn analyzed(
+        &self,
+        database: &str,
+        text: &str,
+        catalog: &Arc<CatalogSnapshot>,
+    ) -> Arc<Analyzed> {
+        let key = (database.to_owned(), text.to_owned());
+        if let Some(known) = lock(&self.analyzed).get(&key)
+            && Arc::ptr_eq(&known.catalog, catalog)
+        {
+            return known.clone();
+        }
+        let outcome = match pgspan_sql::parse::parse(text) {
+            None => Err(Reason::new("not parsed")),
+            Some(statement) => pgspan_sql::analyze::analyze(&statement, catalog).map(Arc::new),
+        };
+        let fingerprint_sql = outcome.as_ref().map(|a| ask::fingerprint_of(a)).unwrap_or_default();
+        let analyzed = Arc::new(Analyzed { catalog: catalog.clone(), outcome, fingerprint_sql });
+        lock(&self.analyzed).put(key, analyzed.clone());
+        analyzed
+    }
+
+    pub fn plan(&self, key: &PlanKey) -> Option<Arc<CachedPlan>> {
+        lock(&self.plans).get(key).cloned()
+    }
+
+    pub fn keep_plan(&self, key: PlanKey, plan: Arc<CachedPlan>) {
+        lock(&self.plans).put(key, plan);
+    }
+
+    pub fn drop_plan(&self, key: &PlanKey) {
+        lock(&self.plans).pop(key);
+    }
+
+    /// What is known of a remote relation, unless it is too old.
+    pub fn relation(
+        &self,
+        spec: &ServerSpec,
+        name: &(String, String),
+    ) -> Option<(SourceFacts, Bytes)> {
+        let key = (spec.clone(), name.0.clone(), name.1.clone());
+        let relations = lock(&self.relations);
+        let known = relations.get(&key).filter(|k| k.read_at.elapsed() < self.relation_age_max)?;
+        Some((known.facts.clone(), known.guard.clone()))
+    }
+
+    pub fn keep_relation(
+        &self,
+        spec: &ServerSpec,
+        name: &(String, String),
+        facts: SourceFacts,
+        guard: Bytes,
+    ) {
+        let key = (spec.clone(), name.0.clone(), name.1.clone());
+        let known = KnownRelation { facts, guard, read_at: Instant::now() };
+        lock(&self.relations).insert(key, known);
+    }
+
+    /// A source answered otherwise than expected: everything known of it is read again.
+    pub fn forget_relations(&self, spec: &ServerSpec) {
+        lock(&self.relations).retain(|(s, _, _), _| s != spec);
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
+}
+
+/// How a source is reached: a server that is this gateway's own endpoint is reached
+/// behind it, without the way through the gateway.
+///
+/// # Errors
+/// When the options name a host that is not the same seen from home and from here.
+pub(crate) fn connect_options(
+    shared: &Shared,
+    home: &Endpoint,
+    spec: &ServerSpec,
+    encoding: &str,
+) -> Result<Arc<ConnectOptions>, Reason> {
+    let mut ssl_mode = match &spec.ssl_mode {
+        None => SslMode::Prefer,
+        Some(m) => SslMode::parse(m).ok_or_else(|| Reason::about("server option", "sslmode"))?,
+    };
+    let mut ssl_root_certificate = spec.ssl_root_certificate.as_ref().map(PathBuf::from);
+    let mut addresses = Vec::new();
+    for (host, port) in &spec.addresses {
+        if let Some(own) = shared.own_addresses.get(&(host.clone(), *port)) {
+            addresses.push((own.host.clone(), own.port));
+            ssl_mode = own.ssl_mode;
+            ssl_root_certificate.clone_from(&own.ssl_root_certificate);
+        } else if is_loopback(host) && !is_loopback(&home.host) {
+            // Home's own machine, which is another than ours.
+            return Err(Reason::about("the server's host is home's loopback", host));
+        } else {
+            addresses.push((host.clone(), *port));
+        }
+    }
+    let mut parameters = vec![
+        ("client_encoding".to_owned(), encoding.to_owned()),
+        ("application_name".to_owned(), spec.application_name.clone()),
+    ];
+    if let Some(options) = &spec.startup_options {
+        parameters.push(("options".to_owned(), options.clone()));
+    }
+    let limit = Duration::from_millis(shared.config.limits.connect_ms_max);
+    let timeout = match spec.connect_timeout_s {
+        // libpq: zero waits for ever, and one second is taken as two.
+        Some(s) if s > 0 => limit.min(Duration::from_secs(s.max(2))),
+        _ => limit,
+    };
+    Ok(Arc::new(ConnectOptions {
+        addresses,
+        database: spec.database.clone(),
+        user: spec.user.clone(),
+        password: spec.password.clone().map(String::into_bytes),
+        parameters,
+        ssl_mode,
+        ssl_root_certificate,
+        timeout,
+        on_connect: ask::SOURCE_SESSION.to_owned(),
+    }))
+}

@@ -1,0 +1,217 @@
+//! Direct: one source answers all of it. What postgres_fdw would send goes there, and
+//! the rows come straight back under home's description of the original.
+
+use super::home_join::put_start;
+use crate::session::home::{self, Around, NO_PARAMETERS};
+use crate::session::query::{HomeState, Request, Stop, route};
+use crate::session::{End, Session};
+use crate::sources::CachedPlan;
+use crate::sources::fetch::{self, Caller};
+use bytes::{Bytes, BytesMut};
+use pgspan_pool::ServerError;
+use pgspan_sql::route::{Reason, Route, Strategy};
+use pgspan_wire::backend::{self, ErrorFields, Field, TransactionStatus};
+use pgspan_wire::frontend;
+
+/// So many bytes are held back: an error among them still leads to fallback.
+const HELD_BYTES: usize = 32 * 1024;
+
+/// Runs it.
+pub(crate) async fn run(
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &CachedPlan,
+    state: &HomeState,
+) -> Result<Route, Stop> {
+    let direct = plan.plan.direct.as_ref().ok_or(Reason::new("not direct"))?;
+    let spec = plan.plan.servers.get(direct.server).ok_or(Reason::new("not direct"))?;
+    let formats = result_formats(request, plan.fields.len());
+    let caller = Caller {
+        shared: &session.shared,
+        home: &session.endpoint,
+        cancel: &session.cancel,
+        encoding: &state.encoding,
+        superuser: state.superuser,
+    };
+    let mut lease = tokio::select! {
+        lease = fetch::lease(&caller, spec) => lease?,
+        () = session.cancel.cancelled() => return Err(Reason::new("cancelled").into()),
+    };
+    let _at_work = session.cancel.at_work(lease.cancel_key.clone());
+    let lost =
+        |e: ServerError| Stop::GiveUp(Reason::about("source connection lost", e.to_string()));
+    for guard in &direct.guards {
+        home::run_prepared(&mut lease, guard);
+    }
+    let (name, _) = home::prepare(&mut lease, &direct.sql, &[]);
+    // The source's columns are in its own order; ask each in the format of the output
+    // column that it becomes.
+    let width = direct.output.iter().max().map_or(0, |m| m + 1);
+    let mut there = vec![0i16; width];
+    for (place, format) in direct.output.iter().zip(&formats) {
+        there[*place] = *format;
+    }
+    let uniform = there.iter().all(|f| *f == there[0]);
+    let asked: &[i16] = if uniform { &there[..1] } else { &there };
+    frontend::bind(&mut lease.outbox, "pgspan:", &name, &[], NO_PARAMETERS, asked);
+    frontend::describe_portal(&mut lease.outbox, "pgspan:");
+    frontend::execute(&mut lease.outbox, "pgspan:", 0);
+    frontend::sync(&mut lease.outbox);
+    lease.send().await.map_err(|e| lost(e.into()))?;
+    // Home is done: its transaction ends while the source works.
+    around.close(&mut session.server);
+    frontend::sync(&mut session.server.outbox);
+    session.server.send().await.map_err(|e| Stop::from(ServerError::from(e)))?;
+
+    let identity = direct.output.iter().enumerate().all(|(i, o)| i == *o);
+    let mut guards = plan.guards.iter();
+    let mut guard_left = direct.guards.len();
+    let mut stream = Stream { held: BytesMut::new(), begun: false };
+    let mut error: Option<ErrorFields> = None;
+    let mut trouble: Option<&'static str> = None;
+    loop {
+        let frame = tokio::select! {
+            frame = lease.receive() => frame.map_err(|e| stream.broken(e))?,
+            () = session.cancel.cancelled(), if error.is_none() && !session.cancel.is_cancelled() => continue,
+        };
+        match frame.tag {
+            b'D' if guard_left > 0 => {
+                let row = backend::data_row(frame.body()).unwrap_or_default();
+                if row.first().and_then(Option::as_ref) != guards.next() {
+                    trouble = Some("the table changed at the source");
+                }
+            }
+            b'C' if guard_left > 0 => guard_left -= 1,
+            b'T' => {
+                let fields = backend::row_description(frame.body()).unwrap_or_default();
+                let fits = direct.output.iter().zip(&plan.fields).all(|(place, want)| {
+                    fields.get(*place).is_some_and(|f| f.type_oid == want.type_oid)
+                });
+                if !fits {
+                    trouble = Some("other types at the source");
+                }
+            }
+            b'D' if identity && width == count(&frame.raw) => {
+                stream.held.extend_from_slice(&frame.raw)
+            }
+            b'D' => match backend::data_row(frame.body()) {
+                Ok(row) => {
+                    let values: Vec<Option<Bytes>> =
+                        direct.output.iter().map(|o| row.get(*o).cloned().flatten()).collect();
+                    backend::put_data_row(&mut stream.held, &values);
+                }
+                Err(_) => trouble = Some("unexpected row"),
+            },
+            b'C' => stream.held.extend_from_slice(&frame.raw),
+            b'E' => error = ErrorFields::decode(frame.body()).ok(),
+            b'Z' => break,
+            _ => {}
+        }
+        if trouble.is_none() && error.is_none() && stream.held.len() > HELD_BYTES {
+            stream.flush(session, request, plan, &formats).await?;
+        }
+    }
+    let ended = home::answers(&mut session.server, &mut session.client.outbox).await;
+    if let Some(what) = trouble {
+        home::forget_prepared(&mut lease);
+        session.shared.sources.forget_relations(spec);
+        return Err(Reason::about(what, &spec.name).into());
+    }
+    ended?;
+    if let Some(e) = error {
+        home::forget_prepared(&mut lease);
+        if !stream.begun {
+            session.shared.sources.forget_relations(spec);
+            return Err(Reason::about(
+                "the source reported an error",
+                format!("{}: {e}", spec.name),
+            )
+            .into());
+        }
+        session.client.outbox.extend_from_slice(&stream.held);
+        e.put(&mut session.client.outbox);
+    } else {
+        stream.flush(session, request, plan, &formats).await?;
+        close_tail(session, request).await?;
+    }
+    backend::put_ready(&mut session.client.outbox, TransactionStatus::Idle);
+    Ok(route(Strategy::Direct, plan.plan.route.reason.what))
+}
+
+struct Stream {
+    held: BytesMut,
+    begun: bool,
+}
+
+impl Stream {
+    /// A source connection that breaks: before the first row home runs it itself;
+    /// after it the client gets an error, as from postgres_fdw.
+    fn broken(&self, error: ServerError) -> Stop {
+        if self.begun {
+            let text = "connection to the source was lost while rows were on their way";
+            Stop::Refuse(ErrorFields::new("ERROR", "08006", text).with_detail(error.to_string()))
+        } else {
+            Stop::GiveUp(Reason::about("source connection lost", error.to_string()))
+        }
+    }
+
+    async fn flush(
+        &mut self,
+        session: &mut Session,
+        request: &Request,
+        plan: &CachedPlan,
+        formats: &[i16],
+    ) -> Result<(), Stop> {
+        if !self.begun {
+            let described: Vec<Field> = plan
+                .fields
+                .iter()
+                .zip(formats)
+                .map(|(f, format)| Field { format: *format, ..f.clone() })
+                .collect();
+            put_start(&mut session.client.outbox, request, &plan.fields, &described);
+            self.begun = true;
+        }
+        session.client.outbox.extend_from_slice(&self.held);
+        self.held.clear();
+        if session.client.outbox.len() > HELD_BYTES {
+            session.client.send().await.map_err(|_| Stop::End(End::Client))?;
+        }
+        Ok(())
+    }
+}
+
+/// Columns of a DataRow.
+fn count(raw: &[u8]) -> usize {
+    match raw.get(5..7) {
+        Some([a, b]) => usize::from(u16::from_be_bytes([*a, *b])),
+        _ => 0,
+    }
+}
+
+fn result_formats(request: &Request, columns: usize) -> Vec<i16> {
+    let asked = request.batch.as_ref().map_or(&[][..], |b| &b.bind.result_formats);
+    match asked {
+        [] => vec![0; columns],
+        [one] => vec![*one; columns],
+        many => (0..columns).map(|i| many.get(i).copied().unwrap_or(0)).collect(),
+    }
+}
+
+/// Close messages of the client's batch go to home, where its statements are.
+async fn close_tail(session: &mut Session, request: &Request) -> Result<(), Stop> {
+    let tail = request.batch.as_ref().map_or(&[][..], |b| &b.tail);
+    if tail.is_empty() {
+        return Ok(());
+    }
+    for frame in tail {
+        session.server.outbox.extend_from_slice(&frame.raw);
+    }
+    frontend::sync(&mut session.server.outbox);
+    home::answers(&mut session.server, &mut session.client.outbox).await?;
+    for _ in tail {
+        frontend::message(&mut session.client.outbox, b'3', |_| {});
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! Home join: the fetched rows are bound to the client's own statement at home, where
+//! each foreign table is an array of its own row type. Home does everything else.
+
+use crate::session::Session;
+use crate::session::home::{self, Around};
+use crate::session::query::{Request, Stop, route};
+use crate::sources::CachedPlan;
+use crate::sources::fetch::Fetched;
+use bytes::{Bytes, BytesMut};
+use pgspan_sql::analyze::Kind;
+use pgspan_sql::fragment::Carrier;
+use pgspan_sql::route::{Reason, Route, Strategy};
+use pgspan_wire::backend::{self, ErrorFields, Field};
+use pgspan_wire::frame::Frame;
+use pgspan_wire::frontend;
+
+/// Up to so many fetched rows home may use its generic plan, which takes an array for
+/// ten rows; above, the statement is parsed anew and planned for what is really there.
+const GENERIC_ROWS_MAX: u64 = 64;
+
+/// So many bytes of answer are held back: an error among them still leads to fallback.
+const HELD_BYTES: usize = 32 * 1024;
+
+/// The rewritten statement when it is not kept.
+const ONCE: &str = "pgspan:once";
+
+/// Binds, executes, and streams the answer.
+pub(crate) async fn run(
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &CachedPlan,
+    fetched: &[Fetched],
+) -> Result<Route, Stop> {
+    if plan.analysis.kind == Kind::CopyOut {
+        return super::copy_out::run(session, request, around, plan, fetched).await;
+    }
+    let max_rows = request.batch.as_ref().map_or(0, |b| b.max_rows);
+    let portal = request.batch.as_ref().map_or("pgspan:", |b| b.bind.portal.as_str());
+    ask(session, request, plan, fetched, portal)?;
+    let server = &mut session.server;
+    frontend::describe_portal(&mut server.outbox, portal);
+    frontend::execute(&mut server.outbox, portal, max_rows);
+    let tail = request.batch.as_ref().map_or(&[][..], |b| &b.tail);
+    for frame in tail {
+        server.outbox.extend_from_slice(&frame.raw);
+    }
+    around.close(server);
+    frontend::sync(&mut server.outbox);
+    server.send().await.map_err(|e| Stop::from(pgspan_pool::ServerError::from(e)))?;
+    answer(session, request, around, plan, tail.len()).await?;
+    Ok(route(Strategy::HomeJoin, plan.plan.route.reason.what))
+}
+
+/// Appends Parse (unless home has it) and Bind of the rewritten statement.
+pub(crate) fn ask(
+    session: &mut Session,
+    request: &Request,
+    plan: &CachedPlan,
+    fetched: &[Fetched],
+    portal: &str,
+) -> Result<(), Stop> {
+    let mut oids = plan.parameters.clone();
+    oids.extend(plan.plan.fetches.iter().map(|f| f.array_type));
+    let rows: u64 = fetched.iter().map(|f| f.rows).sum();
+    let server = &mut session.server;
+    let name = if rows <= GENERIC_ROWS_MAX && plan.plan.repeatable {
+        home::prepare(server, &plan.plan.home_sql, &oids).0
+    } else {
+        frontend::close_statement(&mut server.outbox, ONCE);
+        frontend::parse(&mut server.outbox, ONCE, &plan.plan.home_sql, &oids);
+        ONCE.to_owned()
+    };
+    let mut values: Vec<Option<Bytes>> = Vec::new();
+    let mut formats: Vec<i16> = Vec::new();
+    let mut result_formats: &[i16] = &[];
+    if let Some(batch) = &request.batch {
+        let bind = &batch.bind;
+        values.extend(bind.params.iter().cloned());
+        formats.extend((0..values.len()).map(|i| bind.param_format(i)));
+        result_formats = &bind.result_formats;
+    }
+    if values.len() != plan.parameters.len() {
+        // Home tells what is wrong with it.
+        return Err(Reason::new("another number of parameters").into());
+    }
+    for (fetch, rows) in plan.plan.fetches.iter().zip(fetched) {
+        values.push(Some(rows.value.clone()));
+        formats.push(i16::from(fetch.carrier == Carrier::Binary));
+    }
+    frontend::bind(&mut server.outbox, portal, &name, &formats, &values, result_formats);
+    Ok(())
+}
+
+/// Whether the rewritten statement describes itself as the original does.
+pub(crate) fn same_columns(original: &[Field], rewritten: &[Field]) -> bool {
+    original.len() == rewritten.len()
+        && original.iter().zip(rewritten).all(|(o, r)| {
+            (&o.name, o.type_oid, o.type_size, o.typmod)
+                == (&r.name, r.type_oid, r.type_size, r.typmod)
+                && (r.table_oid == 0 || (r.table_oid, r.attnum) == (o.table_oid, o.attnum))
+        })
+}
+
+async fn answer(
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &CachedPlan,
+    tail: usize,
+) -> Result<(), Stop> {
+    let mut held = BytesMut::new();
+    let mut begun = false;
+    let mut executed = false;
+    let mut closes = 0;
+    let mut fields: Option<Vec<Field>> = None;
+    let mut error: Option<Frame> = None;
+    loop {
+        let frame = session.server.receive().await?;
+        match frame.tag {
+            b'T' if fields.is_none() => {
+                fields = Some(
+                    backend::row_description(frame.body())
+                        .map_err(pgspan_pool::ServerError::from)?,
+                )
+            }
+            b'D' if !executed => held.extend_from_slice(&frame.raw),
+            b'C' | b's' if !executed => {
+                executed = true;
+                held.extend_from_slice(&frame.raw);
+            }
+            b'3' if executed && closes < tail => {
+                closes += 1;
+                held.extend_from_slice(&frame.raw);
+            }
+            b'E' => {
+                home::forget_prepared(&mut session.server);
+                error = Some(frame.clone());
+            }
+            b'N' if executed || !held.is_empty() => held.extend_from_slice(&frame.raw),
+            b'S' | b'A' => held.extend_from_slice(&frame.raw),
+            b'Z' => break,
+            _ => {}
+        }
+        if error.is_none() && held.len() > HELD_BYTES {
+            if !begun {
+                begin(session, request, plan, fields.as_deref())?;
+                begun = true;
+            }
+            session.client.outbox.extend_from_slice(&held);
+            held.clear();
+            session.client.send().await.map_err(|_| Stop::End(crate::session::End::Client))?;
+        }
+    }
+    if let Some(frame) = error {
+        if !begun {
+            let text = ErrorFields::decode(frame.body()).map(|e| e.to_string()).unwrap_or_default();
+            return Err(Reason::about("home reported an error", text).into());
+        }
+        session.client.outbox.extend_from_slice(&held);
+        session.client.outbox.extend_from_slice(&frame.raw);
+        if around == Around::Own {
+            session.undo_own().await?;
+        }
+    } else {
+        if !begun {
+            begin(session, request, plan, fields.as_deref())?;
+        }
+        session.client.outbox.extend_from_slice(&held);
+    }
+    backend::put_ready(&mut session.client.outbox, session.server.status);
+    Ok(())
+}
+
+/// What precedes the first row.
+fn begin(
+    session: &mut Session,
+    request: &Request,
+    plan: &CachedPlan,
+    rewritten: Option<&[Field]>,
+) -> Result<(), Stop> {
+    let rewritten = rewritten.ok_or(Reason::new("the rewritten statement gives no rows"))?;
+    if !same_columns(&plan.fields, rewritten) {
+        return Err(Reason::new("the rewritten statement describes itself otherwise").into());
+    }
+    let out = &mut session.client.outbox;
+    put_start(out, request, &plan.fields, rewritten);
+    Ok(())
+}
+
+/// Appends BindComplete and RowDescription as the client's protocol wants them: home's
+/// description of the original, in the formats that the rows have.
+pub(crate) fn put_start(
+    out: &mut BytesMut,
+    request: &Request,
+    original: &[Field],
+    formats: &[Field],
+) {
+    let described = match &request.batch {
+        None => true,
+        Some(batch) => {
+            frontend::message(out, b'2', |_| {});
+            batch.describe
+        }
+    };
+    if described {
+        let fields: Vec<Field> = original
+            .iter()
+            .zip(formats)
+            .map(|(o, f)| Field { format: f.format, ..o.clone() })
+            .collect();
+        backend::put_row_description(out, &fields);
+    }
+}
