@@ -2,6 +2,7 @@
 
 mod demo;
 mod lab;
+mod serve;
 mod terminal;
 
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Serve),
+    CheckConfig(serve::CheckConfig),
     Demo(demo::Demo),
     Verify(Box<demo::Verify>),
     /// Real PostgreSQL clusters on this machine, with a gateway in front of them
@@ -28,6 +31,8 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Serve(options) => serve::serve(&options),
+        Command::CheckConfig(options) => serve::check_config(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Verify(options) => demo::run_verify(&options),
         Command::Lab(command) => lab::run(command),
