@@ -35,8 +35,7 @@ pub fn product(lets: &Bindings, each: &[(String, Vec<String>)]) -> Vec<Choice> {
                     let mut next = choice.clone();
                     // A value may speak of a name chosen before it.
                     let value = substitute(value, &next.bindings);
-                    next.bindings.push((name.clone(), value.clone()));
-                    next.chosen.push((name.clone(), value));
+                    next.choose(name, &value);
                     next
                 })
             })
@@ -53,6 +52,21 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// Binds a name, or several: `(a; b)` takes the parts of `1; 2`.
+    fn choose(&mut self, name: &str, value: &str) {
+        match name.strip_prefix('(').and_then(|names| names.strip_suffix(')')) {
+            Some(names) => {
+                for (name, part) in names.split(';').zip(value.split(';')) {
+                    self.choose(name.trim(), part.trim());
+                }
+            }
+            None => {
+                self.bindings.push((name.to_owned(), value.to_owned()));
+                self.chosen.push((name.to_owned(), value.to_owned()));
+            }
+        }
+    }
+
     fn text(&self, text: &str) -> String {
         // Twice: a bound text may itself speak of a chosen name.
         substitute(&substitute(text, &self.bindings), &self.bindings)
@@ -117,6 +131,14 @@ mod tests {
         let texts: Vec<String> = choices.iter().map(|c| c.text("${a}${b}")).collect();
         assert_eq!(texts, ["1x1", "1y", "2x2", "2y"]);
         assert_eq!(choices[0].label("case ${a}"), "case 1 [x1]");
+    }
+
+    #[test]
+    fn several_names_are_bound_at_once() {
+        let each = vec![("(a; b)".to_owned(), vec!["1; x".to_owned(), "2; y".to_owned()])];
+        let texts: Vec<String> =
+            product(&Vec::new(), &each).iter().map(|c| c.text("${b}${a}")).collect();
+        assert_eq!(texts, ["x1", "y2"]);
     }
 
     #[test]
