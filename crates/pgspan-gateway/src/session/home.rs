@@ -40,7 +40,14 @@ pub(crate) fn forget_prepared(server: &mut ServerConnection) {
 pub(crate) fn run_prepared(server: &mut ServerConnection, sql: &str) {
     let (name, _) = prepare(server, sql, &[]);
     frontend::bind(&mut server.outbox, "pgspan:", &name, &[], NO_PARAMETERS, &[]);
+    execute(server);
+}
+
+/// Appends Execute of the gateway's own portal, and closes it: in a transaction its
+/// name would stay taken.
+pub(crate) fn execute(server: &mut ServerConnection) {
     frontend::execute(&mut server.outbox, "pgspan:", 0);
+    frontend::close_portal(&mut server.outbox, "pgspan:");
 }
 
 /// The rows of one executed statement.

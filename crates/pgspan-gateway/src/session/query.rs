@@ -420,7 +420,7 @@ impl Session {
                 &[],
             ),
         }
-        frontend::execute(&mut server.outbox, "pgspan:", 0);
+        home::execute(server);
         frontend::sync(&mut server.outbox);
         let got = home::answers(server, &mut self.client.outbox).await?;
         let odd = || Stop::GiveUp(Reason::new("catalog answer"));
@@ -574,7 +574,7 @@ fn append_keys(server: &mut pgspan_pool::ServerConnection, plan: &CachedPlan) ->
         // Described every time: the column may have become another type.
         frontend::describe_statement(&mut server.outbox, &name);
         frontend::bind(&mut server.outbox, "pgspan:", &name, &[], home::NO_PARAMETERS, &[1]);
-        frontend::execute(&mut server.outbox, "pgspan:", 0);
+        home::execute(server);
         any = true;
     }
     any

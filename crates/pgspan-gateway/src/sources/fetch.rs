@@ -6,7 +6,9 @@ use super::{CachedPlan, connect_options};
 use crate::gateway::{Endpoint, Shared};
 use crate::session::block::BlockSource;
 use crate::session::cancel::CancelHandle;
-use crate::session::home::{NO_PARAMETERS, answers, forget_prepared, prepare, run_prepared};
+use crate::session::home::{
+    NO_PARAMETERS, answers, execute, forget_prepared, prepare, run_prepared,
+};
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::budget::LeaseError;
 use pgspan_pool::{Lease, ServerConnection, ServerError};
@@ -318,7 +320,7 @@ fn ask_for(
         let values: &[Option<Bytes>] = &[job.keys.clone()];
         let values = if job.keys.is_some() { values } else { NO_PARAMETERS };
         frontend::bind(&mut connection.outbox, "pgspan:", &name, &[1], values, &[format]);
-        frontend::execute(&mut connection.outbox, "pgspan:", 0);
+        execute(connection);
         steps.push(Step::Rows(i));
     }
     if transaction == Transaction::Whole {

@@ -56,7 +56,7 @@ pub(crate) async fn run(
     let asked: &[i16] = if uniform { &there[..1] } else { &there };
     frontend::bind(&mut lease.outbox, "pgspan:", &name, &[], NO_PARAMETERS, asked);
     frontend::describe_portal(&mut lease.outbox, "pgspan:");
-    frontend::execute(&mut lease.outbox, "pgspan:", 0);
+    home::execute(&mut lease);
     frontend::sync(&mut lease.outbox);
     lease.send().await.map_err(|e| lost(e.into()))?;
     // Home is done: its transaction ends while the source works.

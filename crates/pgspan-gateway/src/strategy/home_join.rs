@@ -40,7 +40,10 @@ pub(crate) async fn run(
     ask(session, request, plan, fetched, portal)?;
     let server = &mut session.server;
     frontend::describe_portal(&mut server.outbox, portal);
-    frontend::execute(&mut server.outbox, portal, max_rows);
+    match request.batch {
+        Some(_) => frontend::execute(&mut server.outbox, portal, max_rows),
+        None => home::execute(server),
+    }
     let tail = request.batch.as_ref().map_or(&[][..], |b| &b.tail);
     for frame in tail {
         server.outbox.extend_from_slice(&frame.raw);
