@@ -16,6 +16,8 @@ use super::stage::{Place, Stage};
 const SESSIONS: usize = 8;
 /// Queries of each.
 const QUERIES_EACH: usize = 50;
+/// Attempts at a steady round: another program may take the processor in one.
+const ROUNDS: usize = 3;
 /// Runs that warm caches up and are not counted.
 const WARM_UP: usize = 10;
 /// Runs of one side before it is the other's turn.
@@ -57,6 +59,11 @@ fn used_between(
         // The counting itself is a statement or two.
         .filter(|(count, _)| *count > 2)
         .collect();
+    // What falls back reaches the orders through the gateway's own endpoint, which
+    // relays it: that is part of falling back, not a strategy beside it.
+    if used.iter().any(|(_, name)| name != "relay") {
+        used.retain(|(_, name)| name != "relay");
+    }
     used.sort_by(|a, b| b.cmp(a));
     let names: Vec<String> = used.into_iter().map(|(_, name)| name).collect();
     Some(names.join(", ")).filter(|names| !names.is_empty())
@@ -178,11 +185,34 @@ pub fn concurrency(stage: &Stage, show: &Show) -> Result<Concurrency, DemoError>
     for session in &mut sessions {
         session.time(&sql, WARM_UP)?;
     }
+    let mut round = 1;
+    let concurrency = loop {
+        let one = at_once(&mut sessions, &sql, round)?;
+        if one.is_steady() || round == ROUNDS {
+            break one;
+        }
+        round += 1;
+    };
+    show.remark(show.style.dim(format!(
+        "{}: {} × {}, p50 {:.2} ms, p95 {:.2} ms, {:.0}/s",
+        show.t("并发（测试B的查询）", "concurrency (the query of test B)"),
+        SESSIONS,
+        QUERIES_EACH,
+        concurrency.times.p50_ms,
+        concurrency.times.p95_ms,
+        concurrency.per_second
+    )));
+    Ok(concurrency)
+}
+
+/// Every session at the same time.
+fn at_once(sessions: &mut [Psql], sql: &str, round: usize) -> Result<Concurrency, DemoError> {
+    let count = sessions.len();
     let began = Instant::now();
     let results: Vec<Result<Vec<f64>, DemoError>> = thread::scope(|scope| {
         let running: Vec<_> = sessions
             .iter_mut()
-            .map(|session| scope.spawn(|| session.time(&sql, QUERIES_EACH)))
+            .map(|session| scope.spawn(|| session.time(sql, QUERIES_EACH)))
             .collect();
         running
             .into_iter()
@@ -196,19 +226,10 @@ pub fn concurrency(stage: &Stage, show: &Show) -> Result<Concurrency, DemoError>
     for result in results {
         times.extend(result?);
     }
-    let concurrency = Concurrency {
-        sessions: SESSIONS,
+    Ok(Concurrency {
+        sessions: count,
         per_second: times.len() as f64 / elapsed,
         times: Times::of(times),
-    };
-    show.remark(show.style.dim(format!(
-        "{}: {} × {}, p50 {:.2} ms, p95 {:.2} ms, {:.0}/s",
-        show.t("并发（测试B的查询）", "concurrency (the query of test B)"),
-        SESSIONS,
-        QUERIES_EACH,
-        concurrency.times.p50_ms,
-        concurrency.times.p95_ms,
-        concurrency.per_second
-    )));
-    Ok(concurrency)
+        round,
+    })
 }

@@ -110,6 +110,9 @@ pub struct Demo {
     /// Round-trip time to put on every link, for example 1ms
     #[arg(long, value_parser = duration, default_value = "0", value_name = "TIME")]
     latency: Duration,
+    /// The gateway's snapshot order: home_first or parallel
+    #[arg(long, value_name = "ORDER")]
+    snapshot_order: Option<String>,
     /// Another program to run as the gateway
     #[arg(long, hide = true)]
     gateway_program: Option<PathBuf>,
@@ -160,7 +163,11 @@ fn try_run(demo: &Demo, show: &Show) -> Result<bool, DemoError> {
         Some(program) => program.clone(),
         None => this_program()?,
     };
-    let gateway = lab.start_gateway(&GatewayOptions::new(program), &mut progress)?;
+    let mut gateway_options = GatewayOptions::new(program);
+    if let Some(order) = &demo.snapshot_order {
+        gateway_options.settings.push(("gateway.snapshot_order".into(), order.clone()));
+    }
+    let gateway = lab.start_gateway(&gateway_options, &mut progress)?;
     let stage = lab_stage(&lab, &gateway)?;
     let report = play::play(&stage, show, usize::from(demo.shown.runs))?;
     finish(&report, show, demo.shown.json)?;

@@ -7,12 +7,10 @@ use super::DemoError;
 use super::guide::{self, statements};
 use super::measure;
 use super::psql::{Output, Psql};
-use super::report::Report;
+use super::report::{LATENCY_LIMIT_MS, Report};
 use super::show::{Lang, Show};
 use super::stage::{Place, Stage};
 
-/// The guide's bound on the latency of a cross-database query.
-pub const LATENCY_LIMIT_MS: f64 = 10.0;
 /// How long a change may take to reach the replica.
 const REPLICATION_LIMIT: Duration = Duration::from_secs(30);
 
@@ -331,10 +329,9 @@ impl Play<'_> {
             };
             self.report.mark(8, p50 < LATENCY_LIMIT_MS, measured);
         }
-        let steady = LATENCY_LIMIT_MS.max(3.0 * concurrency.times.p50_ms);
         self.report.mark(
             9,
-            counts_agree && concurrency.times.p95_ms <= steady,
+            counts_agree && concurrency.is_steady(),
             format!(
                 "{} {slowest:.2} ms; {} {}: p50 {:.2}, p95 {:.2} ms, {:.0}/s",
                 self.show.t("3次最慢", "slowest of 3"),

@@ -73,6 +73,9 @@ pub const MARKS: [MarkNames; 10] = [
     ),
 ];
 
+/// The guide's bound on the latency of a cross-database query.
+pub const LATENCY_LIMIT_MS: f64 = 10.0;
+
 /// One success mark, checked.
 #[derive(Debug, Clone, Serialize)]
 pub struct Mark {
@@ -142,6 +145,15 @@ pub struct Concurrency {
     pub times: Times,
     /// Queries per second, all sessions together.
     pub per_second: f64,
+    /// Which attempt this was: an unsteady one is repeated.
+    pub round: usize,
+}
+
+impl Concurrency {
+    /// Whether the slow queries are not far from the usual one.
+    pub fn is_steady(&self) -> bool {
+        self.times.p95_ms <= LATENCY_LIMIT_MS.max(3.0 * self.times.p50_ms)
+    }
 }
 
 /// The realtime experiment.
