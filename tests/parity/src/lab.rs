@@ -187,7 +187,8 @@ fn start() -> Result<(String, Started), String> {
         .ok_or("PGSPAN_BIN is not set: build pgspan and name it, or give --lab-env")?;
     let folder = std::env::temp_dir().join(format!("pgspan-parity-{}", std::process::id()));
     let started = Started { binary: binary.clone(), folder: folder.clone() };
-    run(&binary, &["lab", "up", "--dir"], &folder, &[])?;
+    let quick = ["--server-setting", "fsync=off", "--server-setting", "max_connections=300"];
+    run(&binary, &["lab", "up", "--dir"], &folder, &quick)?;
     let json = run(&binary, &["lab", "env", "--dir"], &folder, &["--json"])?;
     Ok((json, started))
 }
@@ -230,13 +231,15 @@ fn describe(json: &str, started: Option<Started>) -> Result<Lab, String> {
     let need = |found: Option<Address>, name: &str| {
         found.ok_or_else(|| format!("lab env --json does not tell {name}"))
     };
-    let endpoint =
-        |name: &str| Some(Address { host: text(&info[name])?, port: port(&info["port"])? });
+    let endpoint = |name: &str| match &info[name] {
+        Value::String(host) => Some(Address { host: host.clone(), port: port(&info["port"])? }),
+        value => pair(value),
+    };
     let servers = &info["servers"];
     let source = need(pair(&servers["orders_writer"]), "servers.orders_writer")?;
     Ok(Lab {
         home: need(pair(&servers["users_writer"]), "servers.users_writer")?,
-        home_replica: pair(&servers["users_reader"]),
+        home_replica: pair(&servers["users_replica"]),
         foreign: pair(&info["foreign_server"]).unwrap_or_else(|| source.clone()),
         source,
         gateway: need(endpoint("users_writer"), "users_writer")?,
@@ -263,7 +266,8 @@ mod tests {
 
     #[test]
     fn the_labs_own_words_are_read() {
-        let json = r#"{"connection_info": {"users_writer": "127.0.0.2", "users_reader": "127.0.0.3",
+        let json = r#"{"connection_info": {"users_writer": "127.0.0.2",
+            "users_reader": {"host": "127.0.0.3", "port": 5440},
             "orders_writer": "127.0.0.4", "port": 5439,
             "servers": {"users_writer": {"host": "127.0.0.1", "port": 1},
                         "orders_writer": {"host": "127.0.0.1", "port": "2"}},

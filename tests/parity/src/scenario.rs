@@ -245,15 +245,21 @@ impl<'a, 'w> Stage<'a, 'w> {
     /// Opens a session; a refusal is a reply like any other.
     fn connect(&mut self, actor: &str, text: &str) -> Result<Vec<Reply>, String> {
         let mut endpoint = Endpoint::Writer;
-        let mut settings = Vec::new();
+        let (mut settings, mut user, mut password, mut database) = (Vec::new(), None, None, None);
         for (name, value) in text.split(", ").filter_map(|setting| setting.trim().split_once('=')) {
             match (name, value) {
                 ("endpoint", "reader") => endpoint = Endpoint::Reader,
+                ("user", _) => user = Some(value.to_owned()),
+                ("password", _) => password = Some(value.to_owned()),
+                ("database", _) => database = Some(value.to_owned()),
                 _ => settings.push((name.to_owned(), value.to_owned())),
             }
         }
         let mut login = self.world.login(self.player, endpoint)?;
         login.settings = settings;
+        login.user = user.unwrap_or(login.user);
+        login.password = password.unwrap_or(login.password);
+        login.database = database.unwrap_or(login.database);
         match Connection::open(&login) {
             Ok(session) => {
                 self.sessions.insert(actor.to_owned(), session);
