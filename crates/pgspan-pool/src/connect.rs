@@ -155,6 +155,7 @@ async fn connect_one(
         password_used: false,
         prepared: HashMap::new(),
         status: TransactionStatus::Idle,
+        busy: false,
         since: std::time::Instant::now(),
     };
     let mut params = vec![("user", options.user.as_str()), ("database", options.database.as_str())];

@@ -87,6 +87,9 @@ pub struct ServerConnection {
     pub prepared: HashMap<String, String>,
     /// Transaction status at the last ReadyForQuery.
     pub status: TransactionStatus,
+    /// Something was sent whose ReadyForQuery has not been read. Each [`Self::send`] of
+    /// a lease ends with one Sync or Query, so one ReadyForQuery answers it.
+    pub(crate) busy: bool,
     pub(crate) since: std::time::Instant,
 }
 
@@ -97,6 +100,7 @@ impl ServerConnection {
     /// When the connection is lost.
     pub async fn send(&mut self) -> io::Result<()> {
         if !self.outbox.is_empty() {
+            self.busy = true;
             self.stream.write_all(&self.outbox).await?;
             self.stream.flush().await?;
             self.outbox.clear();
@@ -166,6 +170,9 @@ impl ServerConnection {
 
     /// Whether it is at rest: outside a transaction, nothing half sent or half read.
     pub fn is_clean(&self) -> bool {
-        self.status == TransactionStatus::Idle && self.inbox.is_empty() && self.outbox.is_empty()
+        !self.busy
+            && self.status == TransactionStatus::Idle
+            && self.inbox.is_empty()
+            && self.outbox.is_empty()
     }
 }

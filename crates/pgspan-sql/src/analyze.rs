@@ -9,7 +9,7 @@ use crate::parse::{Lexeme, Statement, lex, node, strings, visit};
 use crate::route::Reason;
 use pg_query::protobuf::Token;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 /// What kind of statement carries the query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,10 +99,6 @@ pub struct Analysis {
     pub star: bool,
     /// Last parts of column references (to recognise whole rows).
     pub reference_ends: HashSet<String>,
-    /// Functions called.
-    pub functions: BTreeSet<String>,
-    /// Operators used.
-    pub operators: BTreeSet<String>,
     /// Highest parameter number.
     pub parameters: u32,
     /// Whether the plan may be used again: no literal such as 'now' that is read
@@ -182,8 +178,6 @@ pub fn analyze(statement: &Statement, catalog: &CatalogSnapshot) -> Result<Analy
         words: HashSet::new(),
         star: false,
         reference_ends: HashSet::new(),
-        functions: BTreeSet::new(),
-        operators: BTreeSet::new(),
         parameters: 0,
         repeatable: true,
     };
@@ -383,7 +377,6 @@ fn examine(
             if !catalog.is_safe_function(function) {
                 return Err(Reason::about("volatile or session function", function));
             }
-            a.functions.insert(function.to_owned());
         }
         "AExpr" => {
             let path = strings(&body["name"]).unwrap_or_default();
@@ -391,13 +384,13 @@ fn examine(
                 return Err(Reason::about("operator outside pg_catalog", path.join(".")));
             }
             if let Some(op) = path.last() {
-                a.operators.insert((*op).to_owned());
+                operator(op, catalog)?;
             }
         }
         "SubLink" | "SortBy" => {
             let list = if name == "SubLink" { "oper_name" } else { "use_op" };
             for op in strings(&body[list]).unwrap_or_default() {
-                a.operators.insert(op.to_owned());
+                operator(op, catalog)?;
             }
         }
         "ParamRef" => {
@@ -414,6 +407,13 @@ fn examine(
             }
         }
         _ => {}
+    }
+    Ok(())
+}
+
+fn operator(name: &str, catalog: &CatalogSnapshot) -> Result<(), Reason> {
+    if catalog.is_strange_operator(name) {
+        return Err(Reason::about("an operator of this name is not immutable", name));
     }
     Ok(())
 }
@@ -488,6 +488,7 @@ mod tests {
         CatalogSnapshot::new(
             HashSet::from(["ro".to_owned()]),
             functions.iter().map(|(n, s)| ((*n).to_owned(), *s)).collect(),
+            HashSet::new(),
         )
     }
 

@@ -2,48 +2,46 @@
 //! a client's `search_path` cannot change the question.
 
 use crate::analyze::Analysis;
+use crate::catalog::CatalogSnapshot;
 use crate::quote::{literal, text_array};
+use crate::route::Reason;
 
-/// Names of all foreign tables, and every built-in function name with whether none
-/// of its overloads is volatile: rows `(kind, name, safe)`.
+/// Names of all foreign tables (`t`); every built-in function name with whether none
+/// of its overloads is volatile (`f`); names of functions (`u`) and operators (`o`)
+/// outside `pg_catalog` that are not immutable. Rows `(kind, name, safe)`.
 pub const CATALOG: &str = "\
 SELECT 't', c.relname::pg_catalog.text, true FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) 'f' \
 UNION ALL \
 SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
-FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid GROUP BY p.proname";
+FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid GROUP BY p.proname \
+UNION ALL \
+SELECT 'u', p.proname::pg_catalog.text, false FROM pg_catalog.pg_proc p \
+WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i' \
+UNION ALL \
+SELECT 'o', o.oprname::pg_catalog.text, false FROM pg_catalog.pg_operator o \
+JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid \
+WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'";
 
-/// Settings that change how a statement or its literals are read, in the order in
-/// which the fingerprint lists them.
-const SETTINGS: &[&str] = &[
-    "search_path",
+/// Settings that the server reports by itself whenever they change (manual, section
+/// "ParameterStatus"), and that change how a statement or its literals are read.
+pub const REPORTED_SETTINGS: &[&str] = &[
+    "is_superuser",
     "TimeZone",
     "DateStyle",
     "IntervalStyle",
-    "extra_float_digits",
-    "bytea_output",
-    "transform_null_equals",
-    "array_nulls",
-    "standard_conforming_strings",
-    "backslash_quote",
-    "constraint_exclusion",
     "client_encoding",
     "server_encoding",
-    "row_security",
-    "lc_monetary",
-    "lc_numeric",
-    "lc_time",
-    "xmloption",
-    "default_text_search_config",
+    "standard_conforming_strings",
 ];
 
-/// Settings that must have PostgreSQL's default, with that default: at another
-/// value the same text means something else to the parser or the planner.
-pub const REQUIRED_SETTINGS: &[(&str, &str)] = &[
-    ("transform_null_equals", "off"),
-    ("array_nulls", "on"),
-    ("standard_conforming_strings", "on"),
-    ("constraint_exclusion", "partition"),
-    ("row_security", "on"),
+/// Settings that are asked for with each fingerprint, in its order after the role.
+const ASKED_SETTINGS: &[&str] = &[
+    "search_path",
+    "constraint_exclusion",
+    "array_nulls",
+    "lc_monetary",
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
 ];
 
 fn setting(name: &str) -> String {
@@ -51,49 +49,59 @@ fn setting(name: &str) -> String {
 }
 
 /// What the plan of one statement rests on, as one row of text columns:
-/// 1 session (role, settings), 2 relations and their definitions, 3 foreign servers,
-/// mappings and rights, 4 isolation level, 5 `statement_timeout`, 6 `idle_in_transaction_session_timeout`
-/// (both as PostgreSQL shows them, `0` for none), 7 `is_superuser`.
+/// 1 role and settings ([`Session::read`]), 2 relations and their definitions, 3 foreign
+/// servers, mappings and rights, 4 isolation level.
 ///
-/// A plan is used again only while columns 1 to 3 are what they were.
-pub fn fingerprint(names: &[String], functions: &[String], operators: &[String]) -> String {
-    let settings: Vec<_> = SETTINGS.iter().map(|s| setting(s)).collect();
-    let oids: Vec<_> = names
-        .iter()
-        .map(|n| format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(n)))
-        .collect();
-    let oids = format!("ARRAY[{}]", oids.join(","));
-    // Someone may have made a function or operator of the same name since.
-    let functions = text_array(functions);
-    let operators = text_array(operators);
+/// A plan is used again only while columns 1 to 3 are what they were. A superuser reads
+/// the mappings' table itself, which is quicker than the view.
+fn fingerprint(names: &[String], foreign: &[String], superuser: bool) -> String {
+    let settings: Vec<_> = ASKED_SETTINGS.iter().map(|s| setting(s)).collect();
+    let oids = |names: &[String]| {
+        let oids: Vec<_> = names
+            .iter()
+            .map(|n| format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(n)))
+            .collect();
+        format!("ARRAY[{}]::pg_catalog.oid[]", oids.join(","))
+    };
+    let (mapping, version) = if superuser {
+        (
+            "LEFT JOIN (pg_catalog.pg_user_mapping m LEFT JOIN pg_catalog.pg_roles g ON g.oid OPERATOR(pg_catalog.=) m.umuser) \
+             ON m.umserver OPERATOR(pg_catalog.=) s.oid AND (m.umuser OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR g.rolname OPERATOR(pg_catalog.=) CURRENT_USER)",
+            "m.oid, m.xmin",
+        )
+    } else {
+        (
+            "LEFT JOIN pg_catalog.pg_user_mappings m ON m.srvid OPERATOR(pg_catalog.=) s.oid \
+             AND (m.umuser OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR m.usename OPERATOR(pg_catalog.=) CURRENT_USER)",
+            "m.umid, pg_catalog.hashtextextended(m.umoptions::pg_catalog.text, 0)",
+        )
+    };
     format!(
         "SELECT pg_catalog.concat_ws('|', CURRENT_USER, {settings}), \
          pg_catalog.concat_ws('|', r.oids::pg_catalog.text, \
           (SELECT pg_catalog.sum(c.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) ANY(r.oids)), \
-          (SELECT pg_catalog.sum(a.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) ANY(r.oids)), \
-          (SELECT pg_catalog.count(*) FROM pg_catalog.pg_proc p WHERE p.proname OPERATOR(pg_catalog.=) ANY({functions}::pg_catalog.name[]) AND p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid), \
-          (SELECT pg_catalog.count(*) FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid WHERE o.oprname OPERATOR(pg_catalog.=) ANY({operators}::pg_catalog.name[]) AND o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i')), \
-         (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', f.ftrelid, f.xmin, s.xmin, m.umid, pg_catalog.hashtextextended(m.umoptions::pg_catalog.text, 0), pg_catalog.has_table_privilege(f.ftrelid, 'SELECT')), '|') \
-          FROM pg_catalog.pg_foreign_table f JOIN pg_catalog.pg_foreign_server s ON s.oid OPERATOR(pg_catalog.=) f.ftserver \
-          LEFT JOIN pg_catalog.pg_user_mappings m ON m.srvid OPERATOR(pg_catalog.=) s.oid AND (m.umuser OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR m.usename OPERATOR(pg_catalog.=) CURRENT_USER) \
-          WHERE f.ftrelid OPERATOR(pg_catalog.=) ANY(r.oids)), \
-         {isolation}, \
-         {timeout}, {idle}, {superuser} \
-         FROM (SELECT {oids}::pg_catalog.oid[]) AS r(oids)",
+          (SELECT pg_catalog.sum(a.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) ANY(r.foreign_oids))), \
+         (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', f.ftrelid, f.xmin, s.xmin, {version}, pg_catalog.has_table_privilege(f.ftrelid, 'SELECT')), '|') \
+          FROM pg_catalog.pg_foreign_table f JOIN pg_catalog.pg_foreign_server s ON s.oid OPERATOR(pg_catalog.=) f.ftserver {mapping} \
+          WHERE f.ftrelid OPERATOR(pg_catalog.=) ANY(r.foreign_oids)), \
+         {isolation} \
+         FROM (SELECT {oids}, {foreign}) AS r(oids, foreign_oids)",
         settings = settings.join(", "),
+        oids = oids(names),
+        foreign = oids(foreign),
         isolation = setting("transaction_isolation"),
-        idle = setting("idle_in_transaction_session_timeout"),
-        superuser = setting("is_superuser"),
-        timeout = setting("statement_timeout"),
     )
 }
 
-/// The fingerprint question for an analyzed statement.
-pub fn fingerprint_of(a: &Analysis) -> String {
-    let names: Vec<_> = table_names(a);
-    let functions: Vec<_> = a.functions.iter().cloned().collect();
-    let operators: Vec<_> = a.operators.iter().cloned().collect();
-    fingerprint(&names, &functions, &operators)
+/// The fingerprint questions for an analyzed statement: for a role that is not a
+/// superuser, and for one that is.
+pub fn fingerprints_of(a: &Analysis, catalog: &CatalogSnapshot) -> [String; 2] {
+    let foreign = |t: &&crate::analyze::TableRef| catalog.is_foreign_name(&t.name);
+    let mut own: Vec<_> = a.tables.iter().filter(foreign).map(|t| t.sql_name()).collect();
+    own.sort();
+    own.dedup();
+    let names = table_names(a);
+    [false, true].map(|superuser| fingerprint(&names, &own, superuser))
 }
 
 /// Names of the statement's tables as written, quoted, each once.
@@ -185,49 +193,6 @@ SET intervalstyle = postgres; SET extra_float_digits = 3; SET max_parallel_worke
 /// How home is asked what postgres_fdw would ship.
 pub const EXPLAIN_PREFIX: &str = "EXPLAIN (VERBOSE, FORMAT JSON, COSTS OFF) ";
 
-/// Checks the session column of a fingerprint (split at `|`): role first, then
-/// [`SETTINGS`].
-///
-/// # Errors
-/// A setting at which the statement could mean something else than the gateway reads.
-pub fn check_settings(session: &[&str]) -> Result<(), crate::route::Reason> {
-    use crate::route::Reason;
-    let value = |name: &str| {
-        SETTINGS
-            .iter()
-            .position(|s| *s == name)
-            .and_then(|i| session.get(i + 1))
-            .copied()
-            .unwrap_or("")
-    };
-    if session.len() != SETTINGS.len() + 1 {
-        return Err(Reason::new("a setting with | in it"));
-    }
-    for (name, wanted) in REQUIRED_SETTINGS {
-        if value(name) != *wanted {
-            return Err(Reason::about("setting", *name));
-        }
-    }
-    let client = value("client_encoding");
-    if client != value("server_encoding") && client != "SQL_ASCII" {
-        return Err(Reason::about("client_encoding", client));
-    }
-    if value("server_encoding") != "UTF8" {
-        return Err(Reason::about("server_encoding", value("server_encoding")));
-    }
-    Ok(())
-}
-
-/// The server encoding of a fingerprint's session column.
-pub fn server_encoding<'a>(session: &[&'a str]) -> &'a str {
-    SETTINGS
-        .iter()
-        .position(|s| *s == "server_encoding")
-        .and_then(|i| session.get(i + 1))
-        .copied()
-        .unwrap_or("UTF8")
-}
-
 /// Whether all named relations are plain local tables that cannot lead to a source:
 /// no triggers, rules, row security, children, or defaults that call user functions.
 /// One boolean.
@@ -240,4 +205,81 @@ pub fn quiet(names: &[String]) -> String {
          FROM pg_catalog.unnest({}) AS n(name) LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid",
         text_array(names)
     )
+}
+
+/// The role and settings that a fingerprint was taken under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// `statement_timeout` as PostgreSQL shows it.
+    pub statement_timeout: String,
+    /// `is_superuser`.
+    pub superuser: bool,
+    /// `server_encoding`.
+    pub encoding: String,
+}
+
+impl Session {
+    /// Reads column 1 of a fingerprint, and what the server has reported by itself.
+    ///
+    /// # Errors
+    /// A setting at which the statement could mean something else than the gateway
+    /// reads, or at which home would not wait for the sources.
+    pub fn read<'a>(
+        column: &str,
+        reported: impl Fn(&str) -> Option<&'a str>,
+    ) -> Result<Session, Reason> {
+        let asked: Vec<&str> = column.split('|').collect();
+        if asked.len() != ASKED_SETTINGS.len() + 1 {
+            return Err(Reason::new("a setting with | in it"));
+        }
+        let value = |name: &str| {
+            let place = ASKED_SETTINGS.iter().position(|s| *s == name);
+            place.and_then(|i| asked.get(i + 1)).copied().or_else(|| reported(name)).unwrap_or("")
+        };
+        let wanted = [
+            ("constraint_exclusion", "partition"),
+            ("array_nulls", "on"),
+            ("standard_conforming_strings", "on"),
+            ("server_encoding", "UTF8"),
+            ("idle_in_transaction_session_timeout", "0"),
+        ];
+        for (name, wanted) in wanted {
+            if value(name) != wanted {
+                return Err(Reason::about("setting", name));
+            }
+        }
+        let client = value("client_encoding");
+        if client != value("server_encoding") && client != "SQL_ASCII" {
+            return Err(Reason::about("client_encoding", client));
+        }
+        Ok(Session {
+            statement_timeout: value("statement_timeout").to_owned(),
+            superuser: value("is_superuser") == "on",
+            encoding: value("server_encoding").to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn reported(name: &str) -> Option<&'static str> {
+        match name {
+            "is_superuser" | "standard_conforming_strings" => Some("on"),
+            "client_encoding" | "server_encoding" => Some("UTF8"),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn settings_that_change_a_meaning_are_refused() {
+        let s = Session::read("postgres|public|partition|on|C|5s|0", reported).unwrap();
+        assert_eq!((s.statement_timeout.as_str(), s.superuser), ("5s", true));
+        assert!(Session::read("postgres|public|on|on|C|0|0", reported).is_err());
+        assert!(Session::read("postgres|public|partition|on|C|0|1min", reported).is_err());
+        let latin = |n: &str| if n == "client_encoding" { Some("LATIN1") } else { reported(n) };
+        assert!(Session::read("postgres|public|partition|on|C|0|0", latin).is_err());
+    }
 }

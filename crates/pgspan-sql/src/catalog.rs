@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 pub struct CatalogSnapshot {
     foreign_tables: HashSet<String>,
     functions: HashMap<String, bool>,
+    strange_operators: HashSet<String>,
     finder: Option<AhoCorasick>,
 }
 
@@ -42,10 +43,12 @@ const STATEFUL: &[&str] = &[
 
 impl CatalogSnapshot {
     /// `functions`: every function name of `pg_catalog`, and whether none of its
-    /// overloads is volatile.
+    /// overloads, in whatever schema, is volatile or might shadow it; `strange_operators`:
+    /// names of operators outside `pg_catalog` that are not immutable.
     pub fn new(
         foreign_tables: HashSet<String>,
         functions: HashMap<String, bool>,
+        strange_operators: HashSet<String>,
     ) -> CatalogSnapshot {
         let finder = if foreign_tables.is_empty() {
             None
@@ -53,7 +56,7 @@ impl CatalogSnapshot {
             // A pattern that is too large to build means that every statement is parsed.
             AhoCorasickBuilder::new().ascii_case_insensitive(true).build(&foreign_tables).ok()
         };
-        CatalogSnapshot { foreign_tables, functions, finder }
+        CatalogSnapshot { foreign_tables, functions, strange_operators, finder }
     }
 
     /// Whether the text may name a foreign table. Never a false "no", except that
@@ -81,6 +84,11 @@ impl CatalogSnapshot {
         !STATEFUL.contains(&name) && self.functions.get(name).copied().unwrap_or(false)
     }
 
+    /// Whether an operator of this name may do more than compute.
+    pub fn is_strange_operator(&self, name: &str) -> bool {
+        self.strange_operators.contains(name)
+    }
+
     /// Whether `pg_catalog` has a function of this name at all.
     pub fn is_builtin_function(&self, name: &str) -> bool {
         self.functions.contains_key(name)
@@ -96,6 +104,7 @@ mod tests {
         CatalogSnapshot::new(
             HashSet::from(["remote_orders".to_owned()]),
             functions.into_iter().collect(),
+            HashSet::new(),
         )
     }
 

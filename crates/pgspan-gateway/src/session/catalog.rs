@@ -44,16 +44,32 @@ impl Session {
 fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
     let mut tables = HashSet::new();
     let mut functions = HashMap::new();
+    let mut operators = HashSet::new();
+    let mut outside = HashSet::new();
     for row in rows {
         let text = |i: usize| {
             let value = row.get(i).and_then(Option::as_ref);
             value.map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default()
         };
-        if text(0) == "t" {
-            tables.insert(text(1));
-        } else {
-            functions.insert(text(1), text(2) == "t");
+        match text(0).as_str() {
+            "t" => {
+                tables.insert(text(1));
+            }
+            "o" => {
+                operators.insert(text(1));
+            }
+            "f" => {
+                functions.insert(text(1), text(2) == "t");
+            }
+            _ => {
+                outside.insert(text(1));
+            }
         }
     }
-    CatalogSnapshot::new(tables, functions)
+    for name in outside {
+        if let Some(safe) = functions.get_mut(&name) {
+            *safe = false;
+        }
+    }
+    CatalogSnapshot::new(tables, functions, operators)
 }

@@ -67,41 +67,76 @@ pub(crate) struct Answers {
     pub fields: Vec<Option<Vec<Field>>>,
 }
 
-/// Sends, and reads up to ReadyForQuery. ParameterStatus, notices and notifications
-/// on the way go to `aside`.
+/// An answer that is being read.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    out: Answers,
+    rows: Rows,
+    error: Option<ErrorFields>,
+    ready: bool,
+}
+
+impl Asked {
+    /// Sends, and reads up to ReadyForQuery, or until so many statements are complete.
+    /// ParameterStatus and notifications on the way go to `aside`.
+    ///
+    /// # Errors
+    /// A lost connection. The server's own error waits for [`Asked::finish`].
+    pub async fn read(
+        &mut self,
+        server: &mut ServerConnection,
+        aside: &mut bytes::BytesMut,
+        results: Option<usize>,
+    ) -> Result<(), ServerError> {
+        server.send().await?;
+        while !self.ready && results.is_none_or(|n| self.out.results.len() < n) {
+            let frame = server.receive().await?;
+            let out = &mut self.out;
+            match frame.tag {
+                b'D' => self.rows.rows.push(backend::data_row(frame.body())?),
+                b'C' => out.results.push(std::mem::take(&mut self.rows)),
+                b't' => out.parameters.push(backend::parameter_description(frame.body())?),
+                b'T' => out.fields.push(Some(backend::row_description(frame.body())?)),
+                b'n' => out.fields.push(None),
+                b'E' => self.error = Some(ErrorFields::decode(frame.body())?),
+                b'S' | b'A' => aside.extend_from_slice(&frame.raw),
+                b'Z' => self.ready = true,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the rest.
+    ///
+    /// # Errors
+    /// The error that the server reported (after ReadyForQuery has been read), or a lost
+    /// connection.
+    pub async fn finish(
+        mut self,
+        server: &mut ServerConnection,
+        aside: &mut bytes::BytesMut,
+    ) -> Result<Answers, ServerError> {
+        self.read(server, aside, None).await?;
+        match self.error {
+            Some(e) => {
+                forget_prepared(server);
+                Err(ServerError::Sql(e))
+            }
+            None => Ok(self.out),
+        }
+    }
+}
+
+/// Sends, and reads up to ReadyForQuery.
 ///
 /// # Errors
-/// The first error that the server reported (after ReadyForQuery has been read), or a
-/// lost connection.
+/// As [`Asked::finish`].
 pub(crate) async fn answers(
     server: &mut ServerConnection,
     aside: &mut bytes::BytesMut,
 ) -> Result<Answers, ServerError> {
-    server.send().await?;
-    let mut out = Answers::default();
-    let mut rows = Rows::default();
-    let mut error = None;
-    loop {
-        let frame = server.receive().await?;
-        match frame.tag {
-            b'D' => rows.rows.push(backend::data_row(frame.body())?),
-            b'C' => out.results.push(std::mem::take(&mut rows)),
-            b't' => out.parameters.push(backend::parameter_description(frame.body())?),
-            b'T' => out.fields.push(Some(backend::row_description(frame.body())?)),
-            b'n' => out.fields.push(None),
-            b'E' => error = Some(ErrorFields::decode(frame.body())?),
-            b'S' | b'A' => aside.extend_from_slice(&frame.raw),
-            b'Z' => break,
-            _ => {}
-        }
-    }
-    match error {
-        Some(e) => {
-            forget_prepared(server);
-            Err(ServerError::Sql(e))
-        }
-        None => Ok(out),
-    }
+    Asked::default().finish(server, aside).await
 }
 
 impl Answers {

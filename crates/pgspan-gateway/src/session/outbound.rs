@@ -58,6 +58,12 @@ impl Session {
                     forgotten |=
                         body.starts_with(b"DISCARD ALL") || body.starts_with(b"DEALLOCATE ALL");
                 }
+                b'S' => {
+                    let mut f = frame::Fields::new(b'S', bytes::Bytes::copy_from_slice(body));
+                    if let (Ok(name), Ok(value)) = (f.text(), f.text()) {
+                        self.server.parameters.insert(name, value);
+                    }
+                }
                 b'E' => {
                     let body = bytes::Bytes::copy_from_slice(body);
                     error = ErrorFields::decode(body).ok();

@@ -4,11 +4,13 @@
 use super::home::{self, Answers, Around};
 use super::request::{self, Batch};
 use super::{End, Session};
+use crate::config::SnapshotOrder;
+use crate::session::block::BlockSource;
 use crate::sources::fetch::{self, Bounds, Caller, Fetched, OUTGROWN};
 use crate::sources::{Analyzed, CachedPlan, Fingerprint, PlanKey, carrier};
 use crate::strategy::{direct, explain, home_join};
 use bytes::Bytes;
-use pgspan_pool::ServerError;
+use pgspan_pool::{ServerConnection, ServerError, Stream};
 use pgspan_sql::analyze::Kind;
 use pgspan_sql::facts::HomeFacts;
 use pgspan_sql::plan::{self, Limits};
@@ -17,7 +19,7 @@ use pgspan_sql::{ask, remote};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What the client asks, whichever protocol it speaks.
@@ -59,13 +61,14 @@ impl From<ServerError> for Stop {
 /// Home's answer to the fingerprint question.
 pub(crate) struct HomeState {
     pub fingerprint: Fingerprint,
-    pub statement_timeout: Option<Duration>,
-    pub superuser: bool,
-    pub encoding: String,
+    pub session: ask::Session,
 }
 
 /// How long a plan whose fetch outgrew the limits is not tried again.
 const OUTGROWN_REST: Duration = Duration::from_secs(60);
+
+/// Takes home's snapshot and nothing else.
+const TAKE_SNAPSHOT: &str = "SELECT 1";
 
 fn cancelled() -> Stop {
     let text = "canceling statement due to user request";
@@ -281,50 +284,76 @@ impl Session {
         if let Some(plan) = &known {
             still_small(plan)?;
         }
-        let (home, keys, known) = self.ask_home(around, &analyzed, known).await?;
-        let plan = match known {
-            Some(plan) => plan,
-            None => {
-                let plan = self.make_plan(request, &analyzed, &home).await?;
-                if plan.plan.repeatable {
-                    self.shared.sources.keep_plan(key.clone(), plan.clone());
-                }
-                plan
-            }
-        };
-        if matches!(analysis.kind, Kind::Explain(_)) {
-            return explain::run(self, request, around, &plan, &home).await;
-        }
-        let keys = match keys {
-            Some(keys) => keys,
-            None => self.ask_keys(&plan).await?,
-        };
         let all_rows = request.batch.as_ref().is_none_or(|b| b.max_rows == 0);
-        if plan.plan.direct.is_some() && around == Around::Own && all_rows {
-            return direct::run(self, request, around, &plan, &home).await;
-        }
-        let fetched = match self.fetch(&plan, &home, &keys, around).await {
-            Err(Stop::GiveUp(reason)) => {
-                if reason.what == OUTGROWN {
-                    let rest = Some(Instant::now() + OUTGROWN_REST);
-                    *plan
-                        .outgrown_until
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner) = rest;
-                } else {
-                    self.shared.sources.drop_plan(&key);
+        let explains = matches!(analysis.kind, Kind::Explain(_));
+        let is_direct =
+            |p: &CachedPlan| p.plan.direct.is_some() && around == Around::Own && all_rows;
+        let home = match known.filter(|p| !explains && !is_direct(p)) {
+            // The usual case: the plan is known, and holds.
+            Some(plan) => {
+                let (home, fetched) = self.snapshot_and_fetch(around, &analyzed, &plan).await?;
+                if home.fingerprint == plan.fingerprint {
+                    let fetched = self.judge(&key, &plan, fetched)?;
+                    return self.finish(request, around, &key, &plan, &fetched).await;
                 }
-                return Err(reason.into());
+                home
             }
-            other => other?,
+            None => {
+                let (home, plan) = self.snapshot(around, &analyzed, &key).await?;
+                if let Some(plan) = plan.filter(|p| !explains && is_direct(p)) {
+                    return direct::run(self, request, around, &plan).await;
+                }
+                home
+            }
         };
-        match home_join::run(self, request, around, &plan, &fetched).await {
-            Err(Stop::GiveUp(reason)) => {
-                self.shared.sources.drop_plan(&key);
-                Err(reason.into())
-            }
-            other => other,
+        let plan = self.make_plan(request, &analyzed, &home).await?;
+        if plan.plan.repeatable {
+            self.shared.sources.keep_plan(key.clone(), plan.clone());
         }
+        if explains {
+            return explain::run(self, request, around, &plan).await;
+        }
+        if is_direct(&plan) {
+            return direct::run(self, request, around, &plan).await;
+        }
+        let keys = self.ask_keys(&plan).await?;
+        let fetched = self.fetch(&plan, &keys, around).await;
+        let fetched = self.judge(&key, &plan, fetched)?;
+        self.finish(request, around, &key, &plan, &fetched).await
+    }
+
+    /// A plan whose fetch failed is made anew the next time; one that outgrew the limits
+    /// rests for a while.
+    fn judge(
+        &self,
+        key: &PlanKey,
+        plan: &CachedPlan,
+        fetched: Result<Vec<Fetched>, Stop>,
+    ) -> Result<Vec<Fetched>, Stop> {
+        if let Err(Stop::GiveUp(reason)) = &fetched {
+            if reason.what == OUTGROWN {
+                let mut rest = plan.outgrown_until.lock().unwrap_or_else(PoisonError::into_inner);
+                *rest = Some(Instant::now() + OUTGROWN_REST);
+            } else {
+                self.shared.sources.drop_plan(key);
+            }
+        }
+        fetched
+    }
+
+    async fn finish(
+        &mut self,
+        request: &Request,
+        around: Around,
+        key: &PlanKey,
+        plan: &CachedPlan,
+        fetched: &[Fetched],
+    ) -> Result<Route, Stop> {
+        let done = home_join::run(self, request, around, plan, fetched).await;
+        if matches!(done, Err(Stop::GiveUp(_))) {
+            self.shared.sources.drop_plan(key);
+        }
+        done
     }
 
     fn plan_key(&self, database: String, request: &Request) -> PlanKey {
@@ -346,35 +375,81 @@ impl Session {
         (database, request.text.clone(), self.user.clone(), params)
     }
 
-    /// The first trip to home: its snapshot, and whether the known plan still holds.
-    /// Without a plan, home is asked in the same trip for everything a plan needs.
-    #[allow(clippy::type_complexity)]
-    async fn ask_home(
+    /// The fingerprint question for the session's role.
+    fn fingerprint_sql<'a>(&self, analyzed: &'a Analyzed) -> &'a str {
+        let superuser = self.server.parameters.get("is_superuser").is_some_and(|v| v == "on");
+        &analyzed.fingerprint_sql[usize::from(superuser)]
+    }
+
+    /// Home's snapshot; with a known direct plan, also whether it holds.
+    async fn snapshot(
         &mut self,
         around: Around,
         analyzed: &Analyzed,
-        known: Option<Arc<CachedPlan>>,
-    ) -> Result<(HomeState, Option<Vec<Option<Bytes>>>, Option<Arc<CachedPlan>>), Stop> {
+        key: &PlanKey,
+    ) -> Result<(HomeState, Option<Arc<CachedPlan>>), Stop> {
+        let sql = self.fingerprint_sql(analyzed);
         around.open(&mut self.server);
-        home::run_prepared(&mut self.server, &analyzed.fingerprint_sql);
-        let asks_keys = known.as_ref().is_some_and(|p| append_keys(&mut self.server, p));
+        home::run_prepared(&mut self.server, sql);
         frontend::sync(&mut self.server.outbox);
         let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
-        if self.cancel.is_cancelled() {
-            return Err(cancelled());
+        self.stop_if_cancelled()?;
+        let home = read_state(&self.server, &got, 1, around)?;
+        let plan = self.shared.sources.plan(key).filter(|p| p.fingerprint == home.fingerprint);
+        Ok((home, plan))
+    }
+
+    fn stop_if_cancelled(&self) -> Result<(), Stop> {
+        if self.cancel.is_cancelled() { Err(cancelled()) } else { Ok(()) }
+    }
+
+    /// Home's snapshot, then at the same time home's answer whether the plan still holds
+    /// and the sources' rows. With `snapshot_order = "parallel"` the sources do not wait
+    /// for home's snapshot; in a block home's statements have snapshots of their own.
+    async fn snapshot_and_fetch(
+        &mut self,
+        around: Around,
+        analyzed: &Analyzed,
+        plan: &Arc<CachedPlan>,
+    ) -> Result<(HomeState, Result<Vec<Fetched>, Stop>), Stop> {
+        let sql = self.fingerprint_sql(analyzed);
+        around.open(&mut self.server);
+        let has_keys = plan.plan.fetches.iter().any(|f| f.keys.is_some());
+        let parallel = self.shared.config.gateway.snapshot_order == SnapshotOrder::Parallel;
+        let waits = around == Around::Own && !parallel && !has_keys;
+        if waits {
+            home::run_prepared(&mut self.server, TAKE_SNAPSHOT);
+            frontend::flush(&mut self.server.outbox);
         }
-        let home = home_state(&got, around)?;
-        match known {
-            Some(plan) if plan.fingerprint == home.fingerprint => {
-                let keys = if asks_keys {
-                    key_values(&plan, &got, 2)
-                } else {
-                    vec![None; plan.plan.fetches.len()]
-                };
-                Ok((home, Some(keys), Some(plan)))
-            }
-            _ => Ok((home, None, None)),
+        home::run_prepared(&mut self.server, sql);
+        if has_keys {
+            append_keys(&mut self.server, plan);
         }
+        frontend::sync(&mut self.server.outbox);
+        let mut asked = home::Asked::default();
+        if waits {
+            asked.read(&mut self.server, &mut self.client.outbox, Some(2)).await?;
+        }
+        let first = if waits { 2 } else { 1 };
+        if has_keys {
+            let got = asked.finish(&mut self.server, &mut self.client.outbox).await?;
+            self.stop_if_cancelled()?;
+            let home = read_state(&self.server, &got, first, around)?;
+            let keys = key_values(plan, &got, first + 1);
+            let fetched = self.fetch(plan, &keys, around).await;
+            return Ok((home, fetched));
+        }
+        let keys = vec![None; plan.plan.fetches.len()];
+        let Session { server, client, shared, endpoint, cancel, block, .. } = self;
+        let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
+        let held = (around == Around::Savepoint).then_some(&mut block.sources);
+        let (got, fetched) = tokio::join!(
+            asked.finish(server, &mut client.outbox),
+            fetch_bounded(&caller, &mut client.stream, &mut client.inbox, plan, &keys, held)
+        );
+        let got = got?;
+        self.stop_if_cancelled()?;
+        Ok((read_state(&self.server, &got, first, around)?, fetched))
     }
 
     /// Asks home and sources for what a plan needs, and makes it.
@@ -436,8 +511,7 @@ impl Session {
             shared: &self.shared,
             home: &self.endpoint,
             cancel: &self.cancel,
-            encoding: &home.encoding,
-            superuser: home.superuser,
+            session: &home.session,
         };
         let mut sources = Vec::new();
         let mut guards = Vec::new();
@@ -483,6 +557,7 @@ impl Session {
         )?;
         Ok(Arc::new(CachedPlan {
             fingerprint: home.fingerprint.clone(),
+            session: home.session.clone(),
             plan: made,
             analysis,
             fields,
@@ -503,43 +578,58 @@ impl Session {
     }
 
     /// Fetches from all sources at once.
-    pub(crate) async fn fetch(
+    async fn fetch(
         &mut self,
-        plan: &Arc<CachedPlan>,
-        home: &HomeState,
+        plan: &CachedPlan,
         keys: &[Option<Bytes>],
         around: Around,
     ) -> Result<Vec<Fetched>, Stop> {
-        let limits = &self.shared.config.limits;
-        let bounds =
-            Bounds { rows_max: limits.home_join_rows_max, bytes_max: limits.home_join_bytes_max };
-        let caller = Caller {
-            shared: &self.shared,
-            home: &self.endpoint,
-            cancel: &self.cancel,
-            encoding: &home.encoding,
-            superuser: home.superuser,
-        };
-        let held = (around == Around::Savepoint).then_some(&mut self.block.sources);
-        let work = fetch::fetch_all(&caller, plan, keys, bounds, held);
-        let deadline = home.statement_timeout.unwrap_or(Duration::from_secs(86_400 * 365));
-        tokio::select! {
-            got = work => Ok(got?),
-            () = self.cancel.cancelled() => Err(cancelled()),
-            () = tokio::time::sleep(deadline), if home.statement_timeout.is_some() => {
-                let text = "canceling statement due to statement timeout";
-                Err(Stop::Refuse(ErrorFields::new("ERROR", "57014", text)))
-            }
-            () = client_gone(&mut self.client) => Err(Stop::End(End::Client)),
+        let Session { client, shared, endpoint, cancel, block, .. } = self;
+        let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
+        let held = (around == Around::Savepoint).then_some(&mut block.sources);
+        fetch_bounded(&caller, &mut client.stream, &mut client.inbox, plan, keys, held).await
+    }
+}
+
+/// Fetches from all sources at once, until the client cancels or goes, or
+/// `statement_timeout` passes.
+async fn fetch_bounded(
+    caller: &Caller<'_>,
+    stream: &mut Stream,
+    inbox: &mut bytes::BytesMut,
+    plan: &CachedPlan,
+    keys: &[Option<Bytes>],
+    held: Option<&mut Vec<BlockSource>>,
+) -> Result<Vec<Fetched>, Stop> {
+    let limits = &caller.shared.config.limits;
+    let bounds =
+        Bounds { rows_max: limits.home_join_rows_max, bytes_max: limits.home_join_bytes_max };
+    let work = fetch::fetch_all(caller, plan, keys, bounds, held);
+    let deadline = timeout(&plan.session.statement_timeout);
+    tokio::select! {
+        biased;
+        got = work => Ok(got?),
+        () = caller.cancel.cancelled() => Err(cancelled()),
+        () = sleep(deadline) => {
+            let text = "canceling statement due to statement timeout";
+            Err(Stop::Refuse(ErrorFields::new("ERROR", "57014", text)))
         }
+        () = client_gone(stream, inbox) => Err(Stop::End(End::Client)),
+    }
+}
+
+async fn sleep(bound: Option<Duration>) {
+    match bound {
+        Some(d) => tokio::time::sleep(d).await,
+        None => std::future::pending().await,
     }
 }
 
 /// Returns when the client has closed its connection. What it sends meanwhile waits.
-async fn client_gone(client: &mut super::ClientSide) {
+async fn client_gone(stream: &mut Stream, inbox: &mut bytes::BytesMut) {
     use tokio::io::AsyncReadExt as _;
-    while client.inbox.len() < super::QUEUE_BYTES_MAX {
-        match client.stream.read_buf(&mut client.inbox).await {
+    while inbox.len() < super::QUEUE_BYTES_MAX {
+        match stream.read_buf(inbox).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
@@ -560,14 +650,14 @@ fn copied_select(text: &str) -> Result<&str, Stop> {
 }
 
 fn still_small(plan: &CachedPlan) -> Result<(), Stop> {
-    let until = *plan.outgrown_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let until = *plan.outgrown_until.lock().unwrap_or_else(PoisonError::into_inner);
     match until {
         Some(t) if Instant::now() < t => Err(Reason::new(OUTGROWN).into()),
         _ => Ok(()),
     }
 }
 
-fn append_keys(server: &mut pgspan_pool::ServerConnection, plan: &CachedPlan) -> bool {
+fn append_keys(server: &mut ServerConnection, plan: &CachedPlan) -> bool {
     let mut any = false;
     for filter in plan.plan.fetches.iter().filter_map(|f| f.keys.as_ref()) {
         let (name, _) = home::prepare(server, &filter.home_sql, &[]);
@@ -602,29 +692,25 @@ fn key_values(plan: &CachedPlan, got: &Answers, first: usize) -> Vec<Option<Byte
         .collect()
 }
 
-fn home_state(got: &Answers, around: Around) -> Result<HomeState, Stop> {
-    let odd = || Stop::GiveUp(Reason::new("home's answer could not be read"));
-    let value = |column: usize| got.value(1, column).cloned().unwrap_or_default();
+/// Reads the fingerprint that is the `i`th result.
+fn read_state(
+    server: &ServerConnection,
+    got: &Answers,
+    i: usize,
+    around: Around,
+) -> Result<HomeState, Stop> {
+    let value = |column: usize| got.value(i, column).cloned().unwrap_or_default();
     let text = |column: usize| String::from_utf8_lossy(&value(column)).into_owned();
-    if got.results.len() < 2 {
-        return Err(odd());
-    }
-    let session = text(0);
-    let settings: Vec<&str> = session.split('|').collect();
-    ask::check_settings(&settings)?;
+    let told = |name: &str| server.parameters.get(name).map(String::as_str);
+    let session = ask::Session::read(&text(0), told)?;
     let isolation = text(3);
     if around == Around::Savepoint && isolation != "read committed" {
         return Err(Reason::about("isolation level", isolation).into());
     }
-    if text(5) != "0" {
-        return Err(Reason::new("idle_in_transaction_session_timeout is set").into());
-    }
-    Ok(HomeState {
-        fingerprint: [value(0), value(1), value(2)],
-        statement_timeout: timeout(&text(4)),
-        superuser: text(6) == "on",
-        encoding: ask::server_encoding(&settings).to_owned(),
-    })
+    let reported: Vec<&str> =
+        ask::REPORTED_SETTINGS.iter().map(|name| told(name).unwrap_or("")).collect();
+    let reported = Bytes::from(reported.join("|"));
+    Ok(HomeState { fingerprint: [value(0), value(1), value(2), reported], session })
 }
 
 /// `0`, `250ms`, `3s`, `5min`, `1h`, `2d`, as PostgreSQL shows a time setting.

@@ -29,11 +29,9 @@ pub(crate) struct Caller<'a> {
     pub shared: &'a Shared,
     pub home: &'a Endpoint,
     pub cancel: &'a CancelHandle,
-    /// Home's server encoding.
-    pub encoding: &'a str,
-    /// A role that is not a superuser reaches a source only by a password that the
-    /// source asked for (postgres_fdw's `password_required`).
-    pub superuser: bool,
+    /// Role and settings. A role that is not a superuser reaches a source only by a
+    /// password that the source asked for (postgres_fdw's `password_required`).
+    pub session: &'a ask::Session,
 }
 
 /// Rows of one foreign table, ready to be bound.
@@ -79,10 +77,10 @@ fn failed(spec: &ServerSpec, error: &ServerError) -> Reason {
 
 /// Lends a connection to a source.
 pub(crate) async fn lease(caller: &Caller<'_>, spec: &ServerSpec) -> Result<Lease, Reason> {
-    let options = connect_options(caller.shared, caller.home, spec, caller.encoding)?;
+    let options = connect_options(caller.shared, caller.home, spec, &caller.session.encoding)?;
     let pools = &caller.shared.sources.pools;
     let lease = pools.lease(&options).await.map_err(|e| unreachable_source(spec, &e))?;
-    if !caller.superuser && !lease.password_used {
+    if !caller.session.superuser && !lease.password_used {
         return Err(Reason::about("the source asked for no password", &spec.name));
     }
     Ok(lease)

@@ -28,16 +28,20 @@ use std::time::{Duration, Instant};
 pub(crate) struct Analyzed {
     pub catalog: Arc<CatalogSnapshot>,
     pub outcome: Result<Arc<Analysis>, Reason>,
-    /// The question whose answer a plan rests on.
-    pub fingerprint_sql: String,
+    /// The questions whose answers a plan rests on: for a role that is not a
+    /// superuser, and for one that is.
+    pub fingerprint_sql: [String; 2],
 }
 
-/// What a plan rests on, as home answered it: session, relations, servers.
-pub(crate) type Fingerprint = [Bytes; 3];
+/// What a plan rests on: role and settings, relations, servers as home answered, and
+/// what the server reports of its settings by itself.
+pub(crate) type Fingerprint = [Bytes; 4];
 
 /// A plan with what is needed to use it again.
 pub(crate) struct CachedPlan {
     pub fingerprint: Fingerprint,
+    /// The role and settings in it.
+    pub session: ask::Session,
     pub plan: FederatedPlan,
     pub analysis: Arc<Analysis>,
     /// Home's Describe of the original.
@@ -104,7 +108,8 @@ impl Sources {
             None => Err(Reason::new("not parsed")),
             Some(statement) => pgspan_sql::analyze::analyze(&statement, catalog).map(Arc::new),
         };
-        let fingerprint_sql = outcome.as_ref().map(|a| ask::fingerprint_of(a)).unwrap_or_default();
+        let fingerprint_sql =
+            outcome.as_ref().map(|a| ask::fingerprints_of(a, catalog)).unwrap_or_default();
         let analyzed = Arc::new(Analyzed { catalog: catalog.clone(), outcome, fingerprint_sql });
         lock(&self.analyzed).put(key, analyzed.clone());
         analyzed

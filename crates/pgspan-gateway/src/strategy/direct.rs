@@ -3,7 +3,7 @@
 
 use super::home_join::put_start;
 use crate::session::home::{self, Around, NO_PARAMETERS};
-use crate::session::query::{HomeState, Request, Stop, route};
+use crate::session::query::{Request, Stop, route};
 use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::{self, Caller};
@@ -22,7 +22,6 @@ pub(crate) async fn run(
     request: &Request,
     around: Around,
     plan: &CachedPlan,
-    state: &HomeState,
 ) -> Result<Route, Stop> {
     let direct = plan.plan.direct.as_ref().ok_or(Reason::new("not direct"))?;
     let spec = plan.plan.servers.get(direct.server).ok_or(Reason::new("not direct"))?;
@@ -31,8 +30,7 @@ pub(crate) async fn run(
         shared: &session.shared,
         home: &session.endpoint,
         cancel: &session.cancel,
-        encoding: &state.encoding,
-        superuser: state.superuser,
+        session: &plan.session,
     };
     let mut lease = tokio::select! {
         lease = fetch::lease(&caller, spec) => lease?,
@@ -62,7 +60,7 @@ pub(crate) async fn run(
     // Home is done: its transaction ends while the source works.
     around.close(&mut session.server);
     frontend::sync(&mut session.server.outbox);
-    session.server.send().await.map_err(|e| Stop::from(ServerError::from(e)))?;
+    home::answers(&mut session.server, &mut session.client.outbox).await?;
 
     let identity = direct.output.iter().enumerate().all(|(i, o)| i == *o);
     let mut guards = plan.guards.iter();
@@ -112,13 +110,11 @@ pub(crate) async fn run(
             stream.flush(session, request, plan, &formats).await?;
         }
     }
-    let ended = home::answers(&mut session.server, &mut session.client.outbox).await;
     if let Some(what) = trouble {
         home::forget_prepared(&mut lease);
         session.shared.sources.forget_relations(spec);
         return Err(Reason::about(what, &spec.name).into());
     }
-    ended?;
     if let Some(e) = error {
         home::forget_prepared(&mut lease);
         if !stream.begun {

@@ -2,7 +2,7 @@
 
 use crate::session::Session;
 use crate::session::home::Around;
-use crate::session::query::{HomeState, Request, Stop};
+use crate::session::query::{Request, Stop};
 use crate::sources::CachedPlan;
 use pgspan_sql::route::{Reason, Route};
 use std::sync::Arc;
@@ -13,7 +13,6 @@ pub(crate) async fn run(
     _request: &Request,
     _around: Around,
     _plan: &Arc<CachedPlan>,
-    _home: &HomeState,
 ) -> Result<Route, Stop> {
     Err(Reason::new("EXPLAIN").into())
 }

@@ -1,16 +1,16 @@
 //! Home join: the fetched rows are bound to the client's own statement at home, where
 //! each foreign table is an array of its own row type. Home does everything else.
 
-use crate::session::Session;
 use crate::session::home::{self, Around};
 use crate::session::query::{Request, Stop, route};
+use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
 use bytes::{Bytes, BytesMut};
 use pgspan_sql::analyze::Kind;
 use pgspan_sql::fragment::Carrier;
 use pgspan_sql::route::{Reason, Route, Strategy};
-use pgspan_wire::backend::{self, ErrorFields, Field};
+use pgspan_wire::backend::{self, ErrorFields, Field, TransactionStatus};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
 
@@ -48,6 +48,8 @@ pub(crate) async fn run(
     for frame in tail {
         server.outbox.extend_from_slice(&frame.raw);
     }
+    // The answer need not wait for the end of our own transaction.
+    frontend::flush(&mut server.outbox);
     around.close(server);
     frontend::sync(&mut server.outbox);
     server.send().await.map_err(|e| Stop::from(pgspan_pool::ServerError::from(e)))?;
@@ -118,6 +120,8 @@ async fn answer(
     let mut closes = 0;
     let mut fields: Option<Vec<Field>> = None;
     let mut error: Option<Frame> = None;
+    let mut told = false;
+    let mut refused: Option<Stop> = None;
     loop {
         let frame = session.server.receive().await?;
         match frame.tag {
@@ -145,15 +149,39 @@ async fn answer(
             b'Z' => break,
             _ => {}
         }
-        if error.is_none() && held.len() > HELD_BYTES {
+        // A read-only transaction cannot fail to end: the client has its answer at once.
+        if refused.is_some() {
+            held.clear();
+            continue;
+        }
+        let done = executed && closes == tail && around == Around::Own && error.is_none() && !told;
+        if done || (error.is_none() && held.len() > HELD_BYTES) {
             if !begun {
-                begin(session, request, plan, fields.as_deref())?;
+                // Everything that is still on its way is read before giving up.
+                refused = begin(session, request, plan, fields.as_deref()).err();
+                if refused.is_some() {
+                    continue;
+                }
                 begun = true;
             }
             session.client.outbox.extend_from_slice(&held);
             held.clear();
-            session.client.send().await.map_err(|_| Stop::End(crate::session::End::Client))?;
+            if done {
+                told = true;
+                backend::put_ready(&mut session.client.outbox, TransactionStatus::Idle);
+            }
+            session.client.send().await.map_err(|_| Stop::End(End::Client))?;
         }
+    }
+    if let Some(stop) = refused {
+        return Err(stop);
+    }
+    if told {
+        session.client.outbox.extend_from_slice(&held);
+        return match error {
+            None => Ok(()),
+            Some(_) => Err(Stop::End(End::Server("home could not end a transaction".to_owned()))),
+        };
     }
     if let Some(frame) = error {
         if !begun {
