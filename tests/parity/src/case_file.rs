@@ -102,6 +102,8 @@ pub struct Marks {
     pub version_min: u32,
     /// The error's CONTEXT is not compared.
     pub loose_context: bool,
+    /// Whether an error comes before or after RowDescription is not compared.
+    pub loose_description: bool,
     /// Simple protocol whatever the variant.
     pub simple: bool,
 }
@@ -517,6 +519,7 @@ fn read_marks(text: &str) -> Result<(Marks, String), String> {
                     value.parse().map_err(|_| format!("`{value}` is not a version"))?;
             }
             "loose" if value == "context" => marks.loose_context = true,
+            "loose" if value == "description" => marks.loose_description = true,
             _ => {
                 label.push(word);
                 break;

@@ -76,6 +76,14 @@ impl Reply {
         }
     }
 
+    /// Forgets a RowDescription that an error followed.
+    pub fn forget_description(&mut self) {
+        if let Some(last) = self.results.last_mut().filter(|result| result.rows.is_empty()) {
+            last.columns = None;
+        }
+        self.shape = self.shape.replace("TE", "E");
+    }
+
     /// One value of the first row of the last result that has one, as text.
     pub fn scalar(&self) -> Option<String> {
         let row = self.results.last()?.rows.first()?;

@@ -172,8 +172,11 @@ fn play_query(
                 continue;
             }
         };
-        let manner =
-            Manner { rowsort: query.marks.rowsort, loose_context: query.marks.loose_context };
+        let manner = Manner {
+            rowsort: query.marks.rowsort,
+            loose_context: query.marks.loose_context,
+            loose_description: query.marks.loose_description,
+        };
         let mut wrong: Vec<String> =
             compare::unexpected(&oracle.reply, &query.expect).into_iter().collect();
         wrong.extend(agree(world, &oracle.before, &gateway.before, manner));

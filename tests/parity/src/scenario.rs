@@ -72,6 +72,7 @@ fn judge(
     let manner = Manner {
         rowsort: step.marks.rowsort || scenario.marks.rowsort,
         loose_context: step.marks.loose_context || scenario.marks.loose_context,
+        loose_description: step.marks.loose_description || scenario.marks.loose_description,
     };
     let mut wrong = Vec::new();
     for (at, a) in oracle.replies.iter().enumerate() {
