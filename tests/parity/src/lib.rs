@@ -16,6 +16,7 @@
 //! | [`lab`], [`world`] | the servers; the databases that one file plays in |
 //! | [`runner`], [`scenario`] | one query in its variants; many sessions in order |
 //! | [`mutant`] | a deliberately wrong gateway, to prove that the suite can fail |
+//! | [`random`] | queries nobody thought of, from a seed |
 //! | [`options`], [`report`] | the command line; totals |
 //!
 //! This crate knows nothing of how the gateway works; it sees bytes.
@@ -36,6 +37,7 @@ pub mod expand;
 pub mod lab;
 pub mod mutant;
 pub mod options;
+pub mod random;
 pub mod reply;
 pub mod report;
 pub mod runner;

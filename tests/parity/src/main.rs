@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pgspan_parity::case_file::{self, CaseFile};
 use pgspan_parity::lab::Lab;
 use pgspan_parity::options::Options;
-use pgspan_parity::{mutant, runner};
+use pgspan_parity::{mutant, random, runner};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -48,7 +48,56 @@ fn run(options: &Options) -> Result<bool, String> {
         println!("{passed} passed, {failed} failed");
         return Ok(failed == 0);
     }
+    if let Some(count) = options.random {
+        return random_queries(options, &lab, count);
+    }
     let report = runner::run(&lab, &files, options.threads, false);
+    report.print(options.routes);
+    Ok(report.failed() == 0)
+}
+
+/// Plays generated queries; the first failures are shown as small as they get.
+fn random_queries(options: &Options, lab: &Lab, count: usize) -> Result<bool, String> {
+    const SHRUNK_MAX: usize = 3;
+    let path = options.cases.join("shop.inc");
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let shop = case_file::parse("shop", &text)?;
+    let drafts = random::drafts(options.seed, count);
+    // One file for each thread, so that they share the work.
+    let size = count.div_ceil(options.threads).max(1);
+    let files: Vec<CaseFile> = drafts
+        .chunks(size)
+        .enumerate()
+        .map(|(at, part)| random::file(&format!("seed_{}_{at}", options.seed), part, &shop))
+        .collect();
+    let report = runner::run(lab, &files, options.threads, false);
+    let failing: Vec<usize> = (0..files.len())
+        .flat_map(|part| (1..=size).map(move |line| (part, line)))
+        .filter(|(part, line)| {
+            let name = format!("seed_{}_{part}/{line}", options.seed);
+            report.outcomes.iter().any(|o| o.name == name && !o.wrong.is_empty())
+        })
+        .map(|(part, line)| part * size + line - 1)
+        .collect();
+    for at in failing.iter().take(SHRUNK_MAX) {
+        let mut fails = |candidates: &[random::Draft]| -> Vec<bool> {
+            let file = random::file("shrink", candidates, &shop);
+            let report = runner::run(lab, &[file], 1, true);
+            report
+                .outcomes
+                .iter()
+                // A candidate that PostgreSQL refuses is another failure, not a smaller one.
+                .map(|o| o.wrong.iter().any(|wrong| !wrong.contains("the file says")))
+                .collect()
+        };
+        let smallest = random::shrink(&drafts[*at], &mut fails);
+        println!(
+            "shrunk, to keep as a case:\n\nquery rowsort found by seed {}\n{}\n----\nok\n",
+            options.seed,
+            smallest.sql()
+        );
+    }
     report.print(options.routes);
     Ok(report.failed() == 0)
 }

@@ -11,6 +11,8 @@ usage: cargo run -p pgspan-parity -- [options]
   --filter TEXT         only cases whose FILE/LABEL contains TEXT (may be repeated: any of them)
   --list                list the cases and stop
   --mutations           prove that the suite turns red on a deliberately wrong gateway
+  --random N            play N generated queries instead of the files, and shrink what fails
+  --seed S              where the generated queries start (default 1)
   --routes              print the route of every case
   --gateway HOST:PORT   another gateway in front of the same servers
   --gateway-reader HOST:PORT
@@ -29,6 +31,10 @@ pub struct Options {
     pub list: bool,
     /// Run the mutation test.
     pub mutations: bool,
+    /// Play so many generated queries.
+    pub random: Option<usize>,
+    /// Where they start.
+    pub seed: u64,
     /// Print routes.
     pub routes: bool,
     /// Another gateway.
@@ -53,6 +59,8 @@ impl Options {
             filters: Vec::new(),
             list: false,
             mutations: false,
+            random: None,
+            seed: 1,
             routes: false,
             gateway: None,
             gateway_replica: None,
@@ -67,16 +75,13 @@ impl Options {
                 "--filter" => options.filters.push(value()?),
                 "--list" => options.list = true,
                 "--mutations" => options.mutations = true,
+                "--random" => options.random = Some(number(&value()?)?),
+                "--seed" => options.seed = number(&value()?)?,
                 "--routes" => options.routes = true,
                 "--gateway" => options.gateway = Some(address(&value()?)?),
                 "--gateway-reader" => options.gateway_replica = Some(address(&value()?)?),
                 "--lab-env" => options.lab_env = Some(PathBuf::from(value()?)),
-                "--threads" => {
-                    options.threads = value()?
-                        .parse::<usize>()
-                        .map_err(|error| format!("--threads: {error}"))?
-                        .max(1);
-                }
+                "--threads" => options.threads = number::<usize>(&value()?)?.max(1),
                 "--cases" => options.cases = PathBuf::from(value()?),
                 "--help" | "-h" => return Err(USAGE.to_owned()),
                 other => return Err(format!("{other} is not understood\n\n{USAGE}")),
@@ -89,6 +94,10 @@ impl Options {
     pub fn wants(&self, name: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|part| name.contains(part.as_str()))
     }
+}
+
+fn number<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a number"))
 }
 
 fn address(text: &str) -> Result<Address, String> {
