@@ -94,7 +94,6 @@ impl Database {
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub cluster: String,
-    pub kind: EndpointKind,
     pub host: String,
     pub port: u16,
     pub ssl_mode: SslMode,
@@ -110,6 +109,8 @@ pub(crate) struct Shared {
     pub cancels: CancelRegistry,
     pub sources: Sources,
     pub clients: AtomicUsize,
+    /// Statements of the straight line that run now.
+    pub running: AtomicUsize,
     pub closing: watch::Receiver<bool>,
     databases: Mutex<HashMap<(String, String), Arc<Database>>>,
     /// Addresses that lead to this gateway, and the server behind each.
@@ -180,6 +181,7 @@ impl Gateway {
             routes: Routes::default(),
             cancels: CancelRegistry::default(),
             clients: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
             closing: closed,
             databases: Mutex::default(),
             own_addresses,
@@ -225,7 +227,7 @@ fn endpoint(config: &Config, listener: &config::ListenerConfig) -> Endpoint {
     let (host, port) = text.and_then(config::address).unwrap_or_default();
     Endpoint {
         cluster: listener.cluster.clone(),
-        kind: listener.endpoint,
+
         host,
         port,
         ssl_mode: cluster

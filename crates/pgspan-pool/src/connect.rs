@@ -156,6 +156,7 @@ async fn connect_one(
         prepared: HashMap::new(),
         status: TransactionStatus::Idle,
         busy: false,
+        busy_poll: Duration::ZERO,
         since: std::time::Instant::now(),
     };
     let mut params = vec![("user", options.user.as_str()), ("database", options.database.as_str())];

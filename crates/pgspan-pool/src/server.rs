@@ -8,6 +8,7 @@ use pgspan_wire::frame::{self, Frame};
 use pgspan_wire::frontend;
 use std::collections::HashMap;
 use std::io;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// What a server process answers to for a CancelRequest.
@@ -90,6 +91,10 @@ pub struct ServerConnection {
     /// Something was sent whose ReadyForQuery has not been read. Each [`Self::send`] of
     /// a lease ends with one Sync or Query, so one ReadyForQuery answers it.
     pub(crate) busy: bool,
+    /// Look for an answer again and again for so long before waiting for it: waking a
+    /// waiting thread takes longer than a near server takes to answer. Zero to wait at
+    /// once, as one must when others could use the processor.
+    pub busy_poll: Duration,
     pub(crate) since: std::time::Instant,
 }
 
@@ -118,6 +123,7 @@ impl ServerConnection {
                 match frame.tag {
                     b'S' => self.note_parameter(&frame)?,
                     b'Z' => {
+                        self.busy = false;
                         let byte = frame.body().first().copied().unwrap_or(0);
                         self.status =
                             TransactionStatus::from_byte(byte).ok_or(WireError::Malformed('Z'))?;
@@ -126,10 +132,39 @@ impl ServerConnection {
                 }
                 return Ok(frame);
             }
+            if !self.busy_poll.is_zero() && self.poll_busily()? {
+                continue;
+            }
             self.inbox.reserve(16 * 1024);
             if self.stream.read_buf(&mut self.inbox).await? == 0 {
                 return Err(ServerError::Io(io::ErrorKind::UnexpectedEof.into()));
             }
+        }
+    }
+
+    /// Whether something arrived within `busy_poll`.
+    fn poll_busily(&mut self) -> io::Result<bool> {
+        use bytes::BufMut as _;
+        let Stream::Plain(tcp) = &self.stream else { return Ok(false) };
+        let socket = socket2::SockRef::from(tcp);
+        let until = Instant::now() + self.busy_poll;
+        self.inbox.reserve(16 * 1024);
+        loop {
+            match socket.recv(self.inbox.spare_capacity_mut()) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    // SAFETY: `recv` has filled the first `n` bytes of the spare capacity.
+                    unsafe { self.inbox.advance_mut(n) };
+                    return Ok(true);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            std::hint::spin_loop();
         }
     }
 

@@ -5,6 +5,7 @@ use super::home::{self, Answers, Around};
 use super::request::{self, Batch};
 use super::{End, Session};
 use crate::config::SnapshotOrder;
+use crate::gateway::Shared;
 use crate::session::block::BlockSource;
 use crate::sources::fetch::{self, Bounds, Caller, Fetched, OUTGROWN};
 use crate::sources::{Analyzed, CachedPlan, Fingerprint, PlanKey, carrier};
@@ -19,8 +20,36 @@ use pgspan_sql::{ask, remote};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Counts a statement while it runs.
+pub(crate) struct Running(Arc<Shared>);
+
+impl Running {
+    fn new(shared: &Arc<Shared>) -> Running {
+        shared.running.fetch_add(1, Ordering::Relaxed);
+        Running(shared.clone())
+    }
+
+    /// For a statement that has the gateway to itself.
+    fn busy_poll(&self) -> Duration {
+        busy_poll(&self.0)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How long a server connection is polled before waiting.
+pub(crate) fn busy_poll(shared: &Shared) -> Duration {
+    let alone = shared.running.load(Ordering::Relaxed) == 1;
+    Duration::from_micros(if alone { shared.config.limits.busy_poll_us_max } else { 0 })
+}
 
 /// What the client asks, whichever protocol it speaks.
 pub(crate) struct Request {
@@ -215,7 +244,11 @@ impl Session {
             // Home refuses everything until the block ends.
             TransactionStatus::Failed => return Ok(false),
         };
-        let stop = match self.straight_line(request, around).await {
+        let running = Running::new(&self.shared);
+        self.server.busy_poll = running.busy_poll();
+        let done = self.straight_line(request, around).await;
+        drop(running);
+        let stop = match done {
             Ok(route) => {
                 self.shared.routes.count(&route);
                 self.last_route = route;
@@ -232,7 +265,12 @@ impl Session {
             Stop::End(end) => Err(end),
             Stop::GiveUp(reason) => {
                 self.undo(around).await.map_err(|e| End::Server(e.to_string()))?;
+                let shown = reason.clone();
                 self.fell_back(reason);
+                if request.batch.is_none() && explain::is_explain(&request.text) {
+                    explain::fallback(self, &request.text, &shown).await?;
+                    return Ok(true);
+                }
                 Ok(false)
             }
             Stop::Refuse(error) => {
@@ -273,8 +311,8 @@ impl Session {
         if analysis.parameters > 0 && request.batch.is_none() {
             return Err(Reason::new("a parameter in the simple protocol").into());
         }
-        if analysis.kind != Kind::Select && request.batch.is_some() {
-            return Err(Reason::new("COPY or EXPLAIN in the extended protocol").into());
+        if analysis.kind == Kind::CopyOut && request.batch.is_some() {
+            return Err(Reason::new("COPY in the extended protocol").into());
         }
         if around == Around::Savepoint {
             self.check_block().await?;
@@ -568,7 +606,7 @@ impl Session {
     }
 
     /// The join keys of a plan that was made just now.
-    async fn ask_keys(&mut self, plan: &CachedPlan) -> Result<Vec<Option<Bytes>>, Stop> {
+    pub(crate) async fn ask_keys(&mut self, plan: &CachedPlan) -> Result<Vec<Option<Bytes>>, Stop> {
         if !append_keys(&mut self.server, plan) {
             return Ok(vec![None; plan.plan.fetches.len()]);
         }
@@ -578,7 +616,7 @@ impl Session {
     }
 
     /// Fetches from all sources at once.
-    async fn fetch(
+    pub(crate) async fn fetch(
         &mut self,
         plan: &CachedPlan,
         keys: &[Option<Bytes>],

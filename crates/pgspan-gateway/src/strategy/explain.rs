@@ -1,18 +1,242 @@
-//! EXPLAIN of a statement of the straight line.
+//! EXPLAIN of a statement of the straight line, in PostgreSQL's text layout: strategy
+//! and reason, each fragment with what it brought and its source's own plan, and home's
+//! plan of the rewritten statement.
+//!
+//! With ANALYZE the fragments are fetched for real, and run once more at their source
+//! under EXPLAIN ANALYZE; without it nothing is fetched.
 
-use crate::session::Session;
-use crate::session::home::Around;
-use crate::session::query::{Request, Stop};
+use super::home_join::{ask, put_start};
+use crate::session::home::{self, Answers, Around};
+use crate::session::query::{Request, Stop, route};
+use crate::session::{End, Session};
 use crate::sources::CachedPlan;
-use pgspan_sql::route::{Reason, Route};
+use crate::sources::carrier::Builder;
+use crate::sources::fetch::{self, Caller, Fetched};
+use bytes::{Bytes, BytesMut};
+use pgspan_pool::ServerError;
+use pgspan_sql::analyze::{ExplainOptions, Kind};
+use pgspan_sql::route::{Reason, Route, Strategy};
+use pgspan_sql::server::ServerSpec;
+use pgspan_wire::backend::{self, Field};
+use pgspan_wire::frontend;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Runs it.
 pub(crate) async fn run(
-    _session: &mut Session,
-    _request: &Request,
-    _around: Around,
-    _plan: &Arc<CachedPlan>,
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &Arc<CachedPlan>,
 ) -> Result<Route, Stop> {
-    Err(Reason::new("EXPLAIN").into())
+    let Kind::Explain(options) = &plan.analysis.kind else {
+        return Err(Reason::new("EXPLAIN").into());
+    };
+    let started = Instant::now();
+    let mut lines = Vec::new();
+    let strategy = plan.plan.route.strategy;
+    let reason = plan.plan.route.reason.to_string();
+    if let Some(direct) = &plan.plan.direct {
+        let spec = plan.plan.servers.get(direct.server).ok_or(Reason::new("not direct"))?;
+        lines.push("Direct (pgspan)".to_owned());
+        lines.push("  Strategy: direct".to_owned());
+        lines.push(format!("  Reason: {reason}"));
+        lines.push(format!("  Remote SQL: {}", direct.sql));
+        lines.push(format!("  Server: {}", place(spec)));
+        let asked = source_plan(session, plan, spec, options, &direct.sql, None).await?;
+        nest(&mut lines, 2, asked);
+    } else {
+        lines.push("Home Join (pgspan)".to_owned());
+        lines.push("  Strategy: home join".to_owned());
+        lines.push(format!("  Reason: {reason}"));
+        let keys = session.ask_keys(plan).await?;
+        let fetched = if options.analyze {
+            session.fetch(plan, &keys, around).await?
+        } else {
+            plan.plan.fetches.iter().map(nothing).collect()
+        };
+        let home = home_plan(session, request, plan, &fetched).await?;
+        nest(&mut lines, 2, home);
+        for (i, fetch) in plan.plan.fetches.iter().enumerate() {
+            let spec = plan.plan.servers.get(fetch.server).ok_or(Reason::new("no server"))?;
+            let key = keys.get(i).cloned().flatten();
+            let sql = match (&fetch.keys, &key) {
+                (Some(filter), Some(_)) => &filter.sql,
+                _ => &fetch.sql,
+            };
+            let measured =
+                fetched.get(i).filter(|_| options.analyze).map(measured).unwrap_or_default();
+            lines.push(format!("  ->  Fragment on {}{measured}", spec.name));
+            lines.push(format!(
+                "        Foreign Table: {}.{}",
+                fetch.home_name.0, fetch.home_name.1
+            ));
+            lines.push(format!("        Remote SQL: {sql}"));
+            lines.push(format!("        Server: {}", place(spec)));
+            if let (Some(filter), Some(_)) = (&fetch.keys, &key) {
+                lines.push(format!("        Keys: {}", filter.home_sql));
+            }
+            let asked = source_plan(session, plan, spec, options, sql, key).await?;
+            nest(&mut lines, 8, asked);
+        }
+    }
+    if options.analyze && options.summary != Some(false) {
+        lines.push(format!("pgspan Time: {} ms", ms(started.elapsed())));
+    }
+    around.close(&mut session.server);
+    frontend::sync(&mut session.server.outbox);
+    home::answers(&mut session.server, &mut session.client.outbox).await?;
+    let out = &mut session.client.outbox;
+    let columns = [query_plan()];
+    put_start(out, request, &columns, &columns);
+    lines.iter().for_each(|l| backend::put_data_row(out, &[Some(l.as_bytes())]));
+    backend::put_command_complete(out, "EXPLAIN");
+    for _ in request.batch.iter().flat_map(|b| &b.tail) {
+        frontend::message(out, b'3', |_| {});
+    }
+    backend::put_ready(out, session.server.status);
+    Ok(route(strategy, plan.plan.route.reason.what))
+}
+
+/// The column of EXPLAIN's text form.
+fn query_plan() -> Field {
+    Field {
+        name: Bytes::from_static(b"QUERY PLAN"),
+        table_oid: 0,
+        attnum: 0,
+        type_oid: 25,
+        type_size: -1,
+        typmod: -1,
+        format: 0,
+    }
+}
+
+fn place(spec: &ServerSpec) -> String {
+    let hosts: Vec<_> = spec.addresses.iter().map(|(h, p)| format!("{h}:{p}")).collect();
+    format!("{}/{}", hosts.join(","), spec.database)
+}
+
+fn ms(d: Duration) -> String {
+    format!("{:.3}", d.as_secs_f64() * 1000.0)
+}
+
+fn measured(f: &Fetched) -> String {
+    format!("  (actual time={} rows={} bytes={} connections=1)", ms(f.elapsed), f.rows, f.bytes)
+}
+
+fn nothing(fetch: &pgspan_sql::fragment::Fetch) -> Fetched {
+    Fetched { value: Builder::new(fetch).finish(), rows: 0, bytes: 0, elapsed: Duration::ZERO }
+}
+
+/// Appends a plan as PostgreSQL nests a child: `->` at the indentation, the rest after it.
+fn nest(lines: &mut Vec<String>, indent: usize, plan: Vec<String>) {
+    for (i, line) in plan.into_iter().enumerate() {
+        let arrow = if i == 0 { "->  " } else { "    " };
+        lines.push(format!("{:indent$}{arrow}{line}", ""));
+    }
+}
+
+fn text_lines(got: &Answers, i: usize) -> Vec<String> {
+    let rows = got.results.get(i).map(|r| r.rows.as_slice()).unwrap_or_default();
+    let values = rows.iter().filter_map(|r| r.first()?.as_ref());
+    values.map(|v| String::from_utf8_lossy(v).into_owned()).collect()
+}
+
+/// Home's plan of the rewritten statement: the client's own EXPLAIN with the carriers.
+async fn home_plan(
+    session: &mut Session,
+    request: &Request,
+    plan: &CachedPlan,
+    fetched: &[Fetched],
+) -> Result<Vec<String>, Stop> {
+    ask(session, request, plan, fetched, "pgspan:")?;
+    home::execute(&mut session.server);
+    frontend::sync(&mut session.server.outbox);
+    let got = home::answers(&mut session.server, &mut session.client.outbox).await?;
+    Ok(text_lines(&got, 0))
+}
+
+/// The source's own plan of a fragment.
+async fn source_plan(
+    session: &mut Session,
+    plan: &CachedPlan,
+    spec: &ServerSpec,
+    options: &ExplainOptions,
+    sql: &str,
+    keys: Option<Bytes>,
+) -> Result<Vec<String>, Stop> {
+    let caller = Caller {
+        shared: &session.shared,
+        home: &session.endpoint,
+        cancel: &session.cancel,
+        session: &plan.session,
+    };
+    let mut lease = fetch::lease(&caller, spec).await?;
+    let _at_work = session.cancel.at_work(lease.cancel_key.clone());
+    let on = |name: &str, value: bool| format!("{name} {}", if value { "ON" } else { "OFF" });
+    let mut list = vec![
+        on("ANALYZE", options.analyze),
+        on("VERBOSE", options.verbose),
+        on("COSTS", options.costs),
+        on("BUFFERS", options.buffers),
+    ];
+    if options.analyze {
+        list.push(on("TIMING", options.timing));
+    }
+    let text = format!("EXPLAIN ({}) {sql}", list.join(", "));
+    frontend::parse(&mut lease.outbox, "", &text, &[]);
+    let values: Vec<Option<Bytes>> = keys.into_iter().map(Some).collect();
+    frontend::bind(&mut lease.outbox, "", "", &[1], &values, &[]);
+    frontend::execute(&mut lease.outbox, "", 0);
+    frontend::sync(&mut lease.outbox);
+    let got = home::answers(&mut lease, &mut BytesMut::new()).await;
+    let got = got.map_err(|e| Reason::about("the source reported an error", e.to_string()))?;
+    Ok(text_lines(&got, 0))
+}
+
+/// EXPLAIN of a statement that falls back: home's own output, and why.
+///
+/// # Errors
+/// A lost connection.
+pub(crate) async fn fallback(
+    session: &mut Session,
+    text: &str,
+    reason: &Reason,
+) -> Result<(), End> {
+    let lost = |e: ServerError| End::Server(e.to_string());
+    frontend::query(&mut session.server.outbox, text);
+    session.server.send().await.map_err(|e| lost(e.into()))?;
+    let mut plain = false;
+    loop {
+        let frame = session.server.receive().await.map_err(lost)?;
+        let out = &mut session.client.outbox;
+        match frame.tag {
+            b'T' => {
+                let fields = backend::row_description(frame.body()).unwrap_or_default();
+                plain = fields == [query_plan()];
+            }
+            b'C' if plain => {
+                let strategy = Strategy::Fallback.as_str();
+                for line in
+                    [format!("pgspan Strategy: {strategy}"), format!("pgspan Reason: {reason}")]
+                {
+                    backend::put_data_row(out, &[Some(line.as_bytes())]);
+                }
+            }
+            _ => {}
+        }
+        out.extend_from_slice(&frame.raw);
+        if frame.tag == b'Z' {
+            return Ok(());
+        }
+        if out.len() > 64 * 1024 {
+            session.client.send().await.map_err(|_| End::Client)?;
+        }
+    }
+}
+
+/// Whether a text is one EXPLAIN, as far as its first word tells; home decides.
+pub(crate) fn is_explain(text: &str) -> bool {
+    let head = text.trim_start().get(..7);
+    head.is_some_and(|h| h.eq_ignore_ascii_case("explain"))
 }
