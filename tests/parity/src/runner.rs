@@ -228,7 +228,7 @@ pub fn check_route(
     }
     let Some((strategy, reason)) = route else {
         return (!marks.strategies.is_empty())
-            .then(|| "the gateway does not tell its last route".to_owned());
+            .then(|| "strategy: the gateway does not tell its last route".to_owned());
     };
     outcome.routes.push((variant.name().to_owned(), strategy.clone(), reason.clone()));
     if marks.strategies.is_empty() || marks.strategies.contains(&strategy) {
@@ -238,6 +238,16 @@ pub fn check_route(
         "strategy: expected {}, the gateway took {strategy} ({reason})",
         marks.strategies.join(" or ")
     ))
+}
+
+/// Whether it makes sense to ask how a statement was run. Asking is a statement too:
+/// after `begin` it would come between it and `set transaction`.
+pub fn has_route(sql: &str, reply: &Reply) -> bool {
+    let sql = sql.trim_start_matches(['(', ' ', '\n']).to_ascii_lowercase();
+    let query = ["select", "with", "table", "values", "/*", "--", "execute"]
+        .iter()
+        .any(|word| sql.starts_with(word));
+    query && reply.broken.is_none() && reply.error.is_none()
 }
 
 /// Asks the gateway how it ran the last statement.
@@ -289,7 +299,7 @@ fn play(
     }
     session.copy_input = query.stdin.clone().into_bytes();
     let reply = run_statement(&mut session, &sql, &params, variant);
-    let route = (player == Player::Gateway && world.lab.routes_visible && reply.broken.is_none())
+    let route = (player == Player::Gateway && world.lab.routes_visible && has_route(&sql, &reply))
         .then(|| last_route(&mut session))
         .flatten();
     // What a case leaves behind is not the next one's business.

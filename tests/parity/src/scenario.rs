@@ -13,7 +13,7 @@ use crate::client::Connection;
 use crate::compare::{self, Manner};
 use crate::reply::Reply;
 use crate::report::Outcome;
-use crate::runner::{agree, check_route, last_route, run_statement};
+use crate::runner::{agree, check_route, has_route, last_route, run_statement};
 use crate::world::{Player, World};
 
 /// What a step brought: its replies (several when it repeats), and the last route.
@@ -207,10 +207,12 @@ impl<'a, 'w> Stage<'a, 'w> {
             Action::Close(actor, name) => replies.push(self.session(actor)?.close(name)),
         }
         let visible = self.player == Player::Gateway && self.world.lab.routes_visible;
+        let wanted = match &step.action {
+            Action::Run(..) => has_route(&text, replies.last().unwrap_or(&Reply::default())),
+            _ => replies.iter().all(|reply| reply.broken.is_none() && reply.error.is_none()),
+        };
         let route = match asked {
-            Some(actor) if visible && replies.iter().all(|reply| reply.broken.is_none()) => {
-                last_route(self.session(actor)?)
-            }
+            Some(actor) if visible && wanted => last_route(self.session(actor)?),
             _ => None,
         };
         Ok(Brought { replies, route })
