@@ -34,6 +34,7 @@ test: bootstrap ## everything: lints, documentation, rules, tests, parity with P
 	$(CARGO) build -p pgspan -p pgspan-parity
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) test --workspace
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --random 300
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- $(ARGS)
 
 parity: build ## PostgreSQL and the gateway must agree; ARGS="--filter hazard-01"
