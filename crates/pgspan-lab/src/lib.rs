@@ -18,6 +18,7 @@
 //! Synchronous on purpose (std only): a lab starts processes and waits.
 
 mod account;
+mod bouncer;
 mod cleanup;
 mod error;
 mod find;

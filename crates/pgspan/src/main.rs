@@ -1,5 +1,6 @@
 //! The `pgspan` command.
 
+mod bench;
 mod demo;
 mod lab;
 mod serve;
@@ -24,6 +25,7 @@ enum Command {
     CheckConfig(serve::CheckConfig),
     Demo(demo::Demo),
     Verify(Box<demo::Verify>),
+    Bench(bench::Bench),
     /// Real PostgreSQL clusters on this machine, with a gateway in front of them
     #[command(subcommand)]
     Lab(lab::LabCommand),
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::CheckConfig(options) => serve::check_config(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Verify(options) => demo::run_verify(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Lab(command) => lab::run(command),
     }
 }

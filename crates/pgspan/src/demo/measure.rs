@@ -38,7 +38,7 @@ pub fn routes(psql: &mut Psql) -> Option<Vec<Vec<String>>> {
 }
 
 /// How often each strategy was used.
-fn strategies(psql: &mut Psql) -> Option<BTreeMap<String, u64>> {
+pub fn strategies(psql: &mut Psql) -> Option<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
     for row in routes(psql)? {
         let count: u64 = row.get(2)?.parse().ok()?;
@@ -48,7 +48,7 @@ fn strategies(psql: &mut Psql) -> Option<BTreeMap<String, u64>> {
 }
 
 /// The strategies used between two counts, most used first.
-fn used_between(
+pub fn used_between(
     before: Option<BTreeMap<String, u64>>,
     after: Option<BTreeMap<String, u64>>,
 ) -> Option<String> {

@@ -2,13 +2,13 @@
 //! its ten success marks.
 
 mod csv;
-mod guide;
-mod measure;
+pub mod guide;
+pub mod measure;
 mod play;
-mod psql;
-mod report;
-mod show;
-mod stage;
+pub mod psql;
+pub mod report;
+pub mod show;
+pub mod stage;
 mod verify;
 
 use std::fmt;
@@ -38,11 +38,13 @@ pub struct DemoError {
 }
 
 impl DemoError {
-    fn new(message: impl Into<String>) -> DemoError {
+    /// An error with this text.
+    pub fn new(message: impl Into<String>) -> DemoError {
         DemoError { message: message.into(), interrupted: INTERRUPTED.load(Ordering::Relaxed) }
     }
 
-    fn interrupted() -> DemoError {
+    /// A signal came.
+    pub fn interrupted() -> DemoError {
         DemoError { message: "interrupted".into(), interrupted: true }
     }
 
@@ -125,7 +127,8 @@ pub fn run(demo: &Demo) -> ExitCode {
     exit_code(try_run(demo, &show))
 }
 
-fn exit_code(result: Result<bool, DemoError>) -> ExitCode {
+/// Success, failure, or 130 after a signal; an error is shown.
+pub fn exit_code(result: Result<bool, DemoError>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -188,7 +191,7 @@ fn try_run(demo: &Demo, show: &Show) -> Result<bool, DemoError> {
 
 /// The lab as a stage: the guide's `orders_server` names the gateway's own
 /// endpoint, as the guide writes it; the baseline's names the server itself.
-fn lab_stage(lab: &Lab, gateway: &Gateway) -> Result<Stage, DemoError> {
+pub fn lab_stage(lab: &Lab, gateway: &Gateway) -> Result<Stage, DemoError> {
     let state = lab.state();
     let endpoint = |name: &str| gateway.endpoint(name).map(|one| one.address.clone());
     let orders_writer = endpoint("orders-writer")?;
