@@ -7,7 +7,7 @@ use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Fields};
 use pgspan_wire::scram_client::{ChannelBinding, ScramSha256};
 use pgspan_wire::{frontend, md5_hash};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -153,7 +153,7 @@ async fn connect_one(
         cancel_key: CancelKey { host: host.to_owned(), port, pid: 0, key: 0 },
         parameters: HashMap::new(),
         password_used: false,
-        prepared: HashMap::new(),
+        prepared: HashSet::new(),
         status: TransactionStatus::Idle,
         busy: false,
         busy_poll: Duration::ZERO,

@@ -6,7 +6,7 @@ use pgspan_wire::WireError;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame};
 use pgspan_wire::frontend;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -84,8 +84,8 @@ pub struct ServerConnection {
     /// Whether the server asked for a password (postgres_fdw demands it for roles
     /// that are not superusers).
     pub password_used: bool,
-    /// Statements prepared on it by the gateway: text to name.
-    pub prepared: HashMap<String, String>,
+    /// Statements that the gateway has prepared on it, by their number.
+    pub prepared: HashSet<u64>,
     /// Transaction status at the last ReadyForQuery.
     pub status: TransactionStatus,
     /// Something was sent whose ReadyForQuery has not been read. Each [`Self::send`] of

@@ -46,8 +46,6 @@ pub struct Fetch {
     pub sql: String,
     /// Its WHERE, if it has one.
     pub condition: Option<String>,
-    /// The question whose answer shows that the relation is still the same.
-    pub guard: String,
     /// The remote column and array type OID that keys restrict, when they do.
     pub keys: Option<KeyFilter>,
     /// Estimated rows of the remote table, -1 unknown.

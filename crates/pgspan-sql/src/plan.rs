@@ -2,7 +2,6 @@
 //! statement itself. Pure: every fact comes in as a value.
 
 use crate::analyze::{Analysis, Kind};
-use crate::ask;
 use crate::facts::{Column, HomeFacts, HomeRelation, SourceFacts};
 use crate::fragment::{self, Carrier, Fetch};
 use crate::keys;
@@ -43,8 +42,6 @@ pub struct Direct {
     pub sql: String,
     /// For each output column, its place in the source's row.
     pub output: Vec<usize>,
-    /// Questions whose answers show that the relations are still the same.
-    pub guards: Vec<String>,
 }
 
 /// How a statement is run across databases.
@@ -333,7 +330,6 @@ fn fetch(
         sql: fragment::select(&fetched, &need.remote, condition),
         columns: layout,
         carrier,
-        guard: ask::source_guard(&need.remote.0, &need.remote.1),
         keys: None,
         table_rows: estimated_rows(source),
     })
@@ -367,7 +363,7 @@ fn direct(
     output_types: &[u32],
 ) -> Option<Direct> {
     let [scan] = scans else { return None };
-    let alone = a.kind == Kind::Select
+    let alone = a.kind != Kind::CopyOut
         && needs.servers.len() == 1
         && scan.whole_plan
         && !scan.filtered
@@ -400,6 +396,5 @@ fn direct(
         }
         (0..output_types.len()).collect()
     };
-    let guards = needs.tables.iter().map(|t| ask::source_guard(&t.remote.0, &t.remote.1));
-    Some(Direct { server: 0, sql: scan.remote_sql.clone(), output, guards: guards.collect() })
+    Some(Direct { server: 0, sql: scan.remote_sql.clone(), output })
 }

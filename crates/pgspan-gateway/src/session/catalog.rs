@@ -22,8 +22,7 @@ impl Session {
             return Ok(());
         }
         self.database.being_read();
-        super::home::prepare(&mut self.server, ask::CATALOG, &[]);
-        super::home::run_prepared(&mut self.server, ask::CATALOG);
+        super::home::run_once(&mut self.server, ask::CATALOG);
         frontend::sync(&mut self.server.outbox);
         match answers(&mut self.server, &mut self.client.outbox).await {
             Ok(got) => {

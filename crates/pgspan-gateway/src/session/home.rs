@@ -6,6 +6,8 @@ use bytes::Bytes;
 use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_wire::backend::{self, ErrorFields, Field};
 use pgspan_wire::frontend;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Gateway statements kept on one connection; beyond it the oldest knowledge is dropped.
 const PREPARED_MAX: usize = 256;
@@ -13,22 +15,51 @@ const PREPARED_MAX: usize = 256;
 /// No parameters.
 pub(crate) const NO_PARAMETERS: &[Option<Bytes>] = &[];
 
-/// Appends Parse for a statement of the gateway's unless the connection has it, and
-/// gives its name. What is appended but then fails is forgotten by
+/// A statement of the gateway's, numbered once for all connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Statement {
+    number: u64,
+    name: String,
+    pub sql: String,
+}
+
+/// Numbers below are the constants'.
+static NEXT: AtomicU64 = AtomicU64::new(16);
+
+impl Statement {
+    /// Gives a text a number.
+    pub fn new(sql: impl Into<String>) -> Statement {
+        Statement::numbered(NEXT.fetch_add(1, Ordering::Relaxed), sql)
+    }
+
+    fn numbered(number: u64, sql: impl Into<String>) -> Statement {
+        Statement { number, name: format!("pgspan:{number}"), sql: sql.into() }
+    }
+
+    /// Its name on every connection that has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Appends Parse for a statement of the gateway's unless the connection has it; tells
+/// whether it was new. What is appended but then fails is forgotten by
 /// [`forget_prepared`].
-pub(crate) fn prepare(server: &mut ServerConnection, sql: &str, oids: &[u32]) -> (String, bool) {
-    if let Some(name) = server.prepared.get(sql) {
-        return (name.clone(), false);
+pub(crate) fn prepare(server: &mut ServerConnection, statement: &Statement, oids: &[u32]) -> bool {
+    if server.prepared.contains(&statement.number) {
+        return false;
     }
     if server.prepared.len() >= PREPARED_MAX {
-        forget_prepared(server);
+        // Knowledge is dropped and statements with it, so that a server does not fill up.
+        for number in server.prepared.drain() {
+            frontend::close_statement(&mut server.outbox, &format!("pgspan:{number}"));
+        }
     }
-    let name = format!("pgspan:{}", server.prepared.len());
-    // A statement of the same name may be left from before a failure.
-    frontend::close_statement(&mut server.outbox, &name);
-    frontend::parse(&mut server.outbox, &name, sql, oids);
-    server.prepared.insert(sql.to_owned(), name.clone());
-    (name, true)
+    // One of the same name may be left from before a failure.
+    frontend::close_statement(&mut server.outbox, &statement.name);
+    frontend::parse(&mut server.outbox, &statement.name, &statement.sql, oids);
+    server.prepared.insert(statement.number);
+    true
 }
 
 /// After an error it is not known which of the last statements exist.
@@ -37,9 +68,18 @@ pub(crate) fn forget_prepared(server: &mut ServerConnection) {
 }
 
 /// Appends Bind and Execute of a prepared statement of the gateway's, results as text.
-pub(crate) fn run_prepared(server: &mut ServerConnection, sql: &str) {
-    let (name, _) = prepare(server, sql, &[]);
-    frontend::bind(&mut server.outbox, "pgspan:", &name, &[], NO_PARAMETERS, &[]);
+pub(crate) fn run_prepared(server: &mut ServerConnection, statement: &Statement) {
+    prepare(server, statement, &[]);
+    frontend::bind(&mut server.outbox, "pgspan:", &statement.name, &[], NO_PARAMETERS, &[]);
+    execute(server);
+}
+
+/// As [`run_prepared`], for a text that is not kept.
+pub(crate) fn run_once(server: &mut ServerConnection, sql: &str) {
+    let once = "pgspan:once";
+    frontend::close_statement(&mut server.outbox, once);
+    frontend::parse(&mut server.outbox, once, sql, &[]);
+    frontend::bind(&mut server.outbox, "pgspan:", once, &[], NO_PARAMETERS, &[]);
     execute(server);
 }
 
@@ -157,20 +197,48 @@ pub(crate) enum Around {
     Savepoint,
 }
 
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-const COMMIT: &str = "COMMIT";
-const SAVEPOINT: &str = "SAVEPOINT pgspan";
-const RELEASE: &str = "RELEASE SAVEPOINT pgspan";
+fn constant(number: u64) -> &'static Statement {
+    static ALL: OnceLock<Vec<Statement>> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        [
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            "COMMIT",
+            "SAVEPOINT pgspan",
+            "RELEASE SAVEPOINT pgspan",
+            "SELECT 1",
+        ]
+        .iter()
+        .zip(0..)
+        .map(|(sql, number)| Statement::numbered(number, *sql))
+        .collect()
+    });
+    &all[usize::try_from(number).unwrap_or(0)]
+}
+
+/// Appends the opening of a read-only transaction with one snapshot.
+pub(crate) fn begin(server: &mut ServerConnection) {
+    run_prepared(server, constant(0));
+}
+
+/// Appends the end of a transaction.
+pub(crate) fn commit(server: &mut ServerConnection) {
+    run_prepared(server, constant(1));
+}
+
+/// Appends a statement that takes the transaction's snapshot and does nothing else.
+pub(crate) fn take_snapshot(server: &mut ServerConnection) {
+    run_prepared(server, constant(4));
+}
 
 impl Around {
     /// Appends the opening.
     pub fn open(self, server: &mut ServerConnection) {
-        run_prepared(server, if self == Around::Own { BEGIN } else { SAVEPOINT });
+        run_prepared(server, constant(if self == Around::Own { 0 } else { 2 }));
     }
 
     /// Appends the end after success.
     pub fn close(self, server: &mut ServerConnection) {
-        run_prepared(server, if self == Around::Own { COMMIT } else { RELEASE });
+        run_prepared(server, constant(if self == Around::Own { 1 } else { 3 }));
     }
 }
 

@@ -8,12 +8,13 @@ use crate::config::SnapshotOrder;
 use crate::gateway::Shared;
 use crate::session::block::BlockSource;
 use crate::sources::fetch::{self, Bounds, Caller, Fetched, OUTGROWN};
-use crate::sources::{Analyzed, CachedPlan, Fingerprint, PlanKey, carrier};
+use crate::sources::{Analyzed, CachedPlan, Fingerprint, Fragment, PlanKey, carrier};
 use crate::strategy::{direct, explain, home_join};
 use bytes::Bytes;
 use pgspan_pool::{ServerConnection, ServerError, Stream};
 use pgspan_sql::analyze::Kind;
 use pgspan_sql::facts::HomeFacts;
+use pgspan_sql::fragment::Fetch;
 use pgspan_sql::plan::{self, Limits};
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_sql::{ask, remote};
@@ -95,9 +96,6 @@ pub(crate) struct HomeState {
 
 /// How long a plan whose fetch outgrew the limits is not tried again.
 const OUTGROWN_REST: Duration = Duration::from_secs(60);
-
-/// Takes home's snapshot and nothing else.
-const TAKE_SNAPSHOT: &str = "SELECT 1";
 
 fn cancelled() -> Stop {
     let text = "canceling statement due to user request";
@@ -414,9 +412,9 @@ impl Session {
     }
 
     /// The fingerprint question for the session's role.
-    fn fingerprint_sql<'a>(&self, analyzed: &'a Analyzed) -> &'a str {
+    fn fingerprint<'a>(&self, analyzed: &'a Analyzed) -> &'a home::Statement {
         let superuser = self.server.parameters.get("is_superuser").is_some_and(|v| v == "on");
-        &analyzed.fingerprint_sql[usize::from(superuser)]
+        &analyzed.fingerprint[usize::from(superuser)]
     }
 
     /// Home's snapshot; with a known direct plan, also whether it holds.
@@ -426,9 +424,9 @@ impl Session {
         analyzed: &Analyzed,
         key: &PlanKey,
     ) -> Result<(HomeState, Option<Arc<CachedPlan>>), Stop> {
-        let sql = self.fingerprint_sql(analyzed);
+        let question = self.fingerprint(analyzed);
         around.open(&mut self.server);
-        home::run_prepared(&mut self.server, sql);
+        home::run_prepared(&mut self.server, question);
         frontend::sync(&mut self.server.outbox);
         let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
         self.stop_if_cancelled()?;
@@ -450,16 +448,19 @@ impl Session {
         analyzed: &Analyzed,
         plan: &Arc<CachedPlan>,
     ) -> Result<(HomeState, Result<Vec<Fetched>, Stop>), Stop> {
-        let sql = self.fingerprint_sql(analyzed);
+        let question = self.fingerprint(analyzed);
         around.open(&mut self.server);
         let has_keys = plan.plan.fetches.iter().any(|f| f.keys.is_some());
         let parallel = self.shared.config.gateway.snapshot_order == SnapshotOrder::Parallel;
-        let waits = around == Around::Own && !parallel && !has_keys;
+        // With others running, what overlapping saves in time it costs them in work.
+        let alone = self.shared.running.load(Ordering::Relaxed) <= 2;
+        let home_first = around == Around::Own && !parallel;
+        let waits = home_first && !has_keys && alone;
         if waits {
-            home::run_prepared(&mut self.server, TAKE_SNAPSHOT);
+            home::take_snapshot(&mut self.server);
             frontend::flush(&mut self.server.outbox);
         }
-        home::run_prepared(&mut self.server, sql);
+        home::run_prepared(&mut self.server, question);
         if has_keys {
             append_keys(&mut self.server, plan);
         }
@@ -469,11 +470,15 @@ impl Session {
             asked.read(&mut self.server, &mut self.client.outbox, Some(2)).await?;
         }
         let first = if waits { 2 } else { 1 };
-        if has_keys {
+        if has_keys || (home_first && !waits) {
             let got = asked.finish(&mut self.server, &mut self.client.outbox).await?;
             self.stop_if_cancelled()?;
             let home = read_state(&self.server, &got, first, around)?;
-            let keys = key_values(plan, &got, first + 1);
+            let keys = if has_keys {
+                key_values(plan, &got, first + 1)
+            } else {
+                vec![None; plan.plan.fetches.len()]
+            };
             let fetched = self.fetch(plan, &keys, around).await;
             return Ok((home, fetched));
         }
@@ -505,7 +510,7 @@ impl Session {
         };
         let server = &mut self.server;
         let oids = &request.param_oids;
-        home::run_prepared(server, &ask::home_facts(&ask::table_names(&analysis)));
+        home::run_once(server, &ask::home_facts(&ask::table_names(&analysis)));
         // The original: its description, and what postgres_fdw would ship.
         let original = "pgspan:original";
         frontend::close_statement(&mut server.outbox, original);
@@ -552,31 +557,21 @@ impl Session {
             session: &home.session,
         };
         let mut sources = Vec::new();
-        let mut guards = Vec::new();
         for need in &needs.tables {
             let spec = needs.servers.get(need.server).ok_or_else(odd)?;
             let known = caller.shared.sources.relation(spec, &need.remote);
-            let (facts, guard) = match known {
+            let facts = match known {
                 Some(known) => known,
                 None => {
-                    let names = [&need.remote];
-                    let asked = fetch::facts(&caller, spec, &names);
-                    let got = tokio::select! {
-                        got = asked => got?,
+                    let facts = tokio::select! {
+                        got = fetch::facts(&caller, spec, &need.remote) => got?,
                         () = self.cancel.cancelled() => return Err(cancelled()),
                     };
-                    let (facts, guard) = got.into_iter().next().ok_or_else(odd)?;
-                    caller.shared.sources.keep_relation(
-                        spec,
-                        &need.remote,
-                        facts.clone(),
-                        guard.clone(),
-                    );
-                    (facts, guard)
+                    caller.shared.sources.keep_relation(spec, &need.remote, facts.clone());
+                    facts
                 }
             };
             sources.push(facts);
-            guards.push(guard);
         }
         let limits = &self.shared.config.limits;
         let types: Vec<u32> = fields.iter().map(|f| f.type_oid).collect();
@@ -596,12 +591,14 @@ impl Session {
         Ok(Arc::new(CachedPlan {
             fingerprint: home.fingerprint.clone(),
             session: home.session.clone(),
-            plan: made,
             analysis,
             fields,
             parameters,
-            guards,
+            home: home::Statement::new(made.home_sql.clone()),
+            fragments: made.fetches.iter().map(fragment).collect(),
+            direct: made.direct.as_ref().map(|d| home::Statement::new(d.sql.clone())),
             outgrown_until: std::sync::Mutex::new(None),
+            plan: made,
         }))
     }
 
@@ -695,13 +692,23 @@ fn still_small(plan: &CachedPlan) -> Result<(), Stop> {
     }
 }
 
+fn fragment(fetch: &Fetch) -> Fragment {
+    let keys = fetch.keys.as_ref();
+    Fragment {
+        all: home::Statement::new(fetch.sql.clone()),
+        by_keys: keys.map(|k| home::Statement::new(k.sql.clone())),
+        keys: keys.map(|k| home::Statement::new(k.home_sql.clone())),
+    }
+}
+
 fn append_keys(server: &mut ServerConnection, plan: &CachedPlan) -> bool {
     let mut any = false;
-    for filter in plan.plan.fetches.iter().filter_map(|f| f.keys.as_ref()) {
-        let (name, _) = home::prepare(server, &filter.home_sql, &[]);
+    for statement in plan.fragments.iter().filter_map(|f| f.keys.as_ref()) {
+        home::prepare(server, statement, &[]);
+        let name = statement.name();
         // Described every time: the column may have become another type.
-        frontend::describe_statement(&mut server.outbox, &name);
-        frontend::bind(&mut server.outbox, "pgspan:", &name, &[], home::NO_PARAMETERS, &[1]);
+        frontend::describe_statement(&mut server.outbox, name);
+        frontend::bind(&mut server.outbox, "pgspan:", name, &[], home::NO_PARAMETERS, &[1]);
         home::execute(server);
         any = true;
     }

@@ -189,7 +189,6 @@ mod tests {
             carrier,
             sql: String::new(),
             condition: None,
-            guard: String::new(),
             keys: None,
             table_rows: 0.0,
         }

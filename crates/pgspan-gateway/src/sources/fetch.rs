@@ -1,13 +1,13 @@
-//! Fetching from one source: guard questions and fragments in one round trip, on one
-//! connection, under one snapshot.
+//! Fetching from one source: its fragments in one round trip, on one connection, under
+//! one snapshot.
 
 use super::carrier::Builder;
-use super::{CachedPlan, connect_options};
+use super::{CachedPlan, Fragment, connect_options};
 use crate::gateway::{Endpoint, Shared};
 use crate::session::block::BlockSource;
 use crate::session::cancel::CancelHandle;
 use crate::session::home::{
-    NO_PARAMETERS, answers, execute, forget_prepared, prepare, run_prepared,
+    NO_PARAMETERS, answers, begin, commit, execute, forget_prepared, prepare, run_once,
 };
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::budget::LeaseError;
@@ -20,9 +20,6 @@ use pgspan_sql::server::ServerSpec;
 use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frontend;
 use std::time::{Duration, Instant};
-
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-const COMMIT: &str = "COMMIT";
 
 /// What a session tells of itself to reach a source.
 pub(crate) struct Caller<'a> {
@@ -53,8 +50,8 @@ pub(crate) struct Bounds {
 /// One fetch with what it is asked with.
 pub(crate) struct Job<'a> {
     pub fetch: &'a Fetch,
-    /// What the guard question answered when the plan was made.
-    pub guard: &'a Bytes,
+    /// Its statements.
+    pub fragment: &'a Fragment,
     /// Keys as a binary array, when the plan restricts by them.
     pub keys: Option<Bytes>,
 }
@@ -87,33 +84,19 @@ pub(crate) async fn lease(caller: &Caller<'_>, spec: &ServerSpec) -> Result<Leas
     Ok(lease)
 }
 
-/// Asks a source about the relations that a plan needs: facts and guard answers.
+/// Asks a source about a relation that a plan needs.
 pub(crate) async fn facts(
     caller: &Caller<'_>,
     spec: &ServerSpec,
-    names: &[&(String, String)],
-) -> Result<Vec<(SourceFacts, Bytes)>, Reason> {
+    name: &(String, String),
+) -> Result<SourceFacts, Reason> {
     let mut lease = lease(caller, spec).await?;
     let _at_work = caller.cancel.at_work(lease.cancel_key.clone());
-    for name in names {
-        for sql in [ask::source_facts(&name.0, &name.1), ask::source_guard(&name.0, &name.1)] {
-            frontend::parse(&mut lease.outbox, "", &sql, &[]);
-            frontend::bind(&mut lease.outbox, "", "", &[], NO_PARAMETERS, &[]);
-            frontend::execute(&mut lease.outbox, "", 0);
-        }
-    }
+    run_once(&mut lease, &ask::source_facts(&name.0, &name.1));
     frontend::sync(&mut lease.outbox);
     let got = answers(&mut lease, &mut BytesMut::new()).await.map_err(|e| failed(spec, &e))?;
-    names
-        .iter()
-        .enumerate()
-        .map(|(i, name)| {
-            let missing = || Reason::about("no such table at the source", &name.1);
-            let facts = got.value(2 * i, 0).ok_or_else(missing)?;
-            let guard = got.value(2 * i + 1, 0).ok_or_else(missing)?;
-            Ok((SourceFacts::read(facts)?, guard.clone()))
-        })
-        .collect()
+    let missing = || Reason::about("no such table at the source", &name.1);
+    SourceFacts::read(got.value(0, 0).ok_or_else(missing)?)
 }
 
 /// What may happen to a fetch besides failing.
@@ -184,7 +167,6 @@ enum Transaction {
 
 enum Step {
     Skip,
-    Guard(usize),
     Rows(usize),
 }
 
@@ -229,15 +211,6 @@ async fn run(
                     // What is still on its way is not wanted.
                     close(lease);
                     return Err(Trouble::Reason(Reason::about(OUTGROWN, &spec.name)));
-                }
-            }
-            (b'D', Some(Step::Guard(i))) => {
-                let row = backend::data_row(frame.body());
-                let same = row.is_ok_and(|r| {
-                    r.first().and_then(Option::as_ref) == jobs.get(*i).map(|j| j.guard)
-                });
-                if !same {
-                    changed = Some(Reason::about("the table changed at the source", &spec.name));
                 }
             }
             (b'T', _) => {
@@ -300,30 +273,28 @@ fn ask_for(
     let mut steps = Vec::new();
     let mut described = Vec::new();
     if matches!(transaction, Transaction::Whole | Transaction::First) {
-        run_prepared(connection, BEGIN);
+        begin(connection);
         steps.push(Step::Skip);
     }
     for (i, job) in jobs.iter().enumerate() {
-        run_prepared(connection, &job.fetch.guard);
-        steps.push(Step::Guard(i));
-        let sql = match (&job.fetch.keys, &job.keys) {
-            (Some(filter), Some(_)) => &filter.sql,
-            _ => &job.fetch.sql,
+        let statement = match (&job.fragment.by_keys, &job.keys) {
+            (Some(by_keys), Some(_)) => by_keys,
+            _ => &job.fragment.all,
         };
-        let (name, new) = prepare(connection, sql, &[]);
-        if new {
-            frontend::describe_statement(&mut connection.outbox, &name);
+        let name = statement.name();
+        if prepare(connection, statement, &[]) {
+            frontend::describe_statement(&mut connection.outbox, name);
             described.push(i);
         }
         let format = i16::from(job.fetch.carrier == Carrier::Binary);
         let values: &[Option<Bytes>] = &[job.keys.clone()];
         let values = if job.keys.is_some() { values } else { NO_PARAMETERS };
-        frontend::bind(&mut connection.outbox, "pgspan:", &name, &[1], values, &[format]);
+        frontend::bind(&mut connection.outbox, "pgspan:", name, &[1], values, &[format]);
         execute(connection);
         steps.push(Step::Rows(i));
     }
     if transaction == Transaction::Whole {
-        run_prepared(connection, COMMIT);
+        commit(connection);
         steps.push(Step::Skip);
     }
     frontend::sync(&mut connection.outbox);
@@ -340,11 +311,11 @@ pub(crate) async fn fetch_all(
     held: Option<&mut Vec<BlockSource>>,
 ) -> Result<Vec<Fetched>, Reason> {
     let jobs = |server: usize| -> (Vec<usize>, Vec<Job<'_>>) {
-        let fetches = plan.plan.fetches.iter().zip(&plan.guards).enumerate();
+        let fetches = plan.plan.fetches.iter().zip(&plan.fragments).enumerate();
         fetches
             .filter(|(_, (f, _))| f.server == server)
-            .map(|(i, (fetch, guard))| {
-                (i, Job { fetch, guard, keys: keys.get(i).cloned().flatten() })
+            .map(|(i, (fetch, fragment))| {
+                (i, Job { fetch, fragment, keys: keys.get(i).cloned().flatten() })
             })
             .unzip()
     };

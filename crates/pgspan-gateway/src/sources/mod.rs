@@ -6,6 +6,7 @@ pub(crate) mod fetch;
 
 use crate::config::Limits;
 use crate::gateway::{Endpoint, Shared};
+use crate::session::home::Statement;
 use bytes::Bytes;
 use lru::LruCache;
 use pgspan_pool::{ConnectOptions, SourcePools, SslMode};
@@ -30,7 +31,7 @@ pub(crate) struct Analyzed {
     pub outcome: Result<Arc<Analysis>, Reason>,
     /// The questions whose answers a plan rests on: for a role that is not a
     /// superuser, and for one that is.
-    pub fingerprint_sql: [String; 2],
+    pub fingerprint: [Statement; 2],
 }
 
 /// What a plan rests on: role and settings, relations, servers as home answered, and
@@ -48,10 +49,22 @@ pub(crate) struct CachedPlan {
     pub fields: Vec<Field>,
     /// Its parameter types.
     pub parameters: Vec<u32>,
-    /// Guard answers of the sources at planning time, one per fetch.
-    pub guards: Vec<Bytes>,
+    /// The rewritten statement.
+    pub home: Statement,
+    /// The statements of each fetch.
+    pub fragments: Vec<Fragment>,
+    /// The direct statement.
+    pub direct: Option<Statement>,
     /// Set when a fetch outgrew the limits: until when the plan is not tried again.
     pub outgrown_until: Mutex<Option<Instant>>,
+}
+
+/// The statements of one fetch: for all rows, for those of the given keys, and home's
+/// question for the keys.
+pub(crate) struct Fragment {
+    pub all: Statement,
+    pub by_keys: Option<Statement>,
+    pub keys: Option<Statement>,
 }
 
 /// Database, text, role, and bound parameters.
@@ -59,7 +72,6 @@ pub(crate) type PlanKey = (String, String, String, Vec<Option<Bytes>>);
 
 struct KnownRelation {
     facts: SourceFacts,
-    guard: Bytes,
     read_at: Instant,
 }
 
@@ -108,9 +120,10 @@ impl Sources {
             None => Err(Reason::new("not parsed")),
             Some(statement) => pgspan_sql::analyze::analyze(&statement, catalog).map(Arc::new),
         };
-        let fingerprint_sql =
+        let fingerprint =
             outcome.as_ref().map(|a| ask::fingerprints_of(a, catalog)).unwrap_or_default();
-        let analyzed = Arc::new(Analyzed { catalog: catalog.clone(), outcome, fingerprint_sql });
+        let fingerprint = fingerprint.map(Statement::new);
+        let analyzed = Arc::new(Analyzed { catalog: catalog.clone(), outcome, fingerprint });
         lock(&self.analyzed).put(key, analyzed.clone());
         analyzed
     }
@@ -128,26 +141,16 @@ impl Sources {
     }
 
     /// What is known of a remote relation, unless it is too old.
-    pub fn relation(
-        &self,
-        spec: &ServerSpec,
-        name: &(String, String),
-    ) -> Option<(SourceFacts, Bytes)> {
+    pub fn relation(&self, spec: &ServerSpec, name: &(String, String)) -> Option<SourceFacts> {
         let key = (spec.clone(), name.0.clone(), name.1.clone());
         let relations = lock(&self.relations);
         let known = relations.get(&key).filter(|k| k.read_at.elapsed() < self.relation_age_max)?;
-        Some((known.facts.clone(), known.guard.clone()))
+        Some(known.facts.clone())
     }
 
-    pub fn keep_relation(
-        &self,
-        spec: &ServerSpec,
-        name: &(String, String),
-        facts: SourceFacts,
-        guard: Bytes,
-    ) {
+    pub fn keep_relation(&self, spec: &ServerSpec, name: &(String, String), facts: SourceFacts) {
         let key = (spec.clone(), name.0.clone(), name.1.clone());
-        let known = KnownRelation { facts, guard, read_at: Instant::now() };
+        let known = KnownRelation { facts, read_at: Instant::now() };
         lock(&self.relations).insert(key, known);
     }
 

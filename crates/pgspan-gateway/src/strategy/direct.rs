@@ -39,10 +39,9 @@ pub(crate) async fn run(
     let _at_work = session.cancel.at_work(lease.cancel_key.clone());
     let lost =
         |e: ServerError| Stop::GiveUp(Reason::about("source connection lost", e.to_string()));
-    for guard in &direct.guards {
-        home::run_prepared(&mut lease, guard);
-    }
-    let (name, _) = home::prepare(&mut lease, &direct.sql, &[]);
+    let statement = plan.direct.as_ref().ok_or(Reason::new("not direct"))?;
+    home::prepare(&mut lease, statement, &[]);
+    let name = statement.name();
     // The source's columns are in its own order; ask each in the format of the output
     // column that it becomes.
     let width = direct.output.iter().max().map_or(0, |m| m + 1);
@@ -52,7 +51,7 @@ pub(crate) async fn run(
     }
     let uniform = there.iter().all(|f| *f == there[0]);
     let asked: &[i16] = if uniform { &there[..1] } else { &there };
-    frontend::bind(&mut lease.outbox, "pgspan:", &name, &[], NO_PARAMETERS, asked);
+    frontend::bind(&mut lease.outbox, "pgspan:", name, &[], NO_PARAMETERS, asked);
     frontend::describe_portal(&mut lease.outbox, "pgspan:");
     home::execute(&mut lease);
     frontend::sync(&mut lease.outbox);
@@ -63,8 +62,6 @@ pub(crate) async fn run(
     home::answers(&mut session.server, &mut session.client.outbox).await?;
 
     let identity = direct.output.iter().enumerate().all(|(i, o)| i == *o);
-    let mut guards = plan.guards.iter();
-    let mut guard_left = direct.guards.len();
     let mut stream = Stream { held: BytesMut::new(), begun: false };
     let mut error: Option<ErrorFields> = None;
     let mut trouble: Option<&'static str> = None;
@@ -74,13 +71,6 @@ pub(crate) async fn run(
             () = session.cancel.cancelled(), if error.is_none() && !session.cancel.is_cancelled() => continue,
         };
         match frame.tag {
-            b'D' if guard_left > 0 => {
-                let row = backend::data_row(frame.body()).unwrap_or_default();
-                if row.first().and_then(Option::as_ref) != guards.next() {
-                    trouble = Some("the table changed at the source");
-                }
-            }
-            b'C' if guard_left > 0 => guard_left -= 1,
             b'T' => {
                 let fields = backend::row_description(frame.body()).unwrap_or_default();
                 let fits = direct.output.iter().zip(&plan.fields).all(|(place, want)| {

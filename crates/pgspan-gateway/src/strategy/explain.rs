@@ -153,7 +153,18 @@ async fn home_plan(
     home::execute(&mut session.server);
     frontend::sync(&mut session.server.outbox);
     let got = home::answers(&mut session.server, &mut session.client.outbox).await?;
-    Ok(text_lines(&got, 0))
+    Ok(text_lines(&got, 0).into_iter().map(without_rows).collect())
+}
+
+/// With VERBOSE home prints the bound rows as a literal, which may be megabytes.
+fn without_rows(line: String) -> String {
+    let call = "Function Call: unnest('";
+    match (line.find(call), line.rfind("'::")) {
+        (Some(at), Some(end)) if at + call.len() <= end => {
+            format!("{}…{}", &line[..at + call.len()], &line[end..])
+        }
+        _ => line,
+    }
 }
 
 /// The source's own plan of a fragment.

@@ -13,6 +13,7 @@ use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields, Field, TransactionStatus};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
+use std::sync::atomic::Ordering;
 
 /// Up to so many fetched rows home may use its generic plan, which takes an array for
 /// ten rows; above, the statement is parsed anew and planned for what is really there.
@@ -48,8 +49,10 @@ pub(crate) async fn run(
     for frame in tail {
         server.outbox.extend_from_slice(&frame.raw);
     }
-    // The answer need not wait for the end of our own transaction.
-    frontend::flush(&mut server.outbox);
+    if session.shared.running.load(Ordering::Relaxed) <= 2 {
+        // The answer need not wait for the end of our own transaction.
+        frontend::flush(&mut server.outbox);
+    }
     around.close(server);
     frontend::sync(&mut server.outbox);
     server.send().await.map_err(|e| Stop::from(pgspan_pool::ServerError::from(e)))?;
@@ -70,11 +73,12 @@ pub(crate) fn ask(
     let rows: u64 = fetched.iter().map(|f| f.rows).sum();
     let server = &mut session.server;
     let name = if rows <= GENERIC_ROWS_MAX && plan.plan.repeatable {
-        home::prepare(server, &plan.plan.home_sql, &oids).0
+        home::prepare(server, &plan.home, &oids);
+        plan.home.name()
     } else {
         frontend::close_statement(&mut server.outbox, ONCE);
         frontend::parse(&mut server.outbox, ONCE, &plan.plan.home_sql, &oids);
-        ONCE.to_owned()
+        ONCE
     };
     let mut values: Vec<Option<Bytes>> = Vec::new();
     let mut formats: Vec<i16> = Vec::new();
@@ -93,7 +97,7 @@ pub(crate) fn ask(
         values.push(Some(rows.value.clone()));
         formats.push(i16::from(fetch.carrier == Carrier::Binary));
     }
-    frontend::bind(&mut server.outbox, portal, &name, &formats, &values, result_formats);
+    frontend::bind(&mut server.outbox, portal, name, &formats, &values, result_formats);
     Ok(())
 }
 
