@@ -154,6 +154,9 @@ const ALLOWED: &[&str] = &[
 /// System columns: postgres_fdw has its own answers for them.
 const SYSTEM_COLUMNS: &[&str] = &["tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"];
 
+/// Longest name that is not cut, in bytes (`NAMEDATALEN - 1`).
+const NAME_BYTES_MAX: usize = 63;
+
 /// Date and time input words that mean something else at each reading.
 const MOVING_WORDS: &[&str] = &["now", "today", "tomorrow", "yesterday", "current", "epoch"];
 
@@ -166,6 +169,10 @@ pub fn analyze(statement: &Statement, catalog: &CatalogSnapshot) -> Result<Analy
         return Err(Reason::new("more than one statement"));
     };
     let tokens = lex(&statement.text);
+    if tokens.iter().any(|t| t.token == Token::Ident as i32 && t.end - t.start > NAME_BYTES_MAX) {
+        // Home tells the client that it is cut.
+        return Err(Reason::new("a name that is too long"));
+    }
     let (kind, select) = carrier(only)?;
     let query_start = query_start(&kind, &tokens);
     let tree = serde_json::json!({"node": {"SelectStmt": select}});
@@ -363,7 +370,16 @@ fn examine(
             return Err(Reason::new("data-modifying WITH"));
         }
         "AStar" => a.star = true,
-        "ColumnRef" => column_ref(body, tokens, a)?,
+        "ColumnRef" => column_ref(body, tokens, catalog, a)?,
+        "AIndirection" => {
+            let called = body["indirection"].as_array().into_iter().flatten().find_map(|part| {
+                let name = node(part)?.1["sval"].as_str()?;
+                catalog.is_outside_function(name).then_some(name)
+            });
+            if let Some(name) = called {
+                return Err(Reason::about("attribute notation may call a function", name));
+            }
+        }
         "FuncCall" => {
             let path = strings(&body["funcname"]).unwrap_or_default();
             let (function, schema) = match path.as_slice() {
@@ -452,13 +468,21 @@ fn range_var(body: &Value, tokens: &[Lexeme]) -> Result<TableRef, Reason> {
     })
 }
 
-fn column_ref(body: &Value, tokens: &[Lexeme], a: &mut Analysis) -> Result<(), Reason> {
+fn column_ref(
+    body: &Value,
+    tokens: &[Lexeme],
+    catalog: &CatalogSnapshot,
+    a: &mut Analysis,
+) -> Result<(), Reason> {
     let fields = body["fields"].as_array().map_or(&[][..], Vec::as_slice);
     let names: Vec<Option<&str>> =
         fields.iter().map(|f| node(f).and_then(|(_, b)| b["sval"].as_str())).collect();
     if let Some(Some(last)) = names.last() {
         if SYSTEM_COLUMNS.contains(last) {
             return Err(Reason::about("system column", *last));
+        }
+        if names.len() > 1 && catalog.is_outside_function(last) {
+            return Err(Reason::about("attribute notation may call a function", *last));
         }
         a.reference_ends.insert((*last).to_owned());
     }
@@ -488,6 +512,7 @@ mod tests {
         CatalogSnapshot::new(
             HashSet::from(["ro".to_owned()]),
             functions.iter().map(|(n, s)| ((*n).to_owned(), *s)).collect(),
+            HashSet::new(),
             HashSet::new(),
         )
     }

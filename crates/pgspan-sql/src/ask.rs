@@ -7,16 +7,16 @@ use crate::quote::{literal, text_array};
 use crate::route::Reason;
 
 /// Names of all foreign tables (`t`); every built-in function name with whether none
-/// of its overloads is volatile (`f`); names of functions (`u`) and operators (`o`)
-/// outside `pg_catalog` that are not immutable. Rows `(kind, name, safe)`.
+/// of its overloads is volatile (`f`); names of functions (`u`) outside
+/// `pg_catalog` with whether all are immutable; names of operators (`o`) there that are not. Rows `(kind, name, safe)`.
 pub const CATALOG: &str = "\
 SELECT 't', c.relname::pg_catalog.text, true FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) 'f' \
 UNION ALL \
 SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
 FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid GROUP BY p.proname \
 UNION ALL \
-SELECT 'u', p.proname::pg_catalog.text, false FROM pg_catalog.pg_proc p \
-WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i' \
+SELECT 'u', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.=) 'i') FROM pg_catalog.pg_proc p \
+WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid GROUP BY p.proname \
 UNION ALL \
 SELECT 'o', o.oprname::pg_catalog.text, false FROM pg_catalog.pg_operator o \
 JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid \

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 pub struct CatalogSnapshot {
     foreign_tables: HashSet<String>,
     functions: HashMap<String, bool>,
+    outside_functions: HashSet<String>,
     strange_operators: HashSet<String>,
     finder: Option<AhoCorasick>,
 }
@@ -43,11 +44,13 @@ const STATEFUL: &[&str] = &[
 
 impl CatalogSnapshot {
     /// `functions`: every function name of `pg_catalog`, and whether none of its
-    /// overloads, in whatever schema, is volatile or might shadow it; `strange_operators`:
+    /// overloads, in whatever schema, is volatile or might shadow it; `outside_functions`:
+    /// every function name of other schemas; `strange_operators`:
     /// names of operators outside `pg_catalog` that are not immutable.
     pub fn new(
         foreign_tables: HashSet<String>,
         functions: HashMap<String, bool>,
+        outside_functions: HashSet<String>,
         strange_operators: HashSet<String>,
     ) -> CatalogSnapshot {
         let finder = if foreign_tables.is_empty() {
@@ -56,7 +59,7 @@ impl CatalogSnapshot {
             // A pattern that is too large to build means that every statement is parsed.
             AhoCorasickBuilder::new().ascii_case_insensitive(true).build(&foreign_tables).ok()
         };
-        CatalogSnapshot { foreign_tables, functions, strange_operators, finder }
+        CatalogSnapshot { foreign_tables, functions, outside_functions, strange_operators, finder }
     }
 
     /// Whether the text may name a foreign table. Never a false "no", except that
@@ -84,6 +87,11 @@ impl CatalogSnapshot {
         !STATEFUL.contains(&name) && self.functions.get(name).copied().unwrap_or(false)
     }
 
+    /// Whether there is a function of this name outside `pg_catalog`: `row.name` may call it.
+    pub fn is_outside_function(&self, name: &str) -> bool {
+        self.outside_functions.contains(name)
+    }
+
     /// Whether an operator of this name may do more than compute.
     pub fn is_strange_operator(&self, name: &str) -> bool {
         self.strange_operators.contains(name)
@@ -104,6 +112,7 @@ mod tests {
         CatalogSnapshot::new(
             HashSet::from(["remote_orders".to_owned()]),
             functions.into_iter().collect(),
+            HashSet::new(),
             HashSet::new(),
         )
     }

@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn only_plain_statements_are_judged() {
         let functions = HashMap::from([("lower".to_owned(), true), ("random".to_owned(), false)]);
-        let c = CatalogSnapshot::new(HashSet::new(), functions, HashSet::new());
+        let c = CatalogSnapshot::new(HashSet::new(), functions, HashSet::new(), HashSet::new());
         assert_eq!(
             effect("INSERT INTO a.t SELECT lower(x) FROM u", &c),
             Effect::Local(vec!["\"a\".\"t\"".to_owned(), "\"u\"".to_owned()])

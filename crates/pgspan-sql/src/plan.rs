@@ -391,7 +391,18 @@ fn direct(
         distinct.sort();
         distinct.dedup();
         let grouped = scan.output.iter().any(|o| o.contains('('));
-        if !grouped || distinct.len() != scan.output.len() || remote.len() != scan.output.len() {
+        let there = |name: &str| {
+            let mut columns = relations.iter().flat_map(|r| r.columns.iter().flatten());
+            let mut found: Vec<_> = columns
+                .by_ref()
+                .filter(|c| c.name == name)
+                .map(|c| fragment::remote_column(c).to_owned())
+                .collect();
+            found.dedup();
+            if found.len() == 1 { found.pop() } else { None }
+        };
+        let same = remote::same_expressions(&scan.output, &scan.remote_sql, &there);
+        if !grouped || distinct.len() != scan.output.len() || !same {
             return None;
         }
         (0..output_types.len()).collect()

@@ -224,6 +224,58 @@ pub fn output_column(expression: &str) -> Option<String> {
     column_name(&node(item)?.1["val"])
 }
 
+/// Whether each output expression of EXPLAIN is exactly the item of the `Remote SQL`'s
+/// select list in its place: nothing is computed at home on top of it. `there` gives a
+/// home column's name at the source.
+pub fn same_expressions(
+    output: &[String],
+    sql: &str,
+    there: &dyn Fn(&str) -> Option<String>,
+) -> bool {
+    let list = |text: &str| -> Option<Vec<Value>> {
+        let statement = parse(text)?;
+        let list = statement.nodes.first()?.pointer("/SelectStmt/target_list")?.as_array()?;
+        list.iter().map(|item| Some(node(item)?.1["val"].clone())).collect()
+    };
+    let (Some(home), Some(remote)) = (list(&format!("SELECT {}", output.join(", "))), list(sql))
+    else {
+        return false;
+    };
+    home.len() == output.len()
+        && home.len() == remote.len()
+        && home.iter().zip(&remote).all(|(h, r)| same_tree(h, r, there))
+}
+
+fn same_tree(home: &Value, remote: &Value, there: &dyn Fn(&str) -> Option<String>) -> bool {
+    if let (Some(h), Some(r)) = (column_name(home), column_name(remote)) {
+        return there(&h).as_deref() == Some(r.as_str());
+    }
+    let (home, remote) = (bare_constant(home), bare_constant(remote));
+    match (home, remote) {
+        (Value::Object(h), Value::Object(r)) => {
+            h.len() == r.len()
+                && h.iter().all(|(k, v)| {
+                    k.contains("location")
+                        || r.get(k).is_some_and(|other| same_tree(v, other, there))
+                })
+        }
+        (Value::Array(h), Value::Array(r)) => {
+            h.len() == r.len() && h.iter().zip(r).all(|(x, y)| same_tree(x, y, there))
+        }
+        (h, r) => h == r,
+    }
+}
+
+/// A constant without its cast, which home and postgres_fdw print differently.
+fn bare_constant(value: &Value) -> &Value {
+    match node(value) {
+        Some(("TypeCast", body)) if matches!(node(&body["arg"]), Some(("AConst", _))) => {
+            &body["arg"]
+        }
+        _ => value,
+    }
+}
+
 fn column_name(value: &Value) -> Option<String> {
     match node(value)? {
         ("ColumnRef", body) => strings(&body["fields"])?.last().map(|s| (*s).to_owned()),
@@ -264,6 +316,18 @@ mod tests {
     fn between_is_not_split() {
         let s = parse("SELECT 1 FROM t WHERE a BETWEEN 1 AND 2 AND b = 3").unwrap();
         assert_eq!(where_conditions(&s.text, &s.nodes[0]["SelectStmt"]), None);
+    }
+
+    #[test]
+    fn what_home_computes_on_top_is_seen() {
+        let there = |c: &str| Some(if c == "total" { "total_amount" } else { c }.to_owned());
+        let same = |o: &str, sql: &str| same_expressions(&[o.to_owned()], sql, &there);
+        assert!(same("(sum(o.total))", "SELECT sum(total_amount) FROM public.orders"));
+        assert!(same("(count(*))", "SELECT count(*) FROM public.orders"));
+        assert!(same("'x'::text", "SELECT 'x' FROM public.orders"));
+        assert!(!same("COALESCE((sum(o.total)), '0'::numeric)", "SELECT sum(total_amount) FROM t"));
+        assert!(!same("((sum(o.id))::text)", "SELECT sum(id) FROM t"));
+        assert!(!same("(max(o.a))", "SELECT min(a) FROM t"));
     }
 
     #[test]

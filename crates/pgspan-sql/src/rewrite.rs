@@ -59,8 +59,12 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     fn rewrite(sql: &str) -> String {
-        let catalog =
-            CatalogSnapshot::new(HashSet::from(["ro".to_owned()]), HashMap::new(), HashSet::new());
+        let catalog = CatalogSnapshot::new(
+            HashSet::from(["ro".to_owned()]),
+            HashMap::new(),
+            HashSet::new(),
+            HashSet::new(),
+        );
         let a = analyze(&parse(sql).unwrap(), &catalog).unwrap();
         splice(sql, &a, |i| (a.tables[i].name == "ro").then(|| "x($1)".to_owned())).unwrap()
     }

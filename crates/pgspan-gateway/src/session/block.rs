@@ -107,8 +107,10 @@ impl Session {
         names.dedup();
         if !names.is_empty() {
             // Not kept as prepared: the names differ each time.
-            let rows = self.server.simple(&ask::quiet(&names)).await?;
-            let quiet = rows.first().and_then(|r| r.first()).and_then(Option::as_ref);
+            super::home::run_once(&mut self.server, &ask::quiet(&names));
+            pgspan_wire::frontend::sync(&mut self.server.outbox);
+            let got = super::home::answers(&mut self.server, &mut self.client.outbox).await?;
+            let quiet = got.value(0, 0);
             if quiet.is_none_or(|q| &q[..] != b"t") {
                 return Err(Reason::new(TOUCHED).into());
             }

@@ -44,7 +44,7 @@ fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
     let mut tables = HashSet::new();
     let mut functions = HashMap::new();
     let mut operators = HashSet::new();
-    let mut outside = HashSet::new();
+    let mut outside = HashMap::new();
     for row in rows {
         let text = |i: usize| {
             let value = row.get(i).and_then(Option::as_ref);
@@ -61,14 +61,14 @@ fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
                 functions.insert(text(1), text(2) == "t");
             }
             _ => {
-                outside.insert(text(1));
+                outside.insert(text(1), text(2) == "t");
             }
         }
     }
-    for name in outside {
-        if let Some(safe) = functions.get_mut(&name) {
-            *safe = false;
+    for (name, immutable) in &outside {
+        if let Some(safe) = functions.get_mut(name) {
+            *safe &= immutable;
         }
     }
-    CatalogSnapshot::new(tables, functions, operators)
+    CatalogSnapshot::new(tables, functions, outside.into_keys().collect(), operators)
 }

@@ -206,6 +206,9 @@ fn constant(number: u64) -> &'static Statement {
             "SAVEPOINT pgspan",
             "RELEASE SAVEPOINT pgspan",
             "SELECT 1",
+            "ROLLBACK",
+            "ROLLBACK TO SAVEPOINT pgspan",
+            "SELECT 1 OPERATOR(pg_catalog./) 0",
         ]
         .iter()
         .zip(0..)
@@ -250,14 +253,31 @@ impl Session {
     /// A lost connection.
     pub(super) async fn undo(&mut self, around: Around) -> Result<(), ServerError> {
         use pgspan_wire::backend::TransactionStatus as T;
-        let sql = match (around, self.server.status) {
-            (Around::Own, T::InBlock | T::Failed) => "ROLLBACK",
-            (Around::Savepoint, T::InBlock | T::Failed) => {
-                "ROLLBACK TO SAVEPOINT pgspan; RELEASE SAVEPOINT pgspan"
-            }
-            (_, T::Idle) => return Ok(()),
-        };
-        self.server.simple(sql).await.map(|_| ())
+        if !std::mem::take(&mut self.opened) || self.server.status == T::Idle {
+            return Ok(());
+        }
+        // In the extended protocol under names of our own: a Query would destroy the
+        // client's unnamed statement.
+        if around == Around::Own {
+            run_prepared(&mut self.server, constant(5));
+        } else {
+            run_prepared(&mut self.server, constant(6));
+            run_prepared(&mut self.server, constant(3));
+        }
+        frontend::sync(&mut self.server.outbox);
+        answers(&mut self.server, &mut self.client.outbox).await.map(|_| ())
+    }
+
+    /// Makes the client's block fail, as its own failing statement would have.
+    pub(super) async fn fail_block(&mut self) -> Result<(), ServerError> {
+        run_prepared(&mut self.server, constant(6));
+        run_prepared(&mut self.server, constant(7));
+        frontend::sync(&mut self.server.outbox);
+        match answers(&mut self.server, &mut self.client.outbox).await {
+            Err(ServerError::Sql(_)) => Ok(()),
+            Err(lost) => Err(lost),
+            Ok(_) => Ok(()),
+        }
     }
 }
 

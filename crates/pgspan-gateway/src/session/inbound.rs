@@ -57,7 +57,7 @@ impl Session {
                     self.note(tag);
                     if read {
                         self.block.unknown();
-                        self.shared.routes.count_relayed();
+                        self.count_relayed();
                     }
                     self.client_rest = size;
                     continue;
@@ -77,6 +77,7 @@ impl Session {
                 b'Q' => {
                     let body = &self.client.inbox[frame::HEADER_BYTES..size];
                     let text = body.strip_suffix(b"\0").unwrap_or(body);
+                    let text = &bytes::Bytes::copy_from_slice(text)[..];
                     if self.is_for_us(text) {
                         if self.pending > 0 || self.batch_open {
                             return Ok(Next::Wait);
@@ -84,7 +85,11 @@ impl Session {
                         return Ok(Next::Query(self.take(tag, size)));
                     }
                     self.block.ran(text);
-                    self.shared.routes.count_relayed();
+                    if text.get(..10).is_some_and(|t| t.eq_ignore_ascii_case(b"DEALLOCATE")) {
+                        // Which one is home's to tell; what is not known is relayed.
+                        self.statements = super::request::Statements::default();
+                    }
+                    self.count_relayed();
                     self.relay(tag, size);
                 }
                 b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {
@@ -170,7 +175,7 @@ impl Session {
                     Some(p) => {
                         let sql = p.sql.clone();
                         self.block.ran(&sql);
-                        self.shared.routes.count_relayed();
+                        self.count_relayed();
                     }
                     None => self.block.unknown(),
                 }

@@ -30,6 +30,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// The route of what names no foreign table.
+const RELAYED: Route =
+    Route { strategy: Strategy::Relay, reason: Reason::new("no foreign table is named") };
+
 /// Bytes that may wait for a slow reader before the other side is no longer read.
 const QUEUE_BYTES_MAX: usize = 256 * 1024;
 
@@ -97,6 +101,8 @@ pub(crate) struct Session {
     pub server_rest: usize,
     /// The transaction block that the client is in.
     pub block: Block,
+    /// A transaction or savepoint of the gateway's own is open at home.
+    pub opened: bool,
     /// How the last statement was run.
     pub last_route: Route,
 }
@@ -143,10 +149,8 @@ impl Session {
             client_rest: 0,
             server_rest: 0,
             block: Block::default(),
-            last_route: Route {
-                strategy: Strategy::Relay,
-                reason: Reason::new("no foreign table is named"),
-            },
+            opened: false,
+            last_route: RELAYED,
         }
     }
 
@@ -199,6 +203,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// A statement that names no foreign table goes to home.
+    fn count_relayed(&mut self) {
+        self.shared.routes.count_relayed();
+        self.last_route = RELAYED;
     }
 
     /// Nothing runs, nothing waits, no transaction is open.

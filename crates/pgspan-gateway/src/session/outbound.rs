@@ -80,6 +80,7 @@ impl Session {
         }
         if forgotten {
             self.server.prepared.clear();
+            self.statements = super::request::Statements::default();
         }
         Ok(())
     }

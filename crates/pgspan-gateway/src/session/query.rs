@@ -119,7 +119,7 @@ impl Session {
             return Ok(());
         }
         if !self.names_foreign(text.as_bytes()) {
-            self.shared.routes.count_relayed();
+            self.count_relayed();
             self.block.ran(text.as_bytes());
             return Ok(self.relay_whole(&[frame]));
         }
@@ -153,7 +153,7 @@ impl Session {
         let text = std::str::from_utf8(&prepared.sql).ok().filter(|_| prepared.foreign);
         let Some(text) = text.filter(|t| !super::show::is_show(t.as_bytes())) else {
             self.block.ran(&prepared.sql);
-            self.shared.routes.count_relayed();
+            self.count_relayed();
             return Ok(self.relay_whole(&frames));
         };
         let head = batch.head.len();
@@ -248,6 +248,7 @@ impl Session {
         drop(running);
         let stop = match done {
             Ok(route) => {
+                self.opened = false;
                 self.shared.routes.count(&route);
                 self.last_route = route;
                 return Ok(true);
@@ -282,12 +283,10 @@ impl Session {
     async fn refuse(&mut self, around: Around, error: &ErrorFields) -> Result<(), ServerError> {
         match around {
             Around::Own => self.undo(around).await?,
-            // Any failing statement makes the block fail, as the client's own would have.
-            Around::Savepoint if self.server.status == TransactionStatus::InBlock => {
-                let failed = self.server.simple("ROLLBACK TO SAVEPOINT pgspan; SELECT 1/0").await;
-                if let Err(e @ (ServerError::Io(_) | ServerError::Wire(_))) = failed {
-                    return Err(e);
-                }
+            Around::Savepoint
+                if self.opened && self.server.status == TransactionStatus::InBlock =>
+            {
+                self.fail_block().await?;
             }
             Around::Savepoint => {}
         }
@@ -426,6 +425,7 @@ impl Session {
     ) -> Result<(HomeState, Option<Arc<CachedPlan>>), Stop> {
         let question = self.fingerprint(analyzed);
         around.open(&mut self.server);
+        self.opened = true;
         home::run_prepared(&mut self.server, question);
         frontend::sync(&mut self.server.outbox);
         let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
@@ -450,6 +450,7 @@ impl Session {
     ) -> Result<(HomeState, Result<Vec<Fetched>, Stop>), Stop> {
         let question = self.fingerprint(analyzed);
         around.open(&mut self.server);
+        self.opened = true;
         let has_keys = plan.plan.fetches.iter().any(|f| f.keys.is_some());
         let parallel = self.shared.config.gateway.snapshot_order == SnapshotOrder::Parallel;
         // With others running, what overlapping saves in time it costs them in work.

@@ -24,15 +24,15 @@ impl Session {
                 "routes(strategy, reason, count)",
                 self.shared.routes.rows().into_iter().map(|(strategy, reason, count)| {
                     format!(
-                        "{}::text, {}::text, {count}::int8",
+                        "{}::pg_catalog.text, {}::pg_catalog.text, {count}::pg_catalog.int8",
                         literal(strategy.as_str()),
                         literal(reason)
                     )
                 }),
-                "''::text, ''::text, 0::int8",
+                "''::pg_catalog.text, ''::pg_catalog.text, 0::pg_catalog.int8",
             )),
             "last_route" => Some(format!(
-                "SELECT {}::text AS strategy, {}::text AS reason",
+                "SELECT {}::pg_catalog.text AS strategy, {}::pg_catalog.text AS reason",
                 literal(self.last_route.strategy.as_str()),
                 literal(&self.last_route.reason.to_string()),
             )),
@@ -40,17 +40,17 @@ impl Session {
                 "servers(address, open, idle, waiting)",
                 self.shared.sources.pools.counts().into_iter().map(|c| {
                     format!(
-                        "{}::text, {}::int8, {}::int8, {}::int8",
+                        "{}::pg_catalog.text, {}::pg_catalog.int8, {}::pg_catalog.int8, {}::pg_catalog.int8",
                         literal(&c.address),
                         c.open,
                         c.idle,
                         c.waiting
                     )
                 }),
-                "''::text, 0::int8, 0::int8, 0::int8",
+                "''::pg_catalog.text, 0::pg_catalog.int8, 0::pg_catalog.int8, 0::pg_catalog.int8",
             )),
             "version" => Some(format!(
-                "SELECT {}::text AS version",
+                "SELECT {}::pg_catalog.text AS version",
                 literal(concat!("pgspan ", env!("CARGO_PKG_VERSION")))
             )),
             _ => None,

@@ -177,6 +177,10 @@ async fn answer(
             session.client.send().await.map_err(|_| Stop::End(End::Client))?;
         }
     }
+    if error.is_none() {
+        // What was opened is closed, and a read leaves nothing to undo.
+        session.opened = false;
+    }
     if let Some(stop) = refused {
         return Err(stop);
     }
