@@ -257,7 +257,8 @@ impl Session {
             return Ok(());
         }
         // In the extended protocol under names of our own: a Query would destroy the
-        // client's unnamed statement.
+        // client's unnamed statement. A portal that failed still has its name.
+        frontend::close_portal(&mut self.server.outbox, "pgspan:");
         if around == Around::Own {
             run_prepared(&mut self.server, constant(5));
         } else {
@@ -270,6 +271,7 @@ impl Session {
 
     /// Makes the client's block fail, as its own failing statement would have.
     pub(super) async fn fail_block(&mut self) -> Result<(), ServerError> {
+        frontend::close_portal(&mut self.server.outbox, "pgspan:");
         run_prepared(&mut self.server, constant(6));
         run_prepared(&mut self.server, constant(7));
         frontend::sync(&mut self.server.outbox);
