@@ -255,7 +255,19 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let connection = self.connection.take().filter(ServerConnection::is_clean);
+        let connection = self.connection.take();
+        if let Some(busy) = connection.as_ref().filter(|c| c.is_busy())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            // The server would go on working for nobody, perhaps waiting for a lock.
+            let key = busy.cancel_key.clone();
+            runtime.spawn(async move {
+                if let Err(error) = key.cancel().await {
+                    tracing::debug!(%error, "an abandoned query could not be cancelled");
+                }
+            });
+        }
+        let connection = connection.filter(ServerConnection::is_clean);
         self.server.give_back(&self.key, connection);
     }
 }

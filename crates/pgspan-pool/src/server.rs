@@ -203,6 +203,11 @@ impl ServerConnection {
         }
     }
 
+    /// Whether the server still works on something of ours.
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
     /// Whether it is at rest: outside a transaction, nothing half sent or half read.
     pub fn is_clean(&self) -> bool {
         !self.busy

@@ -71,11 +71,16 @@ impl Block {
         self.ran.clear();
     }
 
+    /// Sources whose answer is no longer waited for lose their connection.
+    pub fn drop_abandoned(&mut self) {
+        self.sources.retain(|s| !s.lease.is_busy());
+    }
+
     /// The block is over, or the statement outside one: sources give their snapshots up.
     pub fn end(&mut self) {
         self.ran.clear();
         self.unknown = false;
-        for mut source in self.sources.drain(..) {
+        for mut source in self.sources.drain(..).filter(|s| !s.lease.is_busy()) {
             tokio::spawn(async move {
                 if source.lease.simple("COMMIT").await.is_err() {
                     source.lease.discard();

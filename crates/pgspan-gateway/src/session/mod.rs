@@ -13,7 +13,9 @@ pub(crate) mod inbound;
 pub(crate) mod outbound;
 pub(crate) mod query;
 pub(crate) mod request;
+pub(crate) mod serve;
 pub(crate) mod show;
+pub(crate) mod state;
 
 use crate::gateway::{Database, Endpoint, Shared};
 use block::Block;

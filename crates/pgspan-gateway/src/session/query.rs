@@ -1,17 +1,17 @@
 //! The straight line: the only place where the steps of a cross-database query meet.
 //! Each step takes values and returns a value.
 
-use super::home::{self, Answers, Around};
-use super::request::{self, Batch};
+use super::home::{self, Around};
+use super::request::Batch;
+use super::state::{HomeState, append_keys, copied_select, fetch_bounded, key_values, read_state};
 use super::{End, Session};
 use crate::config::SnapshotOrder;
 use crate::gateway::Shared;
-use crate::session::block::BlockSource;
-use crate::sources::fetch::{self, Bounds, Caller, Fetched, OUTGROWN};
-use crate::sources::{Analyzed, CachedPlan, Fingerprint, Fragment, PlanKey, carrier};
+use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
+use crate::sources::{Analyzed, CachedPlan, Fragment, PlanKey};
 use crate::strategy::{direct, explain, home_join};
 use bytes::Bytes;
-use pgspan_pool::{ServerConnection, ServerError, Stream};
+use pgspan_pool::ServerError;
 use pgspan_sql::analyze::Kind;
 use pgspan_sql::facts::HomeFacts;
 use pgspan_sql::fragment::Fetch;
@@ -19,8 +19,8 @@ use pgspan_sql::plan::{self, Limits};
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_sql::{ask, remote};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
-use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -88,143 +88,16 @@ impl From<ServerError> for Stop {
     }
 }
 
-/// Home's answer to the fingerprint question.
-pub(crate) struct HomeState {
-    pub fingerprint: Fingerprint,
-    pub session: ask::Session,
-}
-
 /// How long a plan whose fetch outgrew the limits is not tried again.
 const OUTGROWN_REST: Duration = Duration::from_secs(60);
 
-fn cancelled() -> Stop {
+pub(crate) fn cancelled() -> Stop {
     let text = "canceling statement due to user request";
     Stop::Refuse(ErrorFields::new("ERROR", "57014", text))
 }
 
 impl Session {
-    /// A simple query that may be ours.
-    pub(super) async fn serve_query(&mut self, frame: Frame) -> Result<(), End> {
-        self.refresh_catalog().await?;
-        let body = frame.body();
-        let text = body.strip_suffix(b"\0").unwrap_or(&body);
-        let Ok(text) = std::str::from_utf8(text) else {
-            return Ok(self.relay_whole(&[frame]));
-        };
-        if let Some(select) =
-            super::show::is_show(text.as_bytes()).then(|| self.show(text)).flatten()
-        {
-            frontend::query(&mut self.server.outbox, &select);
-            self.note(b'Q');
-            return Ok(());
-        }
-        if !self.names_foreign(text.as_bytes()) {
-            self.count_relayed();
-            self.block.ran(text.as_bytes());
-            return Ok(self.relay_whole(&[frame]));
-        }
-        let request = Request { text: text.to_owned(), param_oids: Arc::new([]), batch: None };
-        if !self.answer(&request).await? {
-            self.relay_whole(&[frame]);
-        }
-        Ok(())
-    }
-
-    /// A whole batch of the extended protocol that may be ours.
-    pub(super) async fn serve_batch(&mut self) -> Result<(), End> {
-        let mut frames = std::mem::take(&mut self.held);
-        self.refresh_catalog().await?;
-        let shape = request::batch(&frames);
-        self.notice_statement(&mut frames);
-        let batch = match shape {
-            Ok(Some(batch)) => batch,
-            Ok(None) | Err(_) => {
-                let runs_foreign =
-                    frames.iter().any(|f| f.tag == b'B') && self.statements.any_foreign();
-                if runs_foreign {
-                    self.fell_back(Reason::new("a batch of several statements"));
-                }
-                return Ok(self.relay_whole(&frames));
-            }
-        };
-        let Some(prepared) = self.statements.get(&batch.bind.statement).cloned() else {
-            return Ok(self.relay_whole(&frames));
-        };
-        let text = std::str::from_utf8(&prepared.sql).ok().filter(|_| prepared.foreign);
-        let Some(text) = text.filter(|t| !super::show::is_show(t.as_bytes())) else {
-            self.block.ran(&prepared.sql);
-            self.count_relayed();
-            return Ok(self.relay_whole(&frames));
-        };
-        let head = batch.head.len();
-        let request = Request {
-            text: text.to_owned(),
-            param_oids: prepared.param_oids.clone(),
-            batch: Some(batch),
-        };
-        if head > 0 && !self.relay_head(&frames[..head]).await? {
-            return Ok(());
-        }
-        if !self.answer(&request).await? {
-            self.relay_whole(&frames[head..]);
-        }
-        Ok(())
-    }
-
-    /// What a Parse in a held batch prepares, seen with the catalog as it is now. A
-    /// SHOW of the gateway's own is replaced by the SELECT that stands for it.
-    fn notice_statement(&mut self, frames: &mut [Frame]) {
-        for frame in frames.iter_mut().filter(|f| f.tag == b'P') {
-            let Ok(parse) = frontend::Parse::decode(frame.body()) else { continue };
-            let foreign = self.names_foreign(&parse.sql);
-            let show = std::str::from_utf8(&parse.sql)
-                .ok()
-                .filter(|t| super::show::is_show(t.as_bytes()))
-                .and_then(|t| self.show(t));
-            if let Some(select) = show {
-                let mut raw = bytes::BytesMut::new();
-                frontend::parse(&mut raw, &parse.name, &select, &parse.param_oids);
-                frame.raw = raw.freeze();
-            }
-            let param_oids = parse.param_oids.into();
-            let prepared = request::Prepared { sql: parse.sql, param_oids, foreign };
-            self.statements.insert(&parse.name, prepared);
-        }
-    }
-
-    /// Hands whole messages to home; the relay loop brings the answers back.
-    fn relay_whole(&mut self, frames: &[Frame]) {
-        for f in frames {
-            self.note(f.tag);
-            self.server.outbox.extend_from_slice(&f.raw);
-        }
-    }
-
-    /// Relays Parse and Describe and waits for their answers. `false`: they failed, and
-    /// the client has its error.
-    async fn relay_head(&mut self, head: &[Frame]) -> Result<bool, End> {
-        let lost = |e: ServerError| End::Server(e.to_string());
-        for f in head {
-            self.server.outbox.extend_from_slice(&f.raw);
-        }
-        frontend::sync(&mut self.server.outbox);
-        self.server.send().await.map_err(|e| lost(e.into()))?;
-        let mut ok = true;
-        loop {
-            let frame = self.server.receive().await.map_err(lost)?;
-            ok &= frame.tag != b'E';
-            if frame.tag != b'Z' {
-                self.client.outbox.extend_from_slice(&frame.raw);
-            } else if ok {
-                return Ok(true);
-            } else {
-                self.client.outbox.extend_from_slice(&frame.raw);
-                return Ok(false);
-            }
-        }
-    }
-
-    fn fell_back(&mut self, reason: Reason) {
+    pub(super) fn fell_back(&mut self, reason: Reason) {
         let route = Route::fallback(reason);
         tracing::debug!(reason = %route.reason, "fallback");
         self.shared.routes.count(&route);
@@ -234,7 +107,7 @@ impl Session {
     }
 
     /// Runs one statement. `false`: home is to run it itself; nothing has been sent.
-    async fn answer(&mut self, request: &Request) -> Result<bool, End> {
+    pub(super) async fn answer(&mut self, request: &Request) -> Result<bool, End> {
         self.cancel.begin();
         let around = match self.server.status {
             TransactionStatus::Idle => Around::Own,
@@ -246,6 +119,7 @@ impl Session {
         self.server.busy_poll = running.busy_poll();
         let done = self.straight_line(request, around).await;
         drop(running);
+        self.block.drop_abandoned();
         let stop = match done {
             Ok(route) => {
                 self.opened = false;
@@ -273,14 +147,21 @@ impl Session {
                 Ok(false)
             }
             Stop::Refuse(error) => {
-                self.refuse(around, &error).await.map_err(|e| End::Server(e.to_string()))?;
+                self.refuse(request, around, &error)
+                    .await
+                    .map_err(|e| End::Server(e.to_string()))?;
                 Ok(true)
             }
         }
     }
 
     /// The client gets an error, and its transaction is where PostgreSQL would leave it.
-    async fn refuse(&mut self, around: Around, error: &ErrorFields) -> Result<(), ServerError> {
+    async fn refuse(
+        &mut self,
+        request: &Request,
+        around: Around,
+        error: &ErrorFields,
+    ) -> Result<(), ServerError> {
         match around {
             Around::Own => self.undo(around).await?,
             Around::Savepoint
@@ -289,6 +170,10 @@ impl Session {
                 self.fail_block().await?;
             }
             Around::Savepoint => {}
+        }
+        if request.batch.is_some() {
+            // What was bound fails while it runs.
+            frontend::message(&mut self.client.outbox, b'2', |_| {});
         }
         error.put(&mut self.client.outbox);
         pgspan_wire::backend::put_ready(&mut self.client.outbox, self.server.status);
@@ -327,6 +212,7 @@ impl Session {
             // The usual case: the plan is known, and holds.
             Some(plan) => {
                 let (home, fetched) = self.snapshot_and_fetch(around, &analyzed, &plan).await?;
+                self.block.drop_abandoned();
                 if home.fingerprint == plan.fingerprint {
                     let fetched = self.judge(&key, &plan, fetched)?;
                     return self.finish(request, around, &key, &plan, &fetched).await;
@@ -487,13 +373,33 @@ impl Session {
         let Session { server, client, shared, endpoint, cancel, block, .. } = self;
         let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
         let held = (around == Around::Savepoint).then_some(&mut block.sources);
-        let (got, fetched) = tokio::join!(
-            asked.finish(server, &mut client.outbox),
-            fetch_bounded(&caller, &mut client.stream, &mut client.inbox, plan, &keys, held)
-        );
-        let got = got?;
-        self.stop_if_cancelled()?;
-        Ok((read_state(&self.server, &got, first, around)?, fetched))
+        let mut fetch =
+            pin!(fetch_bounded(&caller, &mut client.stream, &mut client.inbox, plan, &keys, held));
+        let mut fetched = None;
+        let got = {
+            let mut answer = pin!(asked.finish(server, &mut client.outbox));
+            loop {
+                tokio::select! {
+                    biased;
+                    got = &mut answer => break got?,
+                    rows = &mut fetch, if fetched.is_none() => fetched = Some(rows),
+                }
+            }
+        };
+        if cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+        let home = read_state(server, &got, first, around)?;
+        if home.fingerprint != plan.fingerprint {
+            // What is fetched under another plan, or under another timeout, is dropped.
+            let stale = Err(Stop::GiveUp(Reason::new("the plan no longer holds")));
+            return Ok((home, stale));
+        }
+        let fetched = match fetched {
+            Some(rows) => rows,
+            None => fetch.await,
+        };
+        Ok((home, fetched))
     }
 
     /// Asks home and sources for what a plan needs, and makes it.
@@ -627,64 +533,6 @@ impl Session {
     }
 }
 
-/// Fetches from all sources at once, until the client cancels or goes, or
-/// `statement_timeout` passes.
-async fn fetch_bounded(
-    caller: &Caller<'_>,
-    stream: &mut Stream,
-    inbox: &mut bytes::BytesMut,
-    plan: &CachedPlan,
-    keys: &[Option<Bytes>],
-    held: Option<&mut Vec<BlockSource>>,
-) -> Result<Vec<Fetched>, Stop> {
-    let limits = &caller.shared.config.limits;
-    let bounds =
-        Bounds { rows_max: limits.home_join_rows_max, bytes_max: limits.home_join_bytes_max };
-    let work = fetch::fetch_all(caller, plan, keys, bounds, held);
-    let deadline = timeout(&plan.session.statement_timeout);
-    tokio::select! {
-        biased;
-        got = work => Ok(got?),
-        () = caller.cancel.cancelled() => Err(cancelled()),
-        () = sleep(deadline) => {
-            let text = "canceling statement due to statement timeout";
-            Err(Stop::Refuse(ErrorFields::new("ERROR", "57014", text)))
-        }
-        () = client_gone(stream, inbox) => Err(Stop::End(End::Client)),
-    }
-}
-
-async fn sleep(bound: Option<Duration>) {
-    match bound {
-        Some(d) => tokio::time::sleep(d).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Returns when the client has closed its connection. What it sends meanwhile waits.
-async fn client_gone(stream: &mut Stream, inbox: &mut bytes::BytesMut) {
-    use tokio::io::AsyncReadExt as _;
-    while inbox.len() < super::QUEUE_BYTES_MAX {
-        match stream.read_buf(inbox).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-    }
-    std::future::pending().await
-}
-
-/// The SELECT inside `COPY (…) TO STDOUT`: up to its closing parenthesis.
-fn copied_select(text: &str) -> Result<&str, Stop> {
-    let mut depth = 0i32;
-    for t in pgspan_sql::parse::lex(text) {
-        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
-        if depth == 0 && t.is_char(b')') {
-            return Ok(&text[..t.end]);
-        }
-    }
-    Err(Reason::new("COPY without parentheses").into())
-}
-
 fn still_small(plan: &CachedPlan) -> Result<(), Stop> {
     let until = *plan.outgrown_until.lock().unwrap_or_else(PoisonError::into_inner);
     match until {
@@ -700,78 +548,6 @@ fn fragment(fetch: &Fetch) -> Fragment {
         by_keys: keys.map(|k| home::Statement::new(k.sql.clone())),
         keys: keys.map(|k| home::Statement::new(k.home_sql.clone())),
     }
-}
-
-fn append_keys(server: &mut ServerConnection, plan: &CachedPlan) -> bool {
-    let mut any = false;
-    for statement in plan.fragments.iter().filter_map(|f| f.keys.as_ref()) {
-        home::prepare(server, statement, &[]);
-        let name = statement.name();
-        // Described every time: the column may have become another type.
-        frontend::describe_statement(&mut server.outbox, name);
-        frontend::bind(&mut server.outbox, "pgspan:", name, &[], home::NO_PARAMETERS, &[1]);
-        home::execute(server);
-        any = true;
-    }
-    any
-}
-
-/// Key arrays per fetch. A home column of another type than the remote one, or more
-/// keys than the ceiling, gives none: everything is fetched.
-fn key_values(plan: &CachedPlan, got: &Answers, first: usize) -> Vec<Option<Bytes>> {
-    let mut described = got.fields.iter();
-    let mut result = first;
-    plan.plan
-        .fetches
-        .iter()
-        .map(|f| {
-            let filter = f.keys.as_ref()?;
-            let rows = &got.results.get(result)?.rows;
-            result += 1;
-            let fields = described.next()?.as_deref()?;
-            if fields.first()?.type_oid != filter.element_type || rows.len() > filter.keys_max {
-                return None;
-            }
-            let values: Vec<Bytes> = rows.iter().filter_map(|r| r.first()?.clone()).collect();
-            Some(carrier::array(filter.element_type, &values))
-        })
-        .collect()
-}
-
-/// Reads the fingerprint that is the `i`th result.
-fn read_state(
-    server: &ServerConnection,
-    got: &Answers,
-    i: usize,
-    around: Around,
-) -> Result<HomeState, Stop> {
-    let value = |column: usize| got.value(i, column).cloned().unwrap_or_default();
-    let text = |column: usize| String::from_utf8_lossy(&value(column)).into_owned();
-    let told = |name: &str| server.parameters.get(name).map(String::as_str);
-    let session = ask::Session::read(&text(0), told)?;
-    let isolation = text(3);
-    if around == Around::Savepoint && isolation != "read committed" {
-        return Err(Reason::about("isolation level", isolation).into());
-    }
-    let reported: Vec<&str> =
-        ask::REPORTED_SETTINGS.iter().map(|name| told(name).unwrap_or("")).collect();
-    let reported = Bytes::from(reported.join("|"));
-    Ok(HomeState { fingerprint: [value(0), value(1), value(2), reported], session })
-}
-
-/// `0`, `250ms`, `3s`, `5min`, `1h`, `2d`, as PostgreSQL shows a time setting.
-fn timeout(text: &str) -> Option<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let n: u64 = text[..split].parse().ok().filter(|n| *n > 0)?;
-    let ms = match &text[split..] {
-        "ms" | "" => 1,
-        "s" => 1_000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    Some(Duration::from_millis(n * ms))
 }
 
 /// Names the strategy for counts and `SHOW pgspan.last_route`.

@@ -287,7 +287,7 @@ fn ask_for(
             described.push(i);
         }
         let format = i16::from(job.fetch.carrier == Carrier::Binary);
-        let values: &[Option<Bytes>] = &[job.keys.clone()];
+        let values = std::slice::from_ref(&job.keys);
         let values = if job.keys.is_some() { values } else { NO_PARAMETERS };
         frontend::bind(&mut connection.outbox, "pgspan:", name, &[1], values, &[format]);
         execute(connection);

@@ -1,0 +1,138 @@
+//! From a whole request to the straight line or to the relay.
+
+use super::query::Request;
+use super::request;
+use super::{End, Session};
+use pgspan_pool::ServerError;
+use pgspan_sql::route::Reason;
+use pgspan_wire::frame::Frame;
+use pgspan_wire::frontend;
+use std::sync::Arc;
+
+impl Session {
+    /// A simple query that may be ours.
+    pub(super) async fn serve_query(&mut self, frame: Frame) -> Result<(), End> {
+        self.refresh_catalog().await?;
+        let body = frame.body();
+        let text = body.strip_suffix(b"\0").unwrap_or(&body);
+        let Ok(text) = std::str::from_utf8(text) else {
+            self.relay_whole(&[frame]);
+            return Ok(());
+        };
+        if let Some(select) =
+            super::show::is_show(text.as_bytes()).then(|| self.show(text)).flatten()
+        {
+            frontend::query(&mut self.server.outbox, &select);
+            self.note(b'Q');
+            return Ok(());
+        }
+        if !self.names_foreign(text.as_bytes()) {
+            self.count_relayed();
+            self.block.ran(text.as_bytes());
+            self.relay_whole(&[frame]);
+            return Ok(());
+        }
+        let request = Request { text: text.to_owned(), param_oids: Arc::new([]), batch: None };
+        if !self.answer(&request).await? {
+            self.relay_whole(&[frame]);
+        }
+        Ok(())
+    }
+
+    /// A whole batch of the extended protocol that may be ours.
+    pub(super) async fn serve_batch(&mut self) -> Result<(), End> {
+        let mut frames = std::mem::take(&mut self.held);
+        self.refresh_catalog().await?;
+        let shape = request::batch(&frames);
+        self.notice_statement(&mut frames);
+        let batch = match shape {
+            Ok(Some(batch)) => batch,
+            Ok(None) | Err(_) => {
+                let runs_foreign =
+                    frames.iter().any(|f| f.tag == b'B') && self.statements.any_foreign();
+                if runs_foreign {
+                    self.fell_back(Reason::new("a batch of several statements"));
+                }
+                self.relay_whole(&frames);
+                return Ok(());
+            }
+        };
+        let Some(prepared) = self.statements.get(&batch.bind.statement).cloned() else {
+            self.relay_whole(&frames);
+            return Ok(());
+        };
+        let text = std::str::from_utf8(&prepared.sql).ok().filter(|_| prepared.foreign);
+        let Some(text) = text.filter(|t| !super::show::is_show(t.as_bytes())) else {
+            self.block.ran(&prepared.sql);
+            self.count_relayed();
+            self.relay_whole(&frames);
+            return Ok(());
+        };
+        let head = batch.head.len();
+        let request = Request {
+            text: text.to_owned(),
+            param_oids: prepared.param_oids.clone(),
+            batch: Some(batch),
+        };
+        if head > 0 && !self.relay_head(&frames[..head]).await? {
+            return Ok(());
+        }
+        if !self.answer(&request).await? {
+            self.relay_whole(&frames[head..]);
+        }
+        Ok(())
+    }
+
+    /// What a Parse in a held batch prepares, seen with the catalog as it is now. A
+    /// SHOW of the gateway's own is replaced by the SELECT that stands for it.
+    fn notice_statement(&mut self, frames: &mut [Frame]) {
+        for frame in frames.iter_mut().filter(|f| f.tag == b'P') {
+            let Ok(parse) = frontend::Parse::decode(frame.body()) else { continue };
+            let foreign = self.names_foreign(&parse.sql);
+            let show = std::str::from_utf8(&parse.sql)
+                .ok()
+                .filter(|t| super::show::is_show(t.as_bytes()))
+                .and_then(|t| self.show(t));
+            if let Some(select) = show {
+                let mut raw = bytes::BytesMut::new();
+                frontend::parse(&mut raw, &parse.name, &select, &parse.param_oids);
+                frame.raw = raw.freeze();
+            }
+            let param_oids = parse.param_oids.into();
+            let prepared = request::Prepared { sql: parse.sql, param_oids, foreign };
+            self.statements.insert(&parse.name, prepared);
+        }
+    }
+
+    /// Hands whole messages to home; the relay loop brings the answers back.
+    fn relay_whole(&mut self, frames: &[Frame]) {
+        for f in frames {
+            self.note(f.tag);
+            self.server.outbox.extend_from_slice(&f.raw);
+        }
+    }
+
+    /// Relays Parse and Describe and waits for their answers. `false`: they failed, and
+    /// the client has its error.
+    async fn relay_head(&mut self, head: &[Frame]) -> Result<bool, End> {
+        let lost = |e: ServerError| End::Server(e.to_string());
+        for f in head {
+            self.server.outbox.extend_from_slice(&f.raw);
+        }
+        frontend::sync(&mut self.server.outbox);
+        self.server.send().await.map_err(|e| lost(e.into()))?;
+        let mut ok = true;
+        loop {
+            let frame = self.server.receive().await.map_err(lost)?;
+            ok &= frame.tag != b'E';
+            if frame.tag != b'Z' {
+                self.client.outbox.extend_from_slice(&frame.raw);
+            } else if ok {
+                return Ok(true);
+            } else {
+                self.client.outbox.extend_from_slice(&frame.raw);
+                return Ok(false);
+            }
+        }
+    }
+}

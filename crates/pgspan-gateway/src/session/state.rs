@@ -1,0 +1,152 @@
+//! Home's answers about the session and the join keys, and fetching within the bounds
+//! that they set.
+
+use super::End;
+use super::block::BlockSource;
+use super::home::{self, Answers, Around};
+use super::query::{Stop, cancelled};
+use crate::sources::fetch::{self, Bounds, Caller, Fetched};
+use crate::sources::{CachedPlan, Fingerprint, carrier};
+use bytes::Bytes;
+use pgspan_pool::{ServerConnection, Stream};
+use pgspan_sql::ask;
+use pgspan_sql::route::Reason;
+use pgspan_wire::backend::ErrorFields;
+use pgspan_wire::frontend;
+use std::time::Duration;
+
+/// Home's answer to the fingerprint question.
+pub(crate) struct HomeState {
+    pub fingerprint: Fingerprint,
+    pub session: ask::Session,
+}
+
+/// Fetches from all sources at once, until the client cancels or goes, or
+/// `statement_timeout` passes.
+pub(crate) async fn fetch_bounded(
+    caller: &Caller<'_>,
+    stream: &mut Stream,
+    inbox: &mut bytes::BytesMut,
+    plan: &CachedPlan,
+    keys: &[Option<Bytes>],
+    held: Option<&mut Vec<BlockSource>>,
+) -> Result<Vec<Fetched>, Stop> {
+    let limits = &caller.shared.config.limits;
+    let bounds =
+        Bounds { rows_max: limits.home_join_rows_max, bytes_max: limits.home_join_bytes_max };
+    let work = fetch::fetch_all(caller, plan, keys, bounds, held);
+    let deadline = timeout(&plan.session.statement_timeout);
+    tokio::select! {
+        biased;
+        got = work => Ok(got?),
+        () = caller.cancel.cancelled() => Err(cancelled()),
+        () = sleep(deadline) => {
+            let text = "canceling statement due to statement timeout";
+            Err(Stop::Refuse(ErrorFields::new("ERROR", "57014", text)))
+        }
+        () = client_gone(stream, inbox) => Err(Stop::End(End::Client)),
+    }
+}
+
+async fn sleep(bound: Option<Duration>) {
+    match bound {
+        Some(d) => tokio::time::sleep(d).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when the client has closed its connection. What it sends meanwhile waits.
+async fn client_gone(stream: &mut Stream, inbox: &mut bytes::BytesMut) {
+    use tokio::io::AsyncReadExt as _;
+    while inbox.len() < super::QUEUE_BYTES_MAX {
+        match stream.read_buf(inbox).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+    std::future::pending().await
+}
+
+/// The SELECT inside `COPY (…) TO STDOUT`: up to its closing parenthesis.
+pub(crate) fn copied_select(text: &str) -> Result<&str, Stop> {
+    let mut depth = 0i32;
+    for t in pgspan_sql::parse::lex(text) {
+        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
+        if depth == 0 && t.is_char(b')') {
+            return Ok(&text[..t.end]);
+        }
+    }
+    Err(Reason::new("COPY without parentheses").into())
+}
+
+pub(crate) fn append_keys(server: &mut ServerConnection, plan: &CachedPlan) -> bool {
+    let mut any = false;
+    for statement in plan.fragments.iter().filter_map(|f| f.keys.as_ref()) {
+        home::prepare(server, statement, &[]);
+        let name = statement.name();
+        // Described every time: the column may have become another type.
+        frontend::describe_statement(&mut server.outbox, name);
+        frontend::bind(&mut server.outbox, "pgspan:", name, &[], home::NO_PARAMETERS, &[1]);
+        home::execute(server);
+        any = true;
+    }
+    any
+}
+
+/// Key arrays per fetch. A home column of another type than the remote one, or more
+/// keys than the ceiling, gives none: everything is fetched.
+pub(crate) fn key_values(plan: &CachedPlan, got: &Answers, first: usize) -> Vec<Option<Bytes>> {
+    let mut described = got.fields.iter();
+    let mut result = first;
+    plan.plan
+        .fetches
+        .iter()
+        .map(|f| {
+            let filter = f.keys.as_ref()?;
+            let rows = &got.results.get(result)?.rows;
+            result += 1;
+            let fields = described.next()?.as_deref()?;
+            if fields.first()?.type_oid != filter.element_type || rows.len() > filter.keys_max {
+                return None;
+            }
+            let values: Vec<Bytes> = rows.iter().filter_map(|r| r.first()?.clone()).collect();
+            Some(carrier::array(filter.element_type, &values))
+        })
+        .collect()
+}
+
+/// Reads the fingerprint that is the `i`th result.
+pub(crate) fn read_state(
+    server: &ServerConnection,
+    got: &Answers,
+    i: usize,
+    around: Around,
+) -> Result<HomeState, Stop> {
+    let value = |column: usize| got.value(i, column).cloned().unwrap_or_default();
+    let text = |column: usize| String::from_utf8_lossy(&value(column)).into_owned();
+    let told = |name: &str| server.parameters.get(name).map(String::as_str);
+    let session = ask::Session::read(&text(0), told)?;
+    let isolation = text(3);
+    if around == Around::Savepoint && isolation != "read committed" {
+        return Err(Reason::about("isolation level", isolation).into());
+    }
+    let reported: Vec<&str> =
+        ask::REPORTED_SETTINGS.iter().map(|name| told(name).unwrap_or("")).collect();
+    let reported = Bytes::from(reported.join("|"));
+    Ok(HomeState { fingerprint: [value(0), value(1), value(2), reported], session })
+}
+
+/// `0`, `250ms`, `3s`, `5min`, `1h`, `2d`, as PostgreSQL shows a time setting.
+fn timeout(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let n: u64 = text[..split].parse().ok().filter(|n| *n > 0)?;
+    let ms = match &text[split..] {
+        "ms" | "" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(n * ms))
+}
