@@ -122,7 +122,8 @@ pub struct Limits {
     /// Longest statement text that is looked at; longer ones are relayed unseen. In bytes.
     pub statement_bytes_max: usize,
     /// While a single statement runs: look for a server's answer this long before
-    /// sleeping until it comes, in µs. 0 never does.
+    /// sleeping until it comes, in µs. 0 never does; on a machine with idle cores a value
+    /// such as 50 trades their time for latency.
     pub busy_poll_us_max: u64,
     /// Plans kept per database.
     pub plans_max: usize,
@@ -145,7 +146,7 @@ impl Default for Limits {
             home_join_bytes_max: 64 * 1024 * 1024,
             keys_max: 10_000,
             statement_bytes_max: 256 * 1024,
-            busy_poll_us_max: 100,
+            busy_poll_us_max: 0,
             plans_max: 1_000,
             catalog_s_max: 30,
             shutdown_s_max: 30,

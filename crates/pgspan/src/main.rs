@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod explain;
 mod lab;
 mod serve;
 mod terminal;
@@ -23,6 +24,7 @@ struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(serve::CheckConfig),
+    Explain(explain::Explain),
     Demo(demo::Demo),
     Verify(Box<demo::Verify>),
     Bench(bench::Bench),
@@ -34,6 +36,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(options) => serve::serve(&options),
+        Command::Explain(options) => explain::run(&options),
         Command::CheckConfig(options) => serve::check_config(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Verify(options) => demo::run_verify(&options),

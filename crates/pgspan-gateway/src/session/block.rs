@@ -19,6 +19,9 @@ use pgspan_sql::server::ServerSpec;
 /// Statements of one block that are remembered; more make it unknown.
 const REMEMBERED_MAX: usize = 64;
 
+/// A text up to this long is remembered outside a block too: it may be BEGIN. In bytes.
+const OPENING_BYTES_MAX: usize = 64;
+
 /// Bytes of one statement that are remembered; a longer one makes it unknown.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 
@@ -33,19 +36,32 @@ pub(crate) struct BlockSource {
 pub(crate) struct Block {
     ran: Vec<Bytes>,
     unknown: bool,
+    /// A longer text ran outside a block; if it opened one, that one is unknown.
+    unrecorded: bool,
     pub sources: Vec<BlockSource>,
 }
 
 impl Block {
-    /// A statement was relayed.
-    pub fn ran(&mut self, text: &[u8]) {
+    /// A statement was relayed. Outside a block its text matters only if it opens one.
+    pub fn ran(&mut self, text: &[u8], outside: bool) {
         if self.unknown {
+            return;
+        }
+        if outside && text.len() > OPENING_BYTES_MAX {
+            self.unrecorded = true;
             return;
         }
         if self.ran.len() >= REMEMBERED_MAX || text.len() > TEXT_BYTES_MAX {
             self.unknown();
         } else {
             self.ran.push(Bytes::copy_from_slice(text));
+        }
+    }
+
+    /// The client is in a block after what ran last.
+    pub fn is_open(&mut self) {
+        if std::mem::take(&mut self.unrecorded) {
+            self.unknown();
         }
     }
 
@@ -80,6 +96,7 @@ impl Block {
     pub fn end(&mut self) {
         self.ran.clear();
         self.unknown = false;
+        self.unrecorded = false;
         for mut source in self.sources.drain(..).filter(|s| !s.lease.is_busy()) {
             tokio::spawn(async move {
                 if source.lease.simple("COMMIT").await.is_err() {

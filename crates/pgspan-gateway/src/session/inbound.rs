@@ -75,16 +75,19 @@ impl Session {
                     }
                 }
                 b'Q' => {
-                    let body = &self.client.inbox[frame::HEADER_BYTES..size];
-                    let text = body.strip_suffix(b"\0").unwrap_or(body);
-                    let text = &bytes::Bytes::copy_from_slice(text)[..];
-                    if self.is_for_us(text) {
+                    // Without the terminating zero.
+                    let text = frame::HEADER_BYTES..size.saturating_sub(1).max(frame::HEADER_BYTES);
+                    if self.is_for_us(&self.client.inbox[text.clone()]) {
                         if self.pending > 0 || self.batch_open {
                             return Ok(Next::Wait);
                         }
                         return Ok(Next::Query(self.take(tag, size)));
                     }
-                    self.block.ran(text);
+                    let text = &self.client.inbox[text];
+                    let outside = self.pending == 0
+                        && !self.batch_open
+                        && self.server.status == TransactionStatus::Idle;
+                    self.block.ran(text, outside);
                     if text.get(..10).is_some_and(|t| t.eq_ignore_ascii_case(b"DEALLOCATE")) {
                         // Which one is home's to tell; what is not known is relayed.
                         self.statements = super::request::Statements::default();
@@ -174,7 +177,7 @@ impl Session {
                     Some(p) if p.foreign => starts = true,
                     Some(p) => {
                         let sql = p.sql.clone();
-                        self.block.ran(&sql);
+                        self.block.ran(&sql, false);
                         self.count_relayed();
                     }
                     None => self.block.unknown(),

@@ -189,6 +189,8 @@ impl Session {
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
         let mut closing = self.shared.closing.clone();
+        // One future for the whole session: it registers itself once.
+        let mut closing = std::pin::pin!(closing.wait_for(|c| *c));
         loop {
             self.read_server()?;
             match self.read_client()? {
@@ -200,7 +202,7 @@ impl Session {
                     tokio::select! {
                         biased;
                         moved = self.pump() => moved?,
-                        _ = closing.wait_for(|c| *c), if idle => return Err(End::Shutdown),
+                        _ = &mut closing, if idle => return Err(End::Shutdown),
                     }
                 }
             }

@@ -49,6 +49,8 @@ impl Session {
                     }
                     if self.server.status == TransactionStatus::Idle {
                         self.block.end();
+                    } else {
+                        self.block.is_open();
                     }
                 }
                 b'C' => {

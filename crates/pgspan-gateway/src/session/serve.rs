@@ -28,7 +28,7 @@ impl Session {
         }
         if !self.names_foreign(text.as_bytes()) {
             self.count_relayed();
-            self.block.ran(text.as_bytes());
+            self.block.ran(text.as_bytes(), false);
             self.relay_whole(&[frame]);
             return Ok(());
         }
@@ -63,7 +63,7 @@ impl Session {
         };
         let text = std::str::from_utf8(&prepared.sql).ok().filter(|_| prepared.foreign);
         let Some(text) = text.filter(|t| !super::show::is_show(t.as_bytes())) else {
-            self.block.ran(&prepared.sql);
+            self.block.ran(&prepared.sql, false);
             self.count_relayed();
             self.relay_whole(&frames);
             return Ok(());
