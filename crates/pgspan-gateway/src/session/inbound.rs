@@ -53,7 +53,14 @@ impl Session {
                 let held = !self.held.is_empty() && b"BDECSH".contains(&tag);
                 let read = b"QP".contains(&tag);
                 let binds_foreign = tag == b'B' && self.statements.any_foreign();
-                if size > whole_max && !held && !binds_foreign {
+                if size > self.shared.config.limits.home_join_bytes_max {
+                    // More than may be held: the batch goes to home as it is.
+                    self.relay_held();
+                    self.block.unknown();
+                }
+                let held = held && !self.held.is_empty();
+                let too_long = size > self.shared.config.limits.home_join_bytes_max;
+                if size > whole_max && !held && (!binds_foreign || too_long) {
                     self.note(tag);
                     if read {
                         self.block.unknown();
@@ -219,11 +226,19 @@ impl Session {
             self.pending += 1;
             self.swallow_ready = true;
         } else {
+            self.held = held;
+            self.relay_held();
+        }
+    }
+
+    /// What is held goes to home as it is.
+    fn relay_held(&mut self) {
+        if !self.held.is_empty() {
             self.block.unknown();
-            for f in &held {
-                self.note(f.tag);
-                self.server.outbox.extend_from_slice(&f.raw);
-            }
+        }
+        for f in std::mem::take(&mut self.held) {
+            self.note(f.tag);
+            self.server.outbox.extend_from_slice(&f.raw);
         }
     }
 }

@@ -40,15 +40,19 @@ pub(crate) async fn fetch_bounded(
         biased;
         got = work => Ok(got?),
         () = caller.cancel.cancelled() => Err(cancelled()),
-        () = sleep(deadline) => {
-            let text = "canceling statement due to statement timeout";
-            Err(Stop::Refuse(ErrorFields::new("ERROR", "57014", text)))
-        }
+        () = sleep(deadline) => Err(timed_out()),
         () = client_gone(stream, inbox) => Err(Stop::End(End::Client)),
     }
 }
 
-async fn sleep(bound: Option<Duration>) {
+/// PostgreSQL's error when `statement_timeout` passes.
+pub(crate) fn timed_out() -> Stop {
+    let text = "canceling statement due to statement timeout";
+    Stop::Refuse(ErrorFields::new("ERROR", "57014", text))
+}
+
+/// Waits that long; without a bound, forever.
+pub(crate) async fn sleep(bound: Option<Duration>) {
     match bound {
         Some(d) => tokio::time::sleep(d).await,
         None => std::future::pending().await,
@@ -56,7 +60,7 @@ async fn sleep(bound: Option<Duration>) {
 }
 
 /// Returns when the client has closed its connection. What it sends meanwhile waits.
-async fn client_gone(stream: &mut Stream, inbox: &mut bytes::BytesMut) {
+pub(crate) async fn client_gone(stream: &mut Stream, inbox: &mut bytes::BytesMut) {
     use tokio::io::AsyncReadExt as _;
     while inbox.len() < super::QUEUE_BYTES_MAX {
         match stream.read_buf(inbox).await {
@@ -137,7 +141,7 @@ pub(crate) fn read_state(
 }
 
 /// `0`, `250ms`, `3s`, `5min`, `1h`, `2d`, as PostgreSQL shows a time setting.
-fn timeout(text: &str) -> Option<Duration> {
+pub(crate) fn timeout(text: &str) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let n: u64 = text[..split].parse().ok().filter(|n| *n > 0)?;
     let ms = match &text[split..] {

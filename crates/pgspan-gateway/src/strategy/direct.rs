@@ -4,7 +4,7 @@
 use super::home_join::put_start;
 use crate::session::home::{self, Around, NO_PARAMETERS};
 use crate::session::query::{Request, Stop, route};
-use crate::session::{End, Session};
+use crate::session::{End, Session, state};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::{self, Caller};
 use bytes::{Bytes, BytesMut};
@@ -12,6 +12,7 @@ use pgspan_pool::ServerError;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields, Field, TransactionStatus};
 use pgspan_wire::frontend;
+use std::pin::pin;
 
 /// So many bytes are held back: an error among them still leads to fallback.
 const HELD_BYTES: usize = 32 * 1024;
@@ -22,6 +23,25 @@ pub(crate) async fn run(
     request: &Request,
     around: Around,
     plan: &CachedPlan,
+) -> Result<Route, Stop> {
+    let mut stream = Stream { held: BytesMut::new(), begun: false };
+    match rows(session, request, around, plan, &mut stream).await {
+        // The error stands where the next row would.
+        Err(Stop::Refuse(error)) if stream.begun => {
+            error.put(&mut session.client.outbox);
+            backend::put_ready(&mut session.client.outbox, TransactionStatus::Idle);
+            Ok(route(Strategy::Direct, plan.plan.route.reason.what))
+        }
+        done => done,
+    }
+}
+
+async fn rows(
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &CachedPlan,
+    stream: &mut Stream,
 ) -> Result<Route, Stop> {
     let direct = plan.plan.direct.as_ref().ok_or(Reason::new("not direct"))?;
     let spec = plan.plan.servers.get(direct.server).ok_or(Reason::new("not direct"))?;
@@ -62,12 +82,18 @@ pub(crate) async fn run(
     home::answers(&mut session.server, &mut session.client.outbox).await?;
 
     let identity = direct.output.iter().enumerate().all(|(i, o)| i == *o);
-    let mut stream = Stream { held: BytesMut::new(), begun: false };
     let mut error: Option<ErrorFields> = None;
     let mut trouble: Option<&'static str> = None;
+    let mut deadline = pin!(state::sleep(state::timeout(&plan.session.statement_timeout)));
     loop {
+        let client = &mut session.client;
         let frame = tokio::select! {
+            biased;
             frame = lease.receive() => frame.map_err(|e| stream.broken(e))?,
+            () = &mut deadline => return Err(state::timed_out()),
+            () = state::client_gone(&mut client.stream, &mut client.inbox) => {
+                return Err(Stop::End(End::Client));
+            }
             () = session.cancel.cancelled(), if error.is_none() && !session.cancel.is_cancelled() => continue,
         };
         match frame.tag {
