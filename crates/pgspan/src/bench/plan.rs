@@ -13,6 +13,14 @@ const CONCURRENT_RATE: f64 = 1.5;
 /// The rate of relayed statements, relative to PgBouncer's.
 const RELAY_RATE: f64 = 0.9;
 
+/// The query that stands for the others.
+pub const AGGREGATE: &str = "aggregate";
+
+/// The name of a query's measurement at a place.
+pub fn name(query: &str, place: &str) -> String {
+    format!("{query}, {place}")
+}
+
 /// Bounds of p50 relative to direct postgres_fdw in the same protocol.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -61,7 +69,7 @@ fn statement(scene: &Scene, script: &str) -> Script {
 /// The guide's aggregate and its three join queries, one session each.
 pub fn cross_database(scene: &Scene, place: &str, bounds: Bounds) -> Vec<Measurement> {
     [
-        ("aggregate", guide::AGGREGATE),
+        (AGGREGATE, guide::AGGREGATE),
         ("join", guide::JOIN),
         ("customer tiers", guide::TIERS),
         ("count of the join", guide::REPEATED),
@@ -70,7 +78,7 @@ pub fn cross_database(scene: &Scene, place: &str, bounds: Bounds) -> Vec<Measure
     .map(|(name, script)| {
         let goal = |peer, against, bound| Goal { peer, against, figure: Figure::P50, bound };
         Measurement {
-            name: format!("{name}, {place}"),
+            name: self::name(name, place),
             script: statement(scene, script),
             clients: 1,
             peers: against_fdw(scene),
