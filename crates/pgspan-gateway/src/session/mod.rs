@@ -181,7 +181,8 @@ impl Session {
             // The client may be gone as well; there is nobody else to tell.
             let _sent = tokio::time::timeout(bound, self.client.send()).await;
         }
-        if self.server.status != TransactionStatus::Idle || self.pending > 0 {
+        let idle = self.server.status == TransactionStatus::Idle && !self.server.is_busy();
+        if !idle || self.pending > 0 {
             // The server would go on working for nobody.
             self.cancel.cancel_own().await;
         }

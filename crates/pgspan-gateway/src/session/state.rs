@@ -1,10 +1,10 @@
 //! Home's answers about the session and the join keys, and fetching within the bounds
 //! that they set.
 
-use super::End;
 use super::block::BlockSource;
 use super::home::{self, Answers, Around};
 use super::query::{Stop, cancelled};
+use super::{ClientSide, End};
 use crate::sources::fetch::{self, Bounds, Caller, Fetched};
 use crate::sources::{CachedPlan, Fingerprint, carrier};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use pgspan_pool::{ServerConnection, Stream};
 use pgspan_sql::ask;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::ErrorFields;
+use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
 use std::time::Duration;
 
@@ -56,6 +57,18 @@ pub(crate) async fn sleep(bound: Option<Duration>) {
     match bound {
         Some(d) => tokio::time::sleep(d).await,
         None => std::future::pending().await,
+    }
+}
+
+/// The next message of a server that works for a client, unless the client goes.
+pub(crate) async fn receive_for(
+    server: &mut ServerConnection,
+    client: &mut ClientSide,
+) -> Result<Frame, Stop> {
+    tokio::select! {
+        biased;
+        frame = server.receive() => Ok(frame?),
+        () = client_gone(&mut client.stream, &mut client.inbox) => Err(Stop::End(End::Client)),
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::session::Session;
 use crate::session::home::Around;
 use crate::session::query::{Request, Stop, route};
+use crate::session::state::receive_for;
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
 use bytes::BytesMut;
@@ -39,7 +40,7 @@ pub(crate) async fn run(
     let mut begun = false;
     let mut error: Option<Frame> = None;
     loop {
-        let frame = session.server.receive().await?;
+        let frame = receive_for(&mut session.server, &mut session.client).await?;
         match frame.tag {
             b'H' | b'd' | b'c' | b'C' | b'N' | b'S' | b'A' => held.extend_from_slice(&frame.raw),
             b'E' => error = Some(frame.clone()),

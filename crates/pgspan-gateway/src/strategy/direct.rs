@@ -89,8 +89,8 @@ async fn rows(
         let client = &mut session.client;
         let frame = tokio::select! {
             biased;
-            frame = lease.receive() => frame.map_err(|e| stream.broken(e))?,
             () = &mut deadline => return Err(state::timed_out()),
+            frame = lease.receive() => frame.map_err(|e| stream.broken(e))?,
             () = state::client_gone(&mut client.stream, &mut client.inbox) => {
                 return Err(Stop::End(End::Client));
             }

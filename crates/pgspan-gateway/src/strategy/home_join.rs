@@ -3,6 +3,7 @@
 
 use crate::session::home::{self, Around};
 use crate::session::query::{Request, Stop, route};
+use crate::session::state::receive_for;
 use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
@@ -127,7 +128,7 @@ async fn answer(
     let mut told = false;
     let mut refused: Option<Stop> = None;
     loop {
-        let frame = session.server.receive().await?;
+        let frame = receive_for(&mut session.server, &mut session.client).await?;
         match frame.tag {
             b'T' if fields.is_none() => {
                 fields = Some(
