@@ -157,6 +157,9 @@ const SYSTEM_COLUMNS: &[&str] = &["tableoid", "ctid", "xmin", "xmax", "cmin", "c
 /// Longest name that is not cut, in bytes (`NAMEDATALEN - 1`).
 const NAME_BYTES_MAX: usize = 63;
 
+/// The reason of what has nothing to accelerate.
+pub const NO_FOREIGN_TABLE: &str = "no foreign table is named";
+
 /// Date and time input words that mean something else at each reading.
 const MOVING_WORDS: &[&str] = &["now", "today", "tomorrow", "yesterday", "current", "epoch"];
 
@@ -200,7 +203,7 @@ pub fn analyze(statement: &Statement, catalog: &CatalogSnapshot) -> Result<Analy
     match refused {
         Some(reason) => Err(reason),
         None if !a.tables.iter().any(|t| catalog.is_foreign_name(&t.name)) => {
-            Err(Reason::new("no foreign table is named"))
+            Err(Reason::new(NO_FOREIGN_TABLE))
         }
         None => Ok(a),
     }

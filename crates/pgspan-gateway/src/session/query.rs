@@ -98,6 +98,11 @@ pub(crate) fn cancelled() -> Stop {
 
 impl Session {
     pub(super) fn fell_back(&mut self, reason: Reason) {
+        if reason.what == pgspan_sql::analyze::NO_FOREIGN_TABLE {
+            self.count_relayed();
+            self.block.unknown();
+            return;
+        }
         let route = Route::fallback(reason);
         tracing::debug!(reason = %route.reason, "fallback");
         self.shared.routes.count(&route);
@@ -227,8 +232,13 @@ impl Session {
                 home
             }
         };
-        let plan = self.make_plan(request, &analyzed, &home).await?;
-        if plan.plan.repeatable {
+        let plan = self.make_plan(request, around, &analyzed, &home).await?;
+        // In a block each question has a snapshot of its own: what they said together
+        // holds if the fingerprint is still the same after them.
+        let consistent = around == Around::Own
+            || plan.facts_known
+            || self.fingerprint_again(&analyzed, around).await?.fingerprint == home.fingerprint;
+        if plan.plan.repeatable && consistent {
             self.shared.sources.keep_plan(key.clone(), plan.clone());
         }
         if explains {
@@ -321,6 +331,18 @@ impl Session {
         Ok((home, plan))
     }
 
+    async fn fingerprint_again(
+        &mut self,
+        analyzed: &Analyzed,
+        around: Around,
+    ) -> Result<HomeState, Stop> {
+        let question = self.fingerprint(analyzed);
+        home::run_prepared(&mut self.server, question);
+        frontend::sync(&mut self.server.outbox);
+        let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
+        read_state(&self.server, &got, 0, around)
+    }
+
     fn stop_if_cancelled(&self) -> Result<(), Stop> {
         if self.cancel.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
@@ -406,6 +428,7 @@ impl Session {
     async fn make_plan(
         &mut self,
         request: &Request,
+        around: Around,
         analyzed: &Analyzed,
         home: &HomeState,
     ) -> Result<Arc<CachedPlan>, Stop> {
@@ -415,9 +438,15 @@ impl Session {
             Kind::CopyOut => copied_select(select)?,
             _ => select,
         };
+        let names = ask::table_names(&analysis);
+        let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
+        let facts_key = (database, names, home.fingerprint.clone());
+        let known = self.shared.sources.home_facts(&facts_key);
         let server = &mut self.server;
         let oids = &request.param_oids;
-        home::run_once(server, &ask::home_facts(&ask::table_names(&analysis)));
+        if known.is_none() {
+            home::run_once(server, &ask::home_facts(&facts_key.1));
+        }
         // The original: its description, and what postgres_fdw would ship.
         let original = "pgspan:original";
         frontend::close_statement(&mut server.outbox, original);
@@ -449,14 +478,24 @@ impl Session {
         frontend::sync(&mut server.outbox);
         let got = home::answers(server, &mut self.client.outbox).await?;
         let odd = || Stop::GiveUp(Reason::new("catalog answer"));
-        let facts = HomeFacts::read(got.value(0, 0).ok_or_else(odd)?)?;
-        let scans = remote::foreign_scans(got.value(1, 0).ok_or_else(odd)?)?;
+        let explained = usize::from(known.is_none());
+        let facts = match known {
+            Some(facts) => facts,
+            None => Arc::new(HomeFacts::read(got.value(0, 0).ok_or_else(odd)?)?),
+        };
+        let scans = remote::foreign_scans(got.value(explained, 0).ok_or_else(odd)?)?;
         let fields = got.fields.into_iter().next().flatten().ok_or_else(odd)?;
         let parameters = got.parameters.into_iter().next().unwrap_or_default();
         if self.cancel.is_cancelled() {
             return Err(cancelled());
         }
         let needs = plan::needs(&analysis, &facts)?;
+        // A view may change without a trace in the fingerprint, and in a block the
+        // fingerprint and the facts have different snapshots.
+        let has_views = facts.relations.iter().any(|r| r.kind.as_deref() == Some("v"));
+        if around == Around::Own && !has_views {
+            self.shared.sources.keep_home_facts(facts_key, facts.clone());
+        }
         let caller = Caller {
             shared: &self.shared,
             home: &self.endpoint,
@@ -501,6 +540,7 @@ impl Session {
             analysis,
             fields,
             parameters,
+            facts_known: explained == 0,
             home: home::Statement::new(made.home_sql.clone()),
             fragments: made.fetches.iter().map(fragment).collect(),
             direct: made.direct.as_ref().map(|d| home::Statement::new(d.sql.clone())),

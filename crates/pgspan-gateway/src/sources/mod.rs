@@ -13,7 +13,7 @@ use pgspan_pool::{ConnectOptions, SourcePools, SslMode};
 use pgspan_sql::analyze::Analysis;
 use pgspan_sql::ask;
 use pgspan_sql::catalog::CatalogSnapshot;
-use pgspan_sql::facts::SourceFacts;
+use pgspan_sql::facts::{HomeFacts, SourceFacts};
 use pgspan_sql::plan::FederatedPlan;
 use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
@@ -49,6 +49,8 @@ pub(crate) struct CachedPlan {
     pub fields: Vec<Field>,
     /// Its parameter types.
     pub parameters: Vec<u32>,
+    /// Home's facts were known under the very fingerprint that the plan rests on.
+    pub facts_known: bool,
     /// The rewritten statement.
     pub home: Statement,
     /// The statements of each fetch.
@@ -70,6 +72,9 @@ pub(crate) struct Fragment {
 /// Database, text, role, and bound parameters.
 pub(crate) type PlanKey = (String, String, String, Vec<Option<Bytes>>);
 
+/// Database, names as written, and the fingerprint under which home answered.
+type FactsKey = (String, Vec<String>, Fingerprint);
+
 struct KnownRelation {
     facts: SourceFacts,
     read_at: Instant,
@@ -80,6 +85,9 @@ pub(crate) struct Sources {
     pub pools: SourcePools,
     analyzed: Mutex<LruCache<(String, String), Arc<Analyzed>>>,
     plans: Mutex<LruCache<PlanKey, Arc<CachedPlan>>>,
+    /// Fingerprint questions by text: statements over the same tables share them.
+    questions: Mutex<LruCache<String, Statement>>,
+    home_facts: Mutex<LruCache<FactsKey, Arc<HomeFacts>>>,
     relations: Mutex<HashMap<(ServerSpec, String, String), KnownRelation>>,
     relation_age_max: Duration,
 }
@@ -98,6 +106,8 @@ impl Sources {
             ),
             analyzed: Mutex::new(LruCache::new(size)),
             plans: Mutex::new(LruCache::new(size)),
+            questions: Mutex::new(LruCache::new(size)),
+            home_facts: Mutex::new(LruCache::new(size)),
             relations: Mutex::default(),
             relation_age_max: Duration::from_secs(limits.catalog_s_max),
         }
@@ -122,10 +132,29 @@ impl Sources {
         };
         let fingerprint =
             outcome.as_ref().map(|a| ask::fingerprints_of(a, catalog)).unwrap_or_default();
-        let fingerprint = fingerprint.map(Statement::new);
+        let fingerprint = fingerprint.map(|sql| self.question(sql));
         let analyzed = Arc::new(Analyzed { catalog: catalog.clone(), outcome, fingerprint });
         lock(&self.analyzed).put(key, analyzed.clone());
         analyzed
+    }
+
+    fn question(&self, sql: String) -> Statement {
+        let mut questions = lock(&self.questions);
+        if let Some(known) = questions.get(&sql) {
+            return known.clone();
+        }
+        let statement = Statement::new(sql.clone());
+        questions.put(sql, statement.clone());
+        statement
+    }
+
+    /// What home answered about these names under this fingerprint.
+    pub fn home_facts(&self, key: &FactsKey) -> Option<Arc<HomeFacts>> {
+        lock(&self.home_facts).get(key).cloned()
+    }
+
+    pub fn keep_home_facts(&self, key: FactsKey, facts: Arc<HomeFacts>) {
+        lock(&self.home_facts).put(key, facts);
     }
 
     pub fn plan(&self, key: &PlanKey) -> Option<Arc<CachedPlan>> {
