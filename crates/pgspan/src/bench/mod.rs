@@ -36,6 +36,8 @@ use report::Report;
 const SCALE: u32 = 10;
 /// Added to every link for the measurements of a network.
 const LATENCY: Duration = Duration::from_millis(1);
+/// A load average above which somebody else is at work.
+const BUSY_LOAD: f64 = 0.5;
 /// How long the replica may take to show what was made on the writer.
 const REPLICATION_LIMIT: Duration = Duration::from_secs(60);
 
@@ -92,14 +94,21 @@ fn try_run(bench: &Bench) -> Result<bool, DemoError> {
         debug_build: cfg!(debug_assertions),
         postgres_version: String::new(),
         processors: thread::available_parallelism().map_or(1, usize::from),
+        load_average: [report::load_average(), None],
         effort,
         measurements: Vec::new(),
         met: 0,
         missed: 0,
         not_measured: 0,
     };
+    if let Some(load) = report.load_average[0].filter(|load| *load > BUSY_LOAD) {
+        note(format!(
+            "pgspan: the machine is busy (load {load:.1}): run this again when it is idle"
+        ));
+    }
     loopback(bench, effort, &show, &mut report)?;
     network(bench, effort, &show, &mut report)?;
+    report.load_average[1] = report::load_average();
     report.count();
     write(&bench.out, &report)?;
     show.line("");

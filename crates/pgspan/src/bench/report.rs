@@ -16,6 +16,9 @@ pub struct Report {
     pub postgres_version: String,
     /// Processors of the machine.
     pub processors: usize,
+    /// Load averages over a minute before and after the run, where the system tells:
+    /// peers share what others leave of the processors, and not alike.
+    pub load_average: [Option<f64>; 2],
     /// How long and how often.
     pub effort: Effort,
     /// Each measurement.
@@ -38,6 +41,11 @@ impl Report {
         (self.met, self.missed, self.not_measured) =
             (count(Some(true)), count(Some(false)), count(None));
     }
+}
+
+/// The load average over the last minute.
+pub fn load_average() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// Prints the table of one measurement.
