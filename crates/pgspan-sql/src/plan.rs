@@ -74,8 +74,9 @@ pub struct Limits {
     pub keys_max: u64,
 }
 
-/// Tables below this many rows are fetched without asking home for join keys first.
-const KEYS_WORTH_ROWS: f64 = 2_000.0;
+/// Tables below this many rows are small: they are fetched without asking home for join
+/// keys first.
+pub const SMALL_ROWS: f64 = 2_000.0;
 
 /// Checks the statement's relations at home and lists what to ask of the sources.
 ///
@@ -253,7 +254,10 @@ fn scan_conditions(
     let mut conditions: Vec<Vec<Vec<String>>> = vec![Vec::new(); needs.tables.len()];
     for scan in scans {
         let named = scan.relation.as_ref();
-        let tables = remote::remote_tables(&scan.remote_sql)?;
+        let mut tables = remote::remote_tables(&scan.remote_sql)?;
+        if !scan.conditional {
+            tables.iter_mut().for_each(|t| t.conditions.clear());
+        }
         if let Some((schema, name)) = named {
             let home = relations.iter().position(|r| {
                 r.schema.as_deref() == Some(schema.as_str())
@@ -335,7 +339,8 @@ fn fetch(
     })
 }
 
-fn estimated_rows(source: &SourceFacts) -> f64 {
+/// The planner's guess at the rows of a remote table.
+pub fn estimated_rows(source: &SourceFacts) -> f64 {
     if source.rows >= 0.0 {
         source.rows
     } else {
@@ -348,7 +353,7 @@ fn estimated_rows(source: &SourceFacts) -> f64 {
 
 /// Whether a fetch is worth restricting by keys.
 pub(crate) fn keys_worth(f: &Fetch) -> bool {
-    f.table_rows >= KEYS_WORTH_ROWS
+    f.table_rows >= SMALL_ROWS
 }
 
 /// Types whose text form does not depend on any session setting.
@@ -366,6 +371,7 @@ fn direct(
     let alone = a.kind != Kind::CopyOut
         && needs.servers.len() == 1
         && scan.whole_plan
+        && scan.conditional
         && !scan.filtered
         && carried_by.iter().all(Option::is_some)
         && output_types.iter().all(|t| PLAIN_TEXT.contains(t));

@@ -20,6 +20,8 @@ pub struct ForeignScan {
     pub filtered: bool,
     /// It is the whole plan, and nothing hangs below it.
     pub whole_plan: bool,
+    /// Its conditions are shipped. Cleared where all rows are wanted.
+    pub conditional: bool,
 }
 
 /// All foreign scans of a plan printed as JSON.
@@ -56,6 +58,7 @@ fn walk(plan: &Value, root: bool, scans: &mut Vec<ForeignScan>) -> Result<(), Re
                 .collect(),
             filtered: plan.get("Filter").is_some(),
             whole_plan: root && plan.get("Plans").is_none(),
+            conditional: true,
         });
     }
     if kind == "LockRows" || kind == "ModifyTable" {

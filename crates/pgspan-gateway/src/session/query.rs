@@ -204,8 +204,15 @@ impl Session {
         if around == Around::Savepoint {
             self.check_block().await?;
         }
-        let key = self.plan_key(database, request);
-        let known = self.shared.sources.plan(&key);
+        let mut key = plan_key(database, &self.user, request);
+        let any_values = without_values(&key);
+        let known = match self.shared.sources.plan(&any_values) {
+            Some(plan) => {
+                key.clone_from(&any_values);
+                Some(plan)
+            }
+            None => self.shared.sources.plan(&key),
+        };
         if let Some(plan) = &known {
             still_small(plan)?;
         }
@@ -239,6 +246,9 @@ impl Session {
             || plan.facts_known
             || self.fingerprint_again(&analyzed, around).await?.fingerprint == home.fingerprint;
         if plan.plan.repeatable && consistent {
+            if plan.any_values {
+                key = any_values;
+            }
             self.shared.sources.keep_plan(key.clone(), plan.clone());
         }
         if explains {
@@ -285,25 +295,6 @@ impl Session {
             self.shared.sources.drop_plan(key);
         }
         done
-    }
-
-    fn plan_key(&self, database: String, request: &Request) -> PlanKey {
-        let params = match &request.batch {
-            None => Vec::new(),
-            Some(b) => {
-                let mut params = b.bind.params.clone();
-                let formats: Vec<u8> =
-                    b.bind.param_formats.iter().map(|f| u8::from(*f != 0)).collect();
-                let oids: Vec<u8> =
-                    request.param_oids.iter().flat_map(|o| o.to_be_bytes()).collect();
-                if !params.is_empty() {
-                    params.push(Some(Bytes::from(formats)));
-                    params.push(Some(Bytes::from(oids)));
-                }
-                params
-            }
-        };
-        (database, request.text.clone(), self.user.clone(), params)
     }
 
     /// The fingerprint question for the session's role.
@@ -483,7 +474,7 @@ impl Session {
             Some(facts) => facts,
             None => Arc::new(HomeFacts::read(got.value(0, 0).ok_or_else(odd)?)?),
         };
-        let scans = remote::foreign_scans(got.value(explained, 0).ok_or_else(odd)?)?;
+        let mut scans = remote::foreign_scans(got.value(explained, 0).ok_or_else(odd)?)?;
         let fields = got.fields.into_iter().next().flatten().ok_or_else(odd)?;
         let parameters = got.parameters.into_iter().next().unwrap_or_default();
         if self.cancel.is_cancelled() {
@@ -523,6 +514,14 @@ impl Session {
         let types: Vec<u32> = fields.iter().map(|f| f.type_oid).collect();
         let declared = u32::try_from(parameters.len()).unwrap_or(u32::MAX);
         let limits = Limits { rows_max: limits.home_join_rows_max, keys_max: limits.keys_max };
+        // Of small tables all rows are fetched, whatever is bound: home evaluates every
+        // condition anyway, and one plan serves all values.
+        let small = sources.iter().all(|s| plan::estimated_rows(s) < plan::SMALL_ROWS);
+        let values = request.batch.as_ref().is_some_and(|b| !b.bind.params.is_empty());
+        let any_values = small && values && analysis.tables.len() > needs.tables.len();
+        if any_values {
+            scans.iter_mut().for_each(|s| s.conditional = false);
+        }
         let made = plan::plan(
             &request.text,
             &analysis,
@@ -534,6 +533,8 @@ impl Session {
             &types,
             limits,
         )?;
+        let mut bound_types = parameters.clone();
+        bound_types.extend(made.fetches.iter().map(|f| f.array_type));
         Ok(Arc::new(CachedPlan {
             fingerprint: home.fingerprint.clone(),
             session: home.session.clone(),
@@ -541,9 +542,10 @@ impl Session {
             fields,
             parameters,
             facts_known: explained == 0,
-            home: home::Statement::new(made.home_sql.clone()),
-            fragments: made.fetches.iter().map(fragment).collect(),
-            direct: made.direct.as_ref().map(|d| home::Statement::new(d.sql.clone())),
+            any_values,
+            home: self.shared.sources.typed_statement(made.home_sql.clone(), &bound_types),
+            fragments: made.fetches.iter().map(|f| fragment(&self.shared.sources, f)).collect(),
+            direct: made.direct.as_ref().map(|d| self.shared.sources.statement(d.sql.clone())),
             outgrown_until: std::sync::Mutex::new(None),
             plan: made,
         }))
@@ -581,16 +583,40 @@ fn still_small(plan: &CachedPlan) -> Result<(), Stop> {
     }
 }
 
-fn fragment(fetch: &Fetch) -> Fragment {
+fn fragment(sources: &crate::sources::Sources, fetch: &Fetch) -> Fragment {
     let keys = fetch.keys.as_ref();
     Fragment {
-        all: home::Statement::new(fetch.sql.clone()),
-        by_keys: keys.map(|k| home::Statement::new(k.sql.clone())),
-        keys: keys.map(|k| home::Statement::new(k.home_sql.clone())),
+        all: sources.statement(fetch.sql.clone()),
+        by_keys: keys.map(|k| sources.statement(k.sql.clone())),
+        keys: keys.map(|k| sources.statement(k.home_sql.clone())),
     }
 }
 
 /// Names the strategy for counts and `SHOW pgspan.last_route`.
 pub(crate) fn route(strategy: Strategy, what: &'static str) -> Route {
     Route { strategy, reason: Reason::new(what) }
+}
+
+fn plan_key(database: String, user: &str, request: &Request) -> PlanKey {
+    let params = match &request.batch {
+        None => Vec::new(),
+        Some(b) => {
+            let mut params = b.bind.params.clone();
+            let formats: Vec<u8> = b.bind.param_formats.iter().map(|f| u8::from(*f != 0)).collect();
+            let oids: Vec<u8> = request.param_oids.iter().flat_map(|o| o.to_be_bytes()).collect();
+            if !params.is_empty() {
+                params.push(Some(Bytes::from(formats)));
+                params.push(Some(Bytes::from(oids)));
+            }
+            params
+        }
+    };
+    (database, request.text.clone(), user.to_owned(), params)
+}
+
+/// The key of a plan that holds whatever values are bound.
+fn without_values(key: &PlanKey) -> PlanKey {
+    let (database, text, user, params) = key;
+    let types = params.last().cloned();
+    (database.clone(), text.clone(), user.clone(), types.into_iter().collect())
 }

@@ -49,6 +49,8 @@ pub(crate) struct CachedPlan {
     pub fields: Vec<Field>,
     /// Its parameter types.
     pub parameters: Vec<u32>,
+    /// It ships no condition, so it holds whatever values are bound.
+    pub any_values: bool,
     /// Home's facts were known under the very fingerprint that the plan rests on.
     pub facts_known: bool,
     /// The rewritten statement.
@@ -85,8 +87,8 @@ pub(crate) struct Sources {
     pub pools: SourcePools,
     analyzed: Mutex<LruCache<(String, String), Arc<Analyzed>>>,
     plans: Mutex<LruCache<PlanKey, Arc<CachedPlan>>>,
-    /// Fingerprint questions by text: statements over the same tables share them.
-    questions: Mutex<LruCache<String, Statement>>,
+    /// Numbered statements by text and parameter types.
+    statements: Mutex<LruCache<(String, Vec<u32>), Statement>>,
     home_facts: Mutex<LruCache<FactsKey, Arc<HomeFacts>>>,
     relations: Mutex<HashMap<(ServerSpec, String, String), KnownRelation>>,
     relation_age_max: Duration,
@@ -106,7 +108,7 @@ impl Sources {
             ),
             analyzed: Mutex::new(LruCache::new(size)),
             plans: Mutex::new(LruCache::new(size)),
-            questions: Mutex::new(LruCache::new(size)),
+            statements: Mutex::new(LruCache::new(size)),
             home_facts: Mutex::new(LruCache::new(size)),
             relations: Mutex::default(),
             relation_age_max: Duration::from_secs(limits.catalog_s_max),
@@ -132,19 +134,28 @@ impl Sources {
         };
         let fingerprint =
             outcome.as_ref().map(|a| ask::fingerprints_of(a, catalog)).unwrap_or_default();
-        let fingerprint = fingerprint.map(|sql| self.question(sql));
+        let fingerprint = fingerprint.map(|sql| self.statement(sql));
         let analyzed = Arc::new(Analyzed { catalog: catalog.clone(), outcome, fingerprint });
         lock(&self.analyzed).put(key, analyzed.clone());
         analyzed
     }
 
-    fn question(&self, sql: String) -> Statement {
-        let mut questions = lock(&self.questions);
-        if let Some(known) = questions.get(&sql) {
+    /// The numbered statement of a text without parameters of unknown type: one number
+    /// for all plans that use the text.
+    pub fn statement(&self, sql: String) -> Statement {
+        self.typed_statement(sql, &[])
+    }
+
+    /// As [`Sources::statement`], for parameters of these types: the same text with
+    /// other types is another statement.
+    pub fn typed_statement(&self, sql: String, types: &[u32]) -> Statement {
+        let key = (sql, types.to_vec());
+        let mut statements = lock(&self.statements);
+        if let Some(known) = statements.get(&key) {
             return known.clone();
         }
-        let statement = Statement::new(sql.clone());
-        questions.put(sql, statement.clone());
+        let statement = Statement::new(key.0.clone());
+        statements.put(key, statement.clone());
         statement
     }
 

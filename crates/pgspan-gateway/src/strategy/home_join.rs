@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 /// Up to so many fetched rows home may use its generic plan, which takes an array for
 /// ten rows; above, the statement is parsed anew and planned for what is really there.
-const GENERIC_ROWS_MAX: u64 = 64;
+const GENERIC_ROWS_MAX: u64 = 1_000;
 
 /// So many bytes of answer are held back: an error among them still leads to fallback.
 const HELD_BYTES: usize = 32 * 1024;
