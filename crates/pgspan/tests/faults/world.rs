@@ -84,7 +84,7 @@ impl World {
     fn start() -> World {
         let mut lab = Lab::start(&LabOptions::temporary().unwrap(), &mut |_| {}).unwrap();
         // The log must keep secrets even when it tells everything.
-        let program = lab.state().dir.join("pgspan-debug");
+        let program = lab.state().dir.join("logs/pgspan-debug");
         let script = "#!/bin/sh\nPGSPAN_LOG=debug exec ".to_owned()
             + env!("CARGO_BIN_EXE_pgspan")
             + " \"$@\"\n";
@@ -117,7 +117,7 @@ impl World {
         let dir = self.lab.state().dir.clone();
         let listen = self.lab.state().gateway.clone().unwrap();
         let listen = listen.endpoints.iter().map(|one| one.listen.clone()).collect();
-        let mut command = Command::new(dir.join("pgspan-debug"));
+        let mut command = Command::new(dir.join("logs/pgspan-debug"));
         command.args(["serve", "--config"]).arg(dir.join("pgspan.toml"));
         self.lab.start_helper("gateway", &mut command, listen).unwrap();
     }
