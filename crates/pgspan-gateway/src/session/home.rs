@@ -258,15 +258,23 @@ impl Session {
         }
         // In the extended protocol under names of our own: a Query would destroy the
         // client's unnamed statement. A portal that failed still has its name.
-        frontend::close_portal(&mut self.server.outbox, "pgspan:");
-        if around == Around::Own {
-            run_prepared(&mut self.server, constant(5));
-        } else {
-            run_prepared(&mut self.server, constant(6));
-            run_prepared(&mut self.server, constant(3));
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            frontend::close_portal(&mut self.server.outbox, "pgspan:");
+            if around == Around::Own {
+                run_prepared(&mut self.server, constant(5));
+            } else {
+                run_prepared(&mut self.server, constant(6));
+                run_prepared(&mut self.server, constant(3));
+            }
+            frontend::sync(&mut self.server.outbox);
+            match answers(&mut self.server, &mut self.client.outbox).await {
+                // The client's cancel request reached home only now.
+                Err(ServerError::Sql(e)) if e.sqlstate() == "57014" && attempts < 5 => {}
+                other => return other.map(|_| ()),
+            }
         }
-        frontend::sync(&mut self.server.outbox);
-        answers(&mut self.server, &mut self.client.outbox).await.map(|_| ())
     }
 
     /// Makes the client's block fail, as its own failing statement would have.
