@@ -9,7 +9,7 @@ use crate::parse::{Lexeme, Statement, lex, node, strings, visit};
 use crate::route::Reason;
 use pg_query::protobuf::Token;
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// What kind of statement carries the query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,17 @@ pub struct QualifiedColumn {
     pub prefix: (usize, usize),
 }
 
+/// Names that are resolved along the `search_path`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SharedNames {
+    /// Functions called.
+    pub functions: BTreeSet<String>,
+    /// Operators used.
+    pub operators: BTreeSet<String>,
+    /// Types named.
+    pub types: BTreeSet<String>,
+}
+
 /// A statement that may be served, as far as its text can tell.
 #[derive(Debug, Clone)]
 pub struct Analysis {
@@ -99,6 +110,9 @@ pub struct Analysis {
     pub star: bool,
     /// Last parts of column references (to recognise whole rows).
     pub reference_ends: HashSet<String>,
+    /// Names of functions, operators and types: a newcomer of the same name may change
+    /// what the statement means.
+    pub names: SharedNames,
     /// Highest parameter number.
     pub parameters: u32,
     /// Whether the plan may be used again: no literal such as 'now' that is read
@@ -188,6 +202,7 @@ pub fn analyze(statement: &Statement, catalog: &CatalogSnapshot) -> Result<Analy
         words: HashSet::new(),
         star: false,
         reference_ends: HashSet::new(),
+        names: SharedNames::default(),
         parameters: 0,
         repeatable: true,
     };
@@ -396,6 +411,7 @@ fn examine(
             if !catalog.is_safe_function(function) {
                 return Err(Reason::about("volatile or session function", function));
             }
+            a.names.functions.insert(function.to_owned());
         }
         "AExpr" => {
             let path = strings(&body["name"]).unwrap_or_default();
@@ -404,12 +420,18 @@ fn examine(
             }
             if let Some(op) = path.last() {
                 operator(op, catalog)?;
+                a.names.operators.insert((*op).to_owned());
             }
+        }
+        "TypeCast" => {
+            let path = strings(&body["type_name"]["names"]).unwrap_or_default();
+            a.names.types.extend(path.last().map(|t| (*t).to_owned()));
         }
         "SubLink" | "SortBy" => {
             let list = if name == "SubLink" { "oper_name" } else { "use_op" };
             for op in strings(&body[list]).unwrap_or_default() {
                 operator(op, catalog)?;
+                a.names.operators.insert(op.to_owned());
             }
         }
         "ParamRef" => {

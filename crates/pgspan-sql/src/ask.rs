@@ -1,7 +1,7 @@
 //! The SQL that home and sources are asked with. Every name is qualified, so that
 //! a client's `search_path` cannot change the question.
 
-use crate::analyze::Analysis;
+use crate::analyze::{Analysis, SharedNames};
 use crate::catalog::CatalogSnapshot;
 use crate::quote::{literal, text_array};
 use crate::route::Reason;
@@ -54,7 +54,12 @@ fn setting(name: &str) -> String {
 ///
 /// A plan is used again only while columns 1 to 3 are what they were. A superuser reads
 /// the mappings' table itself, which is quicker than the view.
-fn fingerprint(names: &[String], foreign: &[String], superuser: bool) -> String {
+fn fingerprint(
+    names: &[String],
+    foreign: &[String],
+    shared: &SharedNames,
+    superuser: bool,
+) -> String {
     let settings: Vec<_> = ASKED_SETTINGS.iter().map(|s| setting(s)).collect();
     let oid = |n: &String| format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(n));
     // One index look-up each: as subqueries they start quicker than joins.
@@ -67,6 +72,21 @@ fn fingerprint(names: &[String], foreign: &[String], superuser: bool) -> String 
             oid(n)
         )
     });
+    // Whatever else may be meant by a name of the statement, in whatever schema.
+    let namesakes = [
+        ("pg_proc", "proname", "pronamespace", &shared.functions),
+        ("pg_operator", "oprname", "oprnamespace", &shared.operators),
+        ("pg_type", "typname", "typnamespace", &shared.types),
+    ];
+    let namesakes = namesakes.iter().filter(|(_, _, _, names)| !names.is_empty()).map(
+        |(catalog, name, schema, names)| {
+            format!(
+                "(SELECT pg_catalog.sum(x.oid::pg_catalog.int8 OPERATOR(pg_catalog.+) x.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.{catalog} x \
+                 WHERE x.{name} OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND x.{schema} OPERATOR(pg_catalog.<>) 11::pg_catalog.oid)",
+                text_array(names.iter())
+            )
+        },
+    );
     let mapping = if superuser {
         "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', m.oid, m.xmin), '|') FROM pg_catalog.pg_user_mapping m \
          WHERE m.umserver OPERATOR(pg_catalog.=) s.oid AND m.umuser OPERATOR(pg_catalog.=) ANY(ARRAY[0::pg_catalog.oid, \
@@ -90,7 +110,12 @@ fn fingerprint(names: &[String], foreign: &[String], superuser: bool) -> String 
         "SELECT pg_catalog.concat_ws('|', CURRENT_USER, {settings}), pg_catalog.concat_ws('|', {relations}), \
          pg_catalog.concat_ws('|', {servers}), {isolation}",
         settings = settings.join(", "),
-        relations = list(relations.chain(columns).collect()),
+        relations = list(
+            relations
+                .chain(columns)
+                .chain(namesakes.map(|n| format!("COALESCE({n}, 0)")))
+                .collect()
+        ),
         servers = list(servers.collect()),
         isolation = setting("transaction_isolation"),
     )
@@ -104,7 +129,7 @@ pub fn fingerprints_of(a: &Analysis, catalog: &CatalogSnapshot) -> [String; 2] {
     own.sort();
     own.dedup();
     let names = table_names(a);
-    [false, true].map(|superuser| fingerprint(&names, &own, superuser))
+    [false, true].map(|superuser| fingerprint(&names, &own, &a.names, superuser))
 }
 
 /// Names of the statement's tables as written, quoted, each once.

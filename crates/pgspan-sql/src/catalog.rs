@@ -29,6 +29,8 @@ const STATEFUL: &[&str] = &[
     "txid_current_if_assigned",
     "pg_export_snapshot",
     "current_query",
+    // The rewritten statement starts later than the transaction around it.
+    "statement_timestamp",
     "pg_show_all_settings",
     "cursor_to_xml",
     "database_to_xml",

@@ -11,7 +11,7 @@ use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
 use crate::sources::{Analyzed, CachedPlan, Fragment, PlanKey};
 use crate::strategy::{direct, explain, home_join};
 use bytes::Bytes;
-use pgspan_pool::ServerError;
+use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::analyze::Kind;
 use pgspan_sql::facts::HomeFacts;
 use pgspan_sql::fragment::Fetch;
@@ -145,7 +145,8 @@ impl Session {
                 self.undo(around).await.map_err(|e| End::Server(e.to_string()))?;
                 let shown = reason.clone();
                 self.fell_back(reason);
-                if request.batch.is_none() && explain::is_explain(&request.text) {
+                let ours = shown.what != pgspan_sql::analyze::NO_FOREIGN_TABLE;
+                if ours && request.batch.is_none() && explain::is_explain(&request.text) {
                     explain::fallback(self, &request.text, &shown).await?;
                     return Ok(true);
                 }
@@ -223,7 +224,8 @@ impl Session {
         let home = match known.filter(|p| !explains && !is_direct(p)) {
             // The usual case: the plan is known, and holds.
             Some(plan) => {
-                let (home, fetched) = self.snapshot_and_fetch(around, &analyzed, &plan).await?;
+                let (home, fetched) =
+                    self.snapshot_and_fetch(request, around, &analyzed, &plan).await?;
                 self.block.drop_abandoned();
                 if home.fingerprint == plan.fingerprint {
                     let fetched = self.judge(&key, &plan, fetched)?;
@@ -232,7 +234,7 @@ impl Session {
                 home
             }
             None => {
-                let (home, plan) = self.snapshot(around, &analyzed, &key).await?;
+                let (home, plan) = self.snapshot(request, around, &analyzed, &key).await?;
                 if let Some(plan) = plan.filter(|p| !explains && is_direct(p)) {
                     return direct::run(self, request, around, &plan).await;
                 }
@@ -306,6 +308,7 @@ impl Session {
     /// Home's snapshot; with a known direct plan, also whether it holds.
     async fn snapshot(
         &mut self,
+        request: &Request,
         around: Around,
         analyzed: &Analyzed,
         key: &PlanKey,
@@ -314,6 +317,7 @@ impl Session {
         around.open(&mut self.server);
         self.opened = true;
         home::run_prepared(&mut self.server, question);
+        describe_clients(&mut self.server, request);
         frontend::sync(&mut self.server.outbox);
         let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
         self.stop_if_cancelled()?;
@@ -343,6 +347,7 @@ impl Session {
     /// for home's snapshot; in a block home's statements have snapshots of their own.
     async fn snapshot_and_fetch(
         &mut self,
+        request: &Request,
         around: Around,
         analyzed: &Analyzed,
         plan: &Arc<CachedPlan>,
@@ -364,6 +369,7 @@ impl Session {
         if has_keys {
             append_keys(&mut self.server, plan);
         }
+        describe_clients(&mut self.server, request);
         frontend::sync(&mut self.server.outbox);
         let mut asked = home::Asked::default();
         if waits {
@@ -543,7 +549,11 @@ impl Session {
             parameters,
             facts_known: explained == 0,
             any_values,
-            home: self.shared.sources.typed_statement(made.home_sql.clone(), &bound_types),
+            home: self.shared.sources.typed_statement(
+                made.home_sql.clone(),
+                &bound_types,
+                &home.fingerprint,
+            ),
             fragments: made.fetches.iter().map(|f| fragment(&self.shared.sources, f)).collect(),
             direct: made.direct.as_ref().map(|d| self.shared.sources.statement(d.sql.clone())),
             outgrown_until: std::sync::Mutex::new(None),
@@ -580,6 +590,14 @@ fn still_small(plan: &CachedPlan) -> Result<(), Stop> {
     match until {
         Some(t) if Instant::now() < t => Err(Reason::new(OUTGROWN).into()),
         _ => Ok(()),
+    }
+}
+
+/// Home is asked about the client's own prepared statement: if it is gone, or its result
+/// has changed, the error is home's to give when it runs it.
+fn describe_clients(server: &mut ServerConnection, request: &Request) {
+    if let Some(batch) = &request.batch {
+        frontend::describe_statement(&mut server.outbox, &batch.bind.statement);
     }
 }
 

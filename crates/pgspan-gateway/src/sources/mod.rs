@@ -74,6 +74,9 @@ pub(crate) struct Fragment {
 /// Database, text, role, and bound parameters.
 pub(crate) type PlanKey = (String, String, String, Vec<Option<Bytes>>);
 
+/// Text, parameter types, and the fingerprint that its names are resolved under.
+type StatementKey = (String, Vec<u32>, Vec<Bytes>);
+
 /// Database, names as written, and the fingerprint under which home answered.
 type FactsKey = (String, Vec<String>, Fingerprint);
 
@@ -88,7 +91,7 @@ pub(crate) struct Sources {
     analyzed: Mutex<LruCache<(String, String), Arc<Analyzed>>>,
     plans: Mutex<LruCache<PlanKey, Arc<CachedPlan>>>,
     /// Numbered statements by text and parameter types.
-    statements: Mutex<LruCache<(String, Vec<u32>), Statement>>,
+    statements: Mutex<LruCache<StatementKey, Statement>>,
     home_facts: Mutex<LruCache<FactsKey, Arc<HomeFacts>>>,
     relations: Mutex<HashMap<(ServerSpec, String, String), KnownRelation>>,
     relation_age_max: Duration,
@@ -143,13 +146,14 @@ impl Sources {
     /// The numbered statement of a text without parameters of unknown type: one number
     /// for all plans that use the text.
     pub fn statement(&self, sql: String) -> Statement {
-        self.typed_statement(sql, &[])
+        self.typed_statement(sql, &[], &[])
     }
 
-    /// As [`Sources::statement`], for parameters of these types: the same text with
-    /// other types is another statement.
-    pub fn typed_statement(&self, sql: String, types: &[u32]) -> Statement {
-        let key = (sql, types.to_vec());
+    /// As [`Sources::statement`], for parameters of these types and under this
+    /// fingerprint: the same text with other types, or where names mean something else,
+    /// is another statement.
+    pub fn typed_statement(&self, sql: String, types: &[u32], meaning: &[Bytes]) -> Statement {
+        let key = (sql, types.to_vec(), meaning.to_vec());
         let mut statements = lock(&self.statements);
         if let Some(known) = statements.get(&key) {
             return known.clone();

@@ -100,7 +100,9 @@ async fn rows(
             b'T' => {
                 let fields = backend::row_description(frame.body()).unwrap_or_default();
                 let fits = direct.output.iter().zip(&plan.fields).all(|(place, want)| {
-                    fields.get(*place).is_some_and(|f| f.type_oid == want.type_oid)
+                    fields
+                        .get(*place)
+                        .is_some_and(|f| (f.type_oid, f.typmod) == (want.type_oid, want.typmod))
                 });
                 if !fits {
                     trouble = Some("other types at the source");
