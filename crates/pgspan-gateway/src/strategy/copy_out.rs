@@ -1,6 +1,7 @@
 //! `COPY (SELECT …) TO STDOUT`: COPY takes no parameters, so the carriers stand in the
 //! statement as literals of the foreign table's row type.
 
+use super::HELD_BYTES;
 use crate::session::Session;
 use crate::session::home::Around;
 use crate::session::query::{Request, Stop, route};
@@ -16,9 +17,6 @@ use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
-
-/// So many bytes are held back: an error among them still leads to fallback.
-const HELD_BYTES: usize = 32 * 1024;
 
 /// Runs it.
 pub(crate) async fn run(

@@ -1,6 +1,7 @@
 //! Direct: one source answers all of it. What postgres_fdw would send goes there, and
 //! the rows come straight back under home's description of the original.
 
+use super::HELD_BYTES;
 use super::home_join::put_start;
 use crate::session::home::{self, Around, NO_PARAMETERS};
 use crate::session::query::{Request, Stop, route};
@@ -13,9 +14,6 @@ use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields, Field, TransactionStatus};
 use pgspan_wire::frontend;
 use std::pin::pin;
-
-/// So many bytes are held back: an error among them still leads to fallback.
-const HELD_BYTES: usize = 32 * 1024;
 
 /// Runs it.
 pub(crate) async fn run(

@@ -1,6 +1,7 @@
 //! Home join: the fetched rows are bound to the client's own statement at home, where
 //! each foreign table is an array of its own row type. Home does everything else.
 
+use super::HELD_BYTES;
 use crate::session::home::{self, Around};
 use crate::session::query::{Request, Stop, route};
 use crate::session::state::receive_for;
@@ -19,9 +20,6 @@ use std::sync::atomic::Ordering;
 /// Up to so many fetched rows home may use its generic plan, which takes an array for
 /// ten rows; above, the statement is parsed anew and planned for what is really there.
 const GENERIC_ROWS_MAX: u64 = 1_000;
-
-/// So many bytes of answer are held back: an error among them still leads to fallback.
-const HELD_BYTES: usize = 32 * 1024;
 
 /// The rewritten statement when it is not kept.
 const ONCE: &str = "pgspan:once";

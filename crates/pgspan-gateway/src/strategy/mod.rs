@@ -5,3 +5,6 @@ pub(crate) mod copy_out;
 pub(crate) mod direct;
 pub(crate) mod explain;
 pub(crate) mod home_join;
+
+/// So many bytes of an answer are held back: an error among them still leads to fallback.
+pub(crate) const HELD_BYTES: usize = 32 * 1024;
