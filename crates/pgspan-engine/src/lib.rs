@@ -1,1 +1,59 @@
-//! The place of the Arrow engine for large queries.
+//! The engine: rows of fragments are decoded from PostgreSQL's binary format into Arrow,
+//! joined and folded by DataFusion's physical operators, and encoded for PostgreSQL again.
+//!
+//! It only moves, matches and folds rows: every expression is evaluated by a PostgreSQL
+//! server, before its rows come here or after. The operators are put together by program
+//! from [`pgspan_sql::engine::tree`]; DataFusion's SQL front end, its type coercion and
+//! its optimizers are never used.
+//!
+//! What it meets and cannot represent exactly (a NaN, an infinity or a number of another
+//! scale in a numeric column, a value that is too large) is an [`GiveUp`], and the
+//! statement goes one rung down.
+
+mod decode;
+mod encode;
+mod explain;
+mod feed;
+mod program;
+mod run;
+mod top;
+mod types;
+
+pub use decode::Decoder;
+pub use feed::{Feed, Progress};
+pub use program::Program;
+pub use run::{Answer, Budget, Limits, Started};
+pub use types::{ColumnType, array_type};
+
+/// Why the engine cannot go on; the statement is answered by the next rung.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {detail}")]
+pub struct GiveUp {
+    /// Short, stable text.
+    pub what: &'static str,
+    /// The column, operator or error in question.
+    pub detail: String,
+}
+
+impl GiveUp {
+    pub(crate) fn new(what: &'static str, detail: impl Into<String>) -> GiveUp {
+        GiveUp { what, detail: detail.into() }
+    }
+}
+
+impl From<datafusion_common::DataFusionError> for GiveUp {
+    fn from(error: datafusion_common::DataFusionError) -> GiveUp {
+        match error.find_root() {
+            datafusion_common::DataFusionError::ResourcesExhausted(_) => {
+                GiveUp::new("the engine's memory is used up", "limits.engine_query_bytes_max")
+            }
+            other => GiveUp::new("the engine stopped", other.to_string()),
+        }
+    }
+}
+
+impl From<arrow::error::ArrowError> for GiveUp {
+    fn from(error: arrow::error::ArrowError) -> GiveUp {
+        GiveUp::new("the engine stopped", error.to_string())
+    }
+}

@@ -113,10 +113,19 @@ pub struct Limits {
     pub connect_ms_max: u64,
     /// From a client's connect to the end of its authentication, in ms.
     pub login_ms_max: u64,
-    /// Rows that one fetch may bring before home runs the statement itself.
+    /// Rows that one fetch may bring to home before home runs the statement itself.
     pub home_join_rows_max: u64,
     /// Bytes that all fetches of a statement may bring, likewise.
     pub home_join_bytes_max: usize,
+    /// Rows of a fetch above which the engine takes over where it can run the statement.
+    pub engine_rows_min: u64,
+    /// Memory of the engine's operators for one statement, in bytes. A statement that
+    /// needs more is run by home itself.
+    pub engine_query_bytes_max: usize,
+    /// The same for all statements together, in bytes.
+    pub engine_bytes_max: usize,
+    /// Connections that read one large table of a source at the same time.
+    pub engine_streams_max: usize,
     /// Join keys sent to a source.
     pub keys_max: u64,
     /// Longest statement text that is looked at; longer ones are relayed unseen. In bytes.
@@ -144,6 +153,10 @@ impl Default for Limits {
             login_ms_max: 30_000,
             home_join_rows_max: 100_000,
             home_join_bytes_max: 64 * 1024 * 1024,
+            engine_rows_min: 20_000,
+            engine_query_bytes_max: 1024 * 1024 * 1024,
+            engine_bytes_max: 4 * 1024 * 1024 * 1024,
+            engine_streams_max: 2,
             keys_max: 10_000,
             statement_bytes_max: 256 * 1024,
             busy_poll_us_max: 0,

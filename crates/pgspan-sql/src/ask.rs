@@ -44,6 +44,25 @@ const ASKED_SETTINGS: &[&str] = &[
     "idle_in_transaction_session_timeout",
 ];
 
+/// The client's wish for a strategy (`SET pgspan.strategy = engine`): a setting of ours
+/// that PostgreSQL keeps as it keeps those of its extensions.
+const STRATEGY: &str = "COALESCE(pg_catalog.current_setting('pgspan.strategy', true), '')";
+
+/// What `pgspan.strategy` may ask for. Whatever is asked, a strategy that is not proven
+/// for a statement is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preference {
+    /// What is expected to be quickest.
+    #[default]
+    Auto,
+    /// Home join however much crosses.
+    HomeJoin,
+    /// The engine however little crosses.
+    Engine,
+    /// Home itself.
+    Fallback,
+}
+
 fn setting(name: &str) -> String {
     format!("pg_catalog.current_setting({})", literal(name))
 }
@@ -60,7 +79,8 @@ fn fingerprint(
     shared: &SharedNames,
     superuser: bool,
 ) -> String {
-    let settings: Vec<_> = ASKED_SETTINGS.iter().map(|s| setting(s)).collect();
+    let mut settings: Vec<_> = ASKED_SETTINGS.iter().map(|s| setting(s)).collect();
+    settings.push(STRATEGY.to_owned());
     let oid = |n: &String| format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(n));
     // One index look-up each: as subqueries they start quicker than joins.
     let relations = names.iter().map(|n| {
@@ -212,6 +232,39 @@ SET intervalstyle = postgres; SET extra_float_digits = 3; SET max_parallel_worke
 /// How home is asked what postgres_fdw would ship.
 pub const EXPLAIN_PREFIX: &str = "EXPLAIN (VERBOSE, FORMAT JSON, COSTS OFF) ";
 
+/// Planner settings under which home's plan of a core consists of what the engine has:
+/// scans, hash joins and folds, each once, not in parts.
+pub const ENGINE_PLANNER: &str = "SELECT \
+pg_catalog.set_config('enable_nestloop', 'off', true), pg_catalog.set_config('enable_mergejoin', 'off', true), \
+pg_catalog.set_config('enable_hashjoin', 'on', true), pg_catalog.set_config('enable_seqscan', 'on', true), \
+pg_catalog.set_config('enable_indexscan', 'off', true), pg_catalog.set_config('enable_bitmapscan', 'off', true), \
+pg_catalog.set_config('enable_indexonlyscan', 'off', true), pg_catalog.set_config('enable_material', 'off', true), \
+pg_catalog.set_config('enable_hashagg', 'on', true), pg_catalog.set_config('enable_partitionwise_join', 'off', true), \
+pg_catalog.set_config('enable_partitionwise_aggregate', 'off', true), \
+pg_catalog.set_config('max_parallel_workers_per_gather', '0', true), \
+pg_catalog.set_config('from_collapse_limit', '20', true), pg_catalog.set_config('join_collapse_limit', '20', true)";
+
+/// How home is asked for its plan of a core.
+pub const ENGINE_EXPLAIN: &str = "EXPLAIN (VERBOSE, FORMAT JSON) ";
+
+/// What the engine must know of home besides: whether an operator or a function outside
+/// `pg_catalog` could be meant where the engine reads PostgreSQL's own, and which columns
+/// of the tables have a collation of their own. One row: a boolean, and a JSON array.
+pub fn engine_hazards(names: &[String]) -> String {
+    format!(
+        "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_operator o WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid \
+         AND o.oprname OPERATOR(pg_catalog.=) ANY('{{=,<>,<,<=,>,>=,+,-,*,/,~~,!~~}}'::pg_catalog.name[]) \
+         AND o.oprleft OPERATOR(pg_catalog.<) 16384::pg_catalog.oid AND o.oprright OPERATOR(pg_catalog.<) 16384::pg_catalog.oid) \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid \
+         AND p.proname OPERATOR(pg_catalog.=) ANY('{{count,sum,avg,min,max,extract,date_part,substring,substr}}'::pg_catalog.name[])), \
+         COALESCE((SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.unnest({}) AS n(name) \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid \
+         WHERE a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped \
+         AND a.attcollation OPERATOR(pg_catalog.<>) ALL(ARRAY[0::pg_catalog.oid, 100::pg_catalog.oid]))::pg_catalog.text, '[]')",
+        text_array(names)
+    )
+}
+
 /// Whether all named relations are plain local tables that cannot lead to a source:
 /// no triggers, rules, row security, children, or defaults that call user functions.
 /// One boolean.
@@ -235,6 +288,8 @@ pub struct Session {
     pub superuser: bool,
     /// `server_encoding`.
     pub encoding: String,
+    /// `pgspan.strategy`.
+    pub preference: Preference,
 }
 
 impl Session {
@@ -248,7 +303,7 @@ impl Session {
         reported: impl Fn(&str) -> Option<&'a str>,
     ) -> Result<Session, Reason> {
         let asked: Vec<&str> = column.split('|').collect();
-        if asked.len() != ASKED_SETTINGS.len() + 1 {
+        if asked.len() != ASKED_SETTINGS.len() + 2 {
             return Err(Reason::new("a setting with | in it"));
         }
         let value = |name: &str| {
@@ -271,7 +326,19 @@ impl Session {
         if client != value("server_encoding") && client != "SQL_ASCII" {
             return Err(Reason::about("client_encoding", client));
         }
+        let preference = match asked.last().map(|s| s.to_ascii_lowercase()).as_deref() {
+            Some("" | "auto") => Preference::Auto,
+            Some("home_join") => Preference::HomeJoin,
+            Some("engine") => Preference::Engine,
+            Some("fallback") => Preference::Fallback,
+            _ => {
+                return Err(Reason::new(
+                    "pgspan.strategy is none of auto, home_join, engine, fallback",
+                ));
+            }
+        };
         Ok(Session {
+            preference,
             statement_timeout: value("statement_timeout").to_owned(),
             superuser: value("is_superuser") == "on",
             encoding: value("server_encoding").to_owned(),
@@ -294,11 +361,11 @@ mod tests {
 
     #[test]
     fn settings_that_change_a_meaning_are_refused() {
-        let s = Session::read("postgres|public|partition|on|C|5s|0", reported).unwrap();
+        let s = Session::read("postgres|public|partition|on|C|5s|0|", reported).unwrap();
         assert_eq!((s.statement_timeout.as_str(), s.superuser), ("5s", true));
-        assert!(Session::read("postgres|public|on|on|C|0|0", reported).is_err());
-        assert!(Session::read("postgres|public|partition|on|C|0|1min", reported).is_err());
+        assert!(Session::read("postgres|public|on|on|C|0|0|", reported).is_err());
+        assert!(Session::read("postgres|public|partition|on|C|0|1min|", reported).is_err());
         let latin = |n: &str| if n == "client_encoding" { Some("LATIN1") } else { reported(n) };
-        assert!(Session::read("postgres|public|partition|on|C|0|0", latin).is_err());
+        assert!(Session::read("postgres|public|partition|on|C|0|0|", latin).is_err());
     }
 }

@@ -21,6 +21,7 @@ pub mod analyze;
 pub mod ask;
 pub mod catalog;
 pub mod effect;
+pub mod engine;
 pub mod facts;
 pub mod fragment;
 pub mod keys;

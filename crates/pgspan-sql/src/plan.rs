@@ -63,6 +63,9 @@ pub struct FederatedPlan {
     pub direct: Option<Direct>,
     /// Whether it may be used again while the fingerprint holds.
     pub repeatable: bool,
+    /// A table that is fetched whole and has more rows than a fetch may bring: home join
+    /// is out of the question.
+    pub too_large: Option<String>,
 }
 
 /// Limits that planning must know.
@@ -204,15 +207,13 @@ pub fn plan(
         .collect();
     let direct = direct(a, needs, &relations, scans, &carried_by, output_types);
     keys::add(text, a, needs, &relations, &carried_by, &mut fetches, limits.keys_max);
-    if direct.is_none() {
-        for f in &fetches {
-            let unrestricted = f.keys.is_none() && f.condition.is_none();
-            #[allow(clippy::cast_precision_loss)] // an estimate
-            if unrestricted && f.table_rows > limits.rows_max as f64 {
-                return Err(Reason::about("too many rows to fetch", qualified_home(f)));
-            }
-        }
-    }
+    let too_large = fetches.iter().find(|f| {
+        let unrestricted = f.keys.is_none() && f.condition.is_none();
+        #[allow(clippy::cast_precision_loss)] // an estimate
+        let beyond = f.table_rows > limits.rows_max as f64;
+        direct.is_none() && unrestricted && beyond
+    });
+    let too_large = too_large.map(qualified_home);
     let first_parameter = a.parameters.max(declared) + 1;
     let home_sql = if a.kind == Kind::CopyOut {
         String::new()
@@ -237,6 +238,7 @@ pub fn plan(
         first_parameter,
         direct,
         repeatable: needs.repeatable,
+        too_large,
     })
 }
 

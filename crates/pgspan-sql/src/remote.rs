@@ -175,6 +175,94 @@ pub fn where_conditions(sql: &str, select: &Value) -> Option<Vec<String>> {
     Some(parts.into_iter().map(|(a, b)| sql[a..b].trim().to_owned()).collect())
 }
 
+/// The relations of EXPLAIN's `Relations`: schema, name, alias.
+/// `(public.a x) INNER JOIN (public.b)` gives `x` and `b`.
+pub fn relations(list: &str) -> Vec<(String, String, String)> {
+    let tokens = lex(list);
+    let word = |i: usize| -> Option<String> {
+        let t: &Lexeme = tokens.get(i)?;
+        let text = &list[t.start..t.end];
+        let quoted = text.strip_prefix('"').and_then(|q| q.strip_suffix('"'));
+        Some(quoted.map_or_else(|| text.to_owned(), |q| q.replace("\"\"", "\"")))
+    };
+    let mut out = Vec::new();
+    for (i, t) in tokens.iter().enumerate() {
+        if !t.is_char(b'.') || i == 0 {
+            continue;
+        }
+        let (Some(schema), Some(name)) = (word(i - 1), word(i + 1)) else { continue };
+        let aliased = tokens.get(i + 2).is_some_and(|t| !t.is_char(b')'));
+        let alias = if aliased { word(i + 2) } else { None };
+        out.push((schema, name.clone(), alias.unwrap_or(name)));
+    }
+    out
+}
+
+fn select_of(sql: &str) -> Option<Value> {
+    let statement = parse(sql)?;
+    statement.nodes.first()?.get("SelectStmt").cloned()
+}
+
+/// The plain tables of a `Remote SQL` in the order of its FROM: schema, name, alias.
+/// `None` when there is a subquery among them.
+pub fn aliased_tables(sql: &str) -> Option<Vec<(String, String, Option<String>)>> {
+    let select = select_of(sql)?;
+    let mut tables = Vec::new();
+    let mut plain = true;
+    visit(&select["from_clause"], &mut |name, body| match name {
+        "RangeVar" => {
+            let field = |f: &Value| f.as_str().unwrap_or("").to_owned();
+            tables.push((
+                field(&body["schemaname"]),
+                field(&body["relname"]),
+                body.pointer("/alias/aliasname").map(field),
+            ));
+        }
+        "SelectStmt" | "RangeSubselect" | "SubLink" => plain = false,
+        _ => {}
+    });
+    plain.then_some(tables)
+}
+
+/// Whether a `Remote SQL` folds rows at the source.
+pub fn is_grouped(sql: &str) -> bool {
+    let Some(select) = select_of(sql) else { return true };
+    let mut calls = false;
+    // postgres_fdw ships no other calls in a select list than those of a fold.
+    visit(&select["target_list"], &mut |name, _| calls |= name == "FuncCall");
+    calls
+        || select["group_clause"].as_array().is_some_and(|g| !g.is_empty())
+        || !select["having_clause"].is_null()
+}
+
+/// Whether a `Remote SQL` has a WHERE clause.
+pub fn has_where(sql: &str) -> bool {
+    select_of(sql).is_some_and(|s| !s["where_clause"].is_null())
+}
+
+/// The items of a `Remote SQL`'s select list, and what follows FROM.
+pub fn list_and_from(sql: &str) -> Option<(Vec<String>, String)> {
+    let tokens = lex(sql);
+    if tokens.first()?.token != Token::Select as i32 {
+        return None;
+    }
+    let mut depth = 0i32;
+    let mut items = Vec::new();
+    let mut start = tokens.first()?.end;
+    for t in tokens.iter().skip(1) {
+        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
+        if depth == 0 && t.is_char(b',') {
+            items.push(sql[start..t.start].trim().to_owned());
+            start = t.end;
+        }
+        if depth == 0 && t.token == Token::From as i32 {
+            items.push(sql[start..t.start].trim().to_owned());
+            return Some((items, sql[t.end..].trim().to_owned()));
+        }
+    }
+    None
+}
+
 /// The condition over bare column names, if it speaks of this table alone and of
 /// nothing that is only known while the plan runs.
 fn bare_condition(condition: &str, alias: Option<&str>, single: bool) -> Option<String> {
@@ -331,6 +419,20 @@ mod tests {
         assert!(!same("COALESCE((sum(o.total)), '0'::numeric)", "SELECT sum(total_amount) FROM t"));
         assert!(!same("((sum(o.id))::text)", "SELECT sum(id) FROM t"));
         assert!(!same("(max(o.a))", "SELECT min(a) FROM t"));
+    }
+
+    #[test]
+    fn joined_relations() {
+        let list = "((public.a x) INNER JOIN (public.\"B c\")) LEFT JOIN (s.d)";
+        let found = relations(list);
+        assert_eq!(found[0], ("public".to_owned(), "a".to_owned(), "x".to_owned()));
+        assert_eq!(found[1].2, "B c");
+        assert_eq!(found[2], ("s".to_owned(), "d".to_owned(), "d".to_owned()));
+        let sql = "SELECT r1.a, (r2.b) FROM (public.a r1 INNER JOIN public.b r2 ON (((r1.x = r2.x)))) WHERE ((r1.a > 1))";
+        let (items, from) = list_and_from(sql).unwrap();
+        assert_eq!(items, ["r1.a", "(r2.b)"]);
+        assert!(from.starts_with("(public.a r1") && has_where(sql) && !is_grouped(sql));
+        assert_eq!(aliased_tables(sql).unwrap()[1].2.as_deref(), Some("r2"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub enum Strategy {
     Direct,
     /// Foreign rows are fetched and bound to the same query at home.
     HomeJoin,
+    /// What crosses is large: the engine joins and folds it, and home finishes.
+    Engine,
     /// Home runs the statement itself, with its own postgres_fdw.
     Fallback,
 }
@@ -23,6 +25,7 @@ impl Strategy {
             Strategy::Relay => "relay",
             Strategy::Direct => "direct",
             Strategy::HomeJoin => "home_join",
+            Strategy::Engine => "engine",
             Strategy::Fallback => "fallback",
         }
     }

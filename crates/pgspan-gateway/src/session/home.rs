@@ -228,6 +228,17 @@ pub(crate) fn commit(server: &mut ServerConnection) {
     run_prepared(server, constant(1));
 }
 
+/// Appends a savepoint of our own.
+pub(crate) fn savepoint(server: &mut ServerConnection) {
+    run_prepared(server, constant(2));
+}
+
+/// Appends the return to it, and its end: settings made since are undone.
+pub(crate) fn back_to_savepoint(server: &mut ServerConnection) {
+    run_prepared(server, constant(6));
+    run_prepared(server, constant(3));
+}
+
 /// Appends a statement that takes the transaction's snapshot and does nothing else.
 pub(crate) fn take_snapshot(server: &mut ServerConnection) {
     run_prepared(server, constant(4));
@@ -275,6 +286,17 @@ impl Session {
                 other => return other.map(|_| ()),
             }
         }
+    }
+
+    /// Goes on in our own transaction after an error behind [`savepoint`].
+    ///
+    /// # Errors
+    /// A lost connection.
+    pub(crate) async fn leave_savepoint(&mut self) -> Result<(), ServerError> {
+        frontend::close_portal(&mut self.server.outbox, "pgspan:");
+        back_to_savepoint(&mut self.server);
+        frontend::sync(&mut self.server.outbox);
+        answers(&mut self.server, &mut self.client.outbox).await.map(|_| ())
     }
 
     /// Makes the client's block fail, as its own failing statement would have.

@@ -7,12 +7,15 @@ use super::state::{HomeState, append_keys, copied_select, fetch_bounded, key_val
 use super::{End, Session};
 use crate::config::SnapshotOrder;
 use crate::gateway::Shared;
+use crate::sources::PlanFacts;
+use crate::sources::engine::engine_plan;
 use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
 use crate::sources::{Analyzed, CachedPlan, Fragment, PlanKey};
-use crate::strategy::{direct, explain, home_join};
+use crate::strategy::{direct, engine, explain, home_join};
 use bytes::Bytes;
 use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::analyze::Kind;
+use pgspan_sql::ask::Preference;
 use pgspan_sql::facts::HomeFacts;
 use pgspan_sql::fragment::Fetch;
 use pgspan_sql::plan::{self, Limits};
@@ -217,30 +220,50 @@ impl Session {
         if let Some(plan) = &known {
             still_small(plan)?;
         }
+        let wants_engine = |p: &CachedPlan| around == Around::Own && prefers_engine(p);
+        if let Some(table) =
+            known.as_ref().filter(|p| !wants_engine(p)).and_then(|p| p.plan.too_large.clone())
+        {
+            return Err(Reason::about(OUTGROWN, table).into());
+        }
         let all_rows = request.batch.as_ref().is_none_or(|b| b.max_rows == 0);
         let explains = matches!(analysis.kind, Kind::Explain(_));
         let is_direct =
             |p: &CachedPlan| p.plan.direct.is_some() && around == Around::Own && all_rows;
-        let home = match known.filter(|p| !explains && !is_direct(p)) {
+        let home = match known.filter(|p| !explains && !is_direct(p) && !wants_engine(p)) {
             // The usual case: the plan is known, and holds.
             Some(plan) => {
                 let (home, fetched) =
                     self.snapshot_and_fetch(request, around, &analyzed, &plan).await?;
                 self.block.drop_abandoned();
                 if home.fingerprint == plan.fingerprint {
-                    let fetched = self.judge(&key, &plan, fetched)?;
-                    return self.finish(request, around, &key, &plan, &fetched).await;
+                    let fetched = match fetched {
+                        Err(stop) => self.outgrown(request, around, &key, &plan, stop).await?,
+                        Ok(fetched) => Outgrown::Fetched(fetched),
+                    };
+                    return match fetched {
+                        Outgrown::Fetched(f) => self.finish(request, around, &key, &plan, &f).await,
+                        Outgrown::Answered(route) => Ok(route),
+                    };
                 }
                 home
             }
             None => {
                 let (home, plan) = self.snapshot(request, around, &analyzed, &key).await?;
-                if let Some(plan) = plan.filter(|p| !explains && is_direct(p)) {
-                    return direct::run(self, request, around, &plan).await;
+                if let Some(plan) = plan.filter(|_| !explains) {
+                    if wants_engine(&plan) {
+                        return self.by_engine(request, around, &key, &plan).await;
+                    }
+                    if is_direct(&plan) {
+                        return direct::run(self, request, around, &plan).await;
+                    }
                 }
                 home
             }
         };
+        if home.session.preference == Preference::Fallback {
+            return Err(Reason::new("pgspan.strategy is fallback").into());
+        }
         let plan = self.make_plan(request, around, &analyzed, &home).await?;
         // In a block each question has a snapshot of its own: what they said together
         // holds if the fingerprint is still the same after them.
@@ -256,13 +279,73 @@ impl Session {
         if explains {
             return explain::run(self, request, around, &plan).await;
         }
+        if wants_engine(&plan) {
+            return self.by_engine(request, around, &key, &plan).await;
+        }
         if is_direct(&plan) {
             return direct::run(self, request, around, &plan).await;
         }
+        if let Some(table) = &plan.plan.too_large {
+            return Err(Reason::about(OUTGROWN, table.clone()).into());
+        }
         let keys = self.ask_keys(&plan).await?;
-        let fetched = self.fetch(&plan, &keys, around).await;
-        let fetched = self.judge(&key, &plan, fetched)?;
-        self.finish(request, around, &key, &plan, &fetched).await
+        match self.fetch(&plan, &keys, around).await {
+            Ok(fetched) => self.finish(request, around, &key, &plan, &fetched).await,
+            Err(stop) => match self.outgrown(request, around, &key, &plan, stop).await? {
+                Outgrown::Fetched(f) => self.finish(request, around, &key, &plan, &f).await,
+                Outgrown::Answered(route) => Ok(route),
+            },
+        }
+    }
+
+    /// The engine's rung; where it cannot run the statement, home join's if what crosses
+    /// may fit.
+    async fn by_engine(
+        &mut self,
+        request: &Request,
+        around: Around,
+        key: &PlanKey,
+        plan: &Arc<CachedPlan>,
+    ) -> Result<Route, Stop> {
+        let made = engine_plan(self, request, around, plan).await;
+        let reason = match made {
+            Ok(made) => return engine::run(self, request, around, plan, &made).await,
+            Err(Stop::GiveUp(reason)) => reason,
+            Err(other) => return Err(other),
+        };
+        tracing::debug!(%reason, "not by the engine");
+        if plan.plan.direct.is_some() && request.batch.as_ref().is_none_or(|b| b.max_rows == 0) {
+            return direct::run(self, request, around, plan).await;
+        }
+        if plan.plan.too_large.is_some() {
+            return Err(reason.into());
+        }
+        let keys = self.ask_keys(plan).await?;
+        let fetched = self.fetch(plan, &keys, around).await;
+        match self.judge(key, plan, fetched) {
+            Ok(fetched) => self.finish(request, around, key, plan, &fetched).await,
+            Err(Stop::GiveUp(outgrown)) if outgrown.what == OUTGROWN => Err(reason.into()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// After a fetch that brought more than home join takes while the engine is untried.
+    async fn outgrown(
+        &mut self,
+        request: &Request,
+        around: Around,
+        key: &PlanKey,
+        plan: &Arc<CachedPlan>,
+        stop: Stop,
+    ) -> Result<Outgrown, Stop> {
+        let engine_first = around == Around::Own
+            && plan.session.preference != Preference::HomeJoin
+            && matches!(&stop, Stop::GiveUp(r) if r.what == OUTGROWN)
+            && engine_untried(plan);
+        if !engine_first {
+            return self.judge(key, plan, Err(stop)).map(Outgrown::Fetched);
+        }
+        self.by_engine(request, around, key, plan).await.map(Outgrown::Answered)
     }
 
     /// A plan whose fetch failed is made anew the next time; one that outgrew the limits
@@ -549,6 +632,9 @@ impl Session {
             parameters,
             facts_known: explained == 0,
             any_values,
+            engine: std::sync::Mutex::new(None),
+            prefers_engine: std::sync::atomic::AtomicBool::new(false),
+            facts: Arc::new(PlanFacts { home: facts, needs, sources }),
             home: self.shared.sources.typed_statement(
                 made.home_sql.clone(),
                 &bound_types,
@@ -583,6 +669,29 @@ impl Session {
         let held = (around == Around::Savepoint).then_some(&mut block.sources);
         fetch_bounded(&caller, &mut client.stream, &mut client.inbox, plan, keys, held).await
     }
+}
+
+/// What became of a fetch that outgrew its bounds.
+enum Outgrown {
+    Fetched(Vec<Fetched>),
+    Answered(Route),
+}
+
+/// Whether the engine is asked before anything is fetched.
+pub(crate) fn prefers_engine(plan: &CachedPlan) -> bool {
+    match plan.session.preference {
+        Preference::Engine => true,
+        Preference::HomeJoin | Preference::Fallback => false,
+        Preference::Auto => {
+            plan.plan.too_large.is_some()
+                || (plan.prefers_engine.load(Ordering::Relaxed) && plan.engine_runs())
+        }
+    }
+}
+
+/// Whether the engine may still turn out to run it.
+pub(crate) fn engine_untried(plan: &CachedPlan) -> bool {
+    !plan.any_values && plan.engine_state().is_none_or(|runs| runs)
 }
 
 fn still_small(plan: &CachedPlan) -> Result<(), Stop> {

@@ -33,8 +33,13 @@ pub(crate) async fn fetch_bounded(
     held: Option<&mut Vec<BlockSource>>,
 ) -> Result<Vec<Fetched>, Stop> {
     let limits = &caller.shared.config.limits;
-    let bounds =
-        Bounds { rows_max: limits.home_join_rows_max, bytes_max: limits.home_join_bytes_max };
+    // Where the engine may take over, it does so at its own border.
+    let border = plan.session.preference == ask::Preference::Auto
+        && held.is_none()
+        && super::query::engine_untried(plan);
+    let rows_max = limits.home_join_rows_max;
+    let rows_max = if border { rows_max.min(limits.engine_rows_min) } else { rows_max };
+    let bounds = Bounds { rows_max, bytes_max: limits.home_join_bytes_max };
     let work = fetch::fetch_all(caller, plan, keys, bounds, held);
     let deadline = timeout(&plan.session.statement_timeout);
     tokio::select! {

@@ -2,6 +2,7 @@
 //! way from a foreign server's options to a connection.
 
 pub(crate) mod carrier;
+pub(crate) mod engine;
 pub(crate) mod fetch;
 
 use crate::config::Limits;
@@ -14,7 +15,7 @@ use pgspan_sql::analyze::Analysis;
 use pgspan_sql::ask;
 use pgspan_sql::catalog::CatalogSnapshot;
 use pgspan_sql::facts::{HomeFacts, SourceFacts};
-use pgspan_sql::plan::FederatedPlan;
+use pgspan_sql::plan::{FederatedPlan, Needs};
 use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
 use pgspan_wire::backend::Field;
@@ -22,6 +23,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,8 +61,34 @@ pub(crate) struct CachedPlan {
     pub fragments: Vec<Fragment>,
     /// The direct statement.
     pub direct: Option<Statement>,
+    /// What was learned of the relations.
+    pub facts: Arc<PlanFacts>,
+    /// The engine's way to run it, once it was asked for.
+    pub engine: engine::EngineState,
+    /// The last run showed that much crosses.
+    pub prefers_engine: AtomicBool,
     /// Set when a fetch outgrew the limits: until when the plan is not tried again.
     pub outgrown_until: Mutex<Option<Instant>>,
+}
+
+impl CachedPlan {
+    /// Whether the engine runs it; `None` while that is not known.
+    pub fn engine_state(&self) -> Option<bool> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Result::is_ok)
+    }
+
+    /// Whether the engine is known to run it.
+    pub fn engine_runs(&self) -> bool {
+        self.engine_state() == Some(true)
+    }
+}
+
+/// What home and the sources said of a statement's relations.
+pub(crate) struct PlanFacts {
+    pub home: Arc<HomeFacts>,
+    pub needs: Needs,
+    /// In the order of `needs.tables`.
+    pub sources: Vec<SourceFacts>,
 }
 
 /// The statements of one fetch: for all rows, for those of the given keys, and home's
@@ -88,6 +116,8 @@ struct KnownRelation {
 /// Shared knowledge.
 pub(crate) struct Sources {
     pub pools: SourcePools,
+    /// The engine's memory.
+    pub engine_budget: pgspan_engine::Budget,
     analyzed: Mutex<LruCache<(String, String), Arc<Analyzed>>>,
     plans: Mutex<LruCache<PlanKey, Arc<CachedPlan>>>,
     /// Numbered statements by text and parameter types.
@@ -109,6 +139,7 @@ impl Sources {
                 limits.source_connections_max,
                 Duration::from_millis(limits.source_wait_ms_max),
             ),
+            engine_budget: pgspan_engine::Budget::new(limits.engine_bytes_max),
             analyzed: Mutex::new(LruCache::new(size)),
             plans: Mutex::new(LruCache::new(size)),
             statements: Mutex::new(LruCache::new(size)),

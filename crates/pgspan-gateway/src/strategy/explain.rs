@@ -5,12 +5,13 @@
 //! With ANALYZE the fragments are fetched for real, and run once more at their source
 //! under EXPLAIN ANALYZE; without it nothing is fetched.
 
-use super::home_join::{ask, put_start};
+use super::home_join::{Bound, ask, carried, put_start};
 use crate::session::home::{self, Answers, Around};
 use crate::session::query::{Request, Stop, route};
 use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::carrier::Builder;
+use crate::sources::engine::{EnginePlan, engine_plan};
 use crate::sources::fetch::{self, Caller, Fetched};
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::ServerError;
@@ -34,9 +35,23 @@ pub(crate) async fn run(
     };
     let started = Instant::now();
     let mut lines = Vec::new();
+    // What a run would try first; a home join that outgrows its border leads there too.
+    let mut not_engine = None;
+    let mut by_engine = None;
+    if crate::session::query::prefers_engine(plan) {
+        match engine_plan(session, request, around, plan).await {
+            Ok(made) => by_engine = Some(made),
+            Err(Stop::GiveUp(reason)) if plan.plan.too_large.is_none() => not_engine = Some(reason),
+            Err(other) => return Err(other),
+        }
+    }
     let strategy = plan.plan.route.strategy;
     let reason = plan.plan.route.reason.to_string();
-    if let Some(direct) = &plan.plan.direct {
+    let mut strategy = strategy;
+    if let Some(engine) = &by_engine {
+        strategy = Strategy::Engine;
+        explain_engine(session, request, plan, engine, &mut lines).await?;
+    } else if let Some(direct) = &plan.plan.direct {
         let spec = plan.plan.servers.get(direct.server).ok_or(Reason::new("not direct"))?;
         lines.push("Direct (pgspan)".to_owned());
         lines.push("  Strategy: direct".to_owned());
@@ -49,13 +64,16 @@ pub(crate) async fn run(
         lines.push("Home Join (pgspan)".to_owned());
         lines.push("  Strategy: home join".to_owned());
         lines.push(format!("  Reason: {reason}"));
+        if let Some(reason) = &not_engine {
+            lines.push(format!("  Not by the engine: {reason}"));
+        }
         let keys = session.ask_keys(plan).await?;
         let fetched = if options.analyze {
             session.fetch(plan, &keys, around).await?
         } else {
             plan.plan.fetches.iter().map(nothing).collect()
         };
-        let home = home_plan(session, request, plan, &fetched).await?;
+        let home = home_plan(session, request, plan, carried(plan, &fetched)).await?;
         nest(&mut lines, 2, home);
         for (i, fetch) in plan.plan.fetches.iter().enumerate() {
             let spec = plan.plan.servers.get(fetch.server).ok_or(Reason::new("no server"))?;
@@ -96,6 +114,86 @@ pub(crate) async fn run(
     }
     backend::put_ready(out, session.server.status);
     Ok(route(strategy, plan.plan.route.reason.what))
+}
+
+/// The engine's part: the finish at home, the operators, the fragments.
+async fn explain_engine(
+    session: &mut Session,
+    request: &Request,
+    plan: &CachedPlan,
+    engine: &EnginePlan,
+    lines: &mut Vec<String>,
+) -> Result<(), Stop> {
+    let Kind::Explain(options) = &plan.analysis.kind else {
+        return Err(Reason::new("EXPLAIN").into());
+    };
+    lines.push("Engine (pgspan)".to_owned());
+    lines.push("  Strategy: engine".to_owned());
+    lines.push("  Reason: much crosses".to_owned());
+    let gathered = if options.analyze {
+        Some(super::engine::gather(session, plan, engine).await?)
+    } else {
+        None
+    };
+    if let Some(g) = &gathered {
+        lines.push(format!(
+            "  Engine: time={} rows={} memory={} kB",
+            ms(g.elapsed),
+            g.answer.rows,
+            g.answer.peak_bytes / 1024
+        ));
+    }
+    if options.verbose {
+        lines.push(format!("  Finish SQL: {}", engine.finish));
+    }
+    let values = match &gathered {
+        Some(g) => g.answer.values.clone(),
+        None => engine.program.no_rows(),
+    };
+    let head = request.text.get(..plan.analysis.query_start).unwrap_or("");
+    let sql = format!("{head}{}", engine.finish);
+    let bound = Bound {
+        sql: &sql,
+        kept: None,
+        types: engine.finish_types.clone(),
+        values: values.into_iter().map(|v| (v, 1)).collect(),
+        typmods: false,
+    };
+    let home = home_plan(session, request, plan, bound).await?;
+    nest(lines, 2, home);
+    let operators = match &gathered {
+        Some(g) => g.started.lines(true),
+        None => engine.program.lines().map_err(super::engine::give_up)?,
+    };
+    lines.extend(operators.into_iter().map(|l| format!("  {l}")));
+    for (i, fragment) in engine.tree.fragments.iter().enumerate() {
+        let spec = fragment.server.and_then(|s| plan.plan.servers.get(s));
+        let place_name = spec.map_or("home", |s| s.name.as_str());
+        let measured = match &gathered {
+            Some(g) => {
+                let p = g.started.progress.get(i);
+                let load =
+                    |a: &std::sync::atomic::AtomicU64| a.load(std::sync::atomic::Ordering::Relaxed);
+                format!(
+                    "  (actual rows={} bytes={} connections={})",
+                    p.map_or(0, |p| load(&p.rows)),
+                    p.map_or(0, |p| load(&p.bytes)),
+                    g.streams.get(i).copied().unwrap_or(1)
+                )
+            }
+            None => String::new(),
+        };
+        let estimated = format!("  (rows={:.0})", engine.rows.get(i).copied().unwrap_or(0.0));
+        lines.push(format!("  ->  Fragment on {place_name}{estimated}{measured}"));
+        lines.push(format!("        Tables: {}", fragment.label));
+        lines.push(format!("        Remote SQL: {}", fragment.sql()));
+        if let Some(spec) = spec {
+            lines.push(format!("        Server: {}", place(spec)));
+            let asked = source_plan(session, plan, spec, options, &fragment.sql(), None).await?;
+            nest(lines, 8, asked);
+        }
+    }
+    Ok(())
 }
 
 /// The column of EXPLAIN's text form.
@@ -147,9 +245,9 @@ async fn home_plan(
     session: &mut Session,
     request: &Request,
     plan: &CachedPlan,
-    fetched: &[Fetched],
+    bound: Bound<'_>,
 ) -> Result<Vec<String>, Stop> {
-    ask(session, request, plan, fetched, "pgspan:")?;
+    ask(session, request, plan, bound, "pgspan:")?;
     home::execute(&mut session.server);
     frontend::sync(&mut session.server.outbox);
     let got = home::answers(&mut session.server, &mut session.client.outbox).await?;

@@ -35,9 +35,53 @@ pub(crate) async fn run(
     if plan.analysis.kind == Kind::CopyOut {
         return super::copy_out::run(session, request, around, plan, fetched).await;
     }
+    answer_bound(session, request, around, plan, carried(plan, fetched)).await?;
+    Ok(route(Strategy::HomeJoin, plan.plan.route.reason.what))
+}
+
+/// A statement of home's with rows bound to it.
+pub(crate) struct Bound<'a> {
+    pub sql: &'a str,
+    /// The statement when it is kept on the connection.
+    pub kept: Option<&'a home::Statement>,
+    /// Types of all its parameters, the client's first.
+    pub types: Vec<u32>,
+    /// The rows, each with its format.
+    pub values: Vec<(Bytes, i16)>,
+    /// Whether it must give the original's type modifiers too.
+    pub typmods: bool,
+}
+
+/// The rewritten statement with the fetched rows.
+pub(crate) fn carried<'a>(plan: &'a CachedPlan, fetched: &[Fetched]) -> Bound<'a> {
+    let mut types = plan.parameters.clone();
+    types.extend(plan.plan.fetches.iter().map(|f| f.array_type));
+    let rows: u64 = fetched.iter().map(|f| f.rows).sum();
+    let keep = rows <= GENERIC_ROWS_MAX && plan.plan.repeatable;
+    let values = plan.plan.fetches.iter().zip(fetched);
+    Bound {
+        sql: &plan.plan.home_sql,
+        kept: keep.then_some(&plan.home),
+        types,
+        values: values
+            .map(|(f, rows)| (rows.value.clone(), i16::from(f.carrier == Carrier::Binary)))
+            .collect(),
+        typmods: true,
+    }
+}
+
+/// Runs it, and streams the answer to the client as the original's.
+pub(crate) async fn answer_bound(
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &CachedPlan,
+    bound: Bound<'_>,
+) -> Result<(), Stop> {
     let max_rows = request.batch.as_ref().map_or(0, |b| b.max_rows);
     let portal = request.batch.as_ref().map_or("pgspan:", |b| b.bind.portal.as_str());
-    ask(session, request, plan, fetched, portal)?;
+    let typmods = bound.typmods;
+    ask(session, request, plan, bound, portal)?;
     let server = &mut session.server;
     frontend::describe_portal(&mut server.outbox, portal);
     match request.batch {
@@ -55,8 +99,7 @@ pub(crate) async fn run(
     around.close(server);
     frontend::sync(&mut server.outbox);
     server.send().await.map_err(|e| Stop::from(pgspan_pool::ServerError::from(e)))?;
-    answer(session, request, around, plan, tail.len()).await?;
-    Ok(route(Strategy::HomeJoin, plan.plan.route.reason.what))
+    answer(session, request, around, plan, tail.len(), typmods).await
 }
 
 /// Appends Parse (unless home has it) and Bind of the rewritten statement.
@@ -64,20 +107,20 @@ pub(crate) fn ask(
     session: &mut Session,
     request: &Request,
     plan: &CachedPlan,
-    fetched: &[Fetched],
+    bound: Bound<'_>,
     portal: &str,
 ) -> Result<(), Stop> {
-    let mut oids = plan.parameters.clone();
-    oids.extend(plan.plan.fetches.iter().map(|f| f.array_type));
-    let rows: u64 = fetched.iter().map(|f| f.rows).sum();
     let server = &mut session.server;
-    let name = if rows <= GENERIC_ROWS_MAX && plan.plan.repeatable {
-        home::prepare(server, &plan.home, &oids);
-        plan.home.name()
-    } else {
-        frontend::close_statement(&mut server.outbox, ONCE);
-        frontend::parse(&mut server.outbox, ONCE, &plan.plan.home_sql, &oids);
-        ONCE
+    let name = match bound.kept {
+        Some(statement) => {
+            home::prepare(server, statement, &bound.types);
+            statement.name()
+        }
+        None => {
+            frontend::close_statement(&mut server.outbox, ONCE);
+            frontend::parse(&mut server.outbox, ONCE, bound.sql, &bound.types);
+            ONCE
+        }
     };
     let mut values: Vec<Option<Bytes>> = Vec::new();
     let mut formats: Vec<i16> = Vec::new();
@@ -92,20 +135,20 @@ pub(crate) fn ask(
         // Home tells what is wrong with it.
         return Err(Reason::new("another number of parameters").into());
     }
-    for (fetch, rows) in plan.plan.fetches.iter().zip(fetched) {
-        values.push(Some(rows.value.clone()));
-        formats.push(i16::from(fetch.carrier == Carrier::Binary));
+    for (value, format) in bound.values {
+        values.push(Some(value));
+        formats.push(format);
     }
     frontend::bind(&mut server.outbox, portal, name, &formats, &values, result_formats);
     Ok(())
 }
 
 /// Whether the rewritten statement describes itself as the original does.
-pub(crate) fn same_columns(original: &[Field], rewritten: &[Field]) -> bool {
+pub(crate) fn same_columns(original: &[Field], rewritten: &[Field], typmods: bool) -> bool {
     original.len() == rewritten.len()
         && original.iter().zip(rewritten).all(|(o, r)| {
-            (&o.name, o.type_oid, o.type_size, o.typmod)
-                == (&r.name, r.type_oid, r.type_size, r.typmod)
+            (&o.name, o.type_oid, o.type_size) == (&r.name, r.type_oid, r.type_size)
+                && (!typmods || o.typmod == r.typmod)
                 && (r.table_oid == 0 || (r.table_oid, r.attnum) == (o.table_oid, o.attnum))
         })
 }
@@ -116,6 +159,7 @@ async fn answer(
     around: Around,
     plan: &CachedPlan,
     tail: usize,
+    typmods: bool,
 ) -> Result<(), Stop> {
     let mut held = BytesMut::new();
     let mut begun = false;
@@ -161,7 +205,7 @@ async fn answer(
         if done || (error.is_none() && held.len() > HELD_BYTES) {
             if !begun {
                 // Everything that is still on its way is read before giving up.
-                refused = begin(session, request, plan, fields.as_deref()).err();
+                refused = begin(session, request, plan, fields.as_deref(), typmods).err();
                 if refused.is_some() {
                     continue;
                 }
@@ -202,7 +246,7 @@ async fn answer(
         }
     } else {
         if !begun {
-            begin(session, request, plan, fields.as_deref())?;
+            begin(session, request, plan, fields.as_deref(), typmods)?;
         }
         session.client.outbox.extend_from_slice(&held);
     }
@@ -216,9 +260,10 @@ fn begin(
     request: &Request,
     plan: &CachedPlan,
     rewritten: Option<&[Field]>,
+    typmods: bool,
 ) -> Result<(), Stop> {
     let rewritten = rewritten.ok_or(Reason::new("the rewritten statement gives no rows"))?;
-    if !same_columns(&plan.fields, rewritten) {
+    if !same_columns(&plan.fields, rewritten, typmods) {
         return Err(Reason::new("the rewritten statement describes itself otherwise").into());
     }
     let out = &mut session.client.outbox;

@@ -3,6 +3,7 @@
 
 pub(crate) mod copy_out;
 pub(crate) mod direct;
+pub(crate) mod engine;
 pub(crate) mod explain;
 pub(crate) mod home_join;
 

@@ -1,0 +1,290 @@
+//! A tree with types: what the engine will run, or why it cannot.
+
+use crate::GiveUp;
+use crate::types::{Column, ColumnType, Repr, Scale, array_type, type_name};
+use pgspan_sql::engine::split::{CARRIER, TopN};
+use pgspan_sql::engine::tree::{Function, JoinKind, Node, Side, Tree};
+
+/// A checked tree.
+#[derive(Debug, Clone)]
+pub struct Program {
+    pub(crate) root: Op,
+    /// Columns of each fragment.
+    pub(crate) fragments: Vec<Vec<Column>>,
+    pub(crate) top: Option<TopN>,
+}
+
+/// An operator with the columns that it gives.
+#[derive(Debug, Clone)]
+pub(crate) struct Op {
+    pub kind: OpKind,
+    pub columns: Vec<Column>,
+    /// Rows that are expected.
+    pub rows: f64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum OpKind {
+    Fragment(usize),
+    Join {
+        kind: JoinKind,
+        probe: Box<Op>,
+        build: Box<Op>,
+        keys: Vec<(usize, usize)>,
+        output: Vec<Side>,
+    },
+    Group {
+        input: Box<Op>,
+        keys: Vec<usize>,
+        folds: Vec<TypedFold>,
+        output: Vec<usize>,
+    },
+    Pick {
+        input: Box<Op>,
+        columns: Vec<(usize, bool)>,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct TypedFold {
+    pub function: Function,
+    pub argument: Option<usize>,
+    pub distinct: bool,
+    /// Sums of eight-byte integers are numerics, and need more bits.
+    pub widen: bool,
+    pub column: Column,
+}
+
+impl Program {
+    /// Checks a tree; `types` are those of each fragment's columns as its database
+    /// describes them, `rows` how many it expects.
+    ///
+    /// # Errors
+    /// What the engine does not do exactly.
+    pub fn new(
+        tree: &Tree,
+        top: Option<&TopN>,
+        types: &[Vec<ColumnType>],
+        rows: &[f64],
+    ) -> Result<Program, GiveUp> {
+        let fragments: Vec<Vec<Column>> = types
+            .iter()
+            .map(|t| t.iter().map(|t| Column::of(*t)).collect::<Result<Vec<_>, _>>())
+            .collect::<Result<_, _>>()?;
+        let root = op(&tree.root, &fragments, rows)?;
+        let top = top.filter(|t| {
+            root.columns
+                .get(t.column)
+                .is_some_and(|c| matches!(c.repr, Repr::Int | Repr::Number { .. }))
+        });
+        Ok(Program { root, fragments, top: top.cloned() })
+    }
+
+    /// The fragments in the order in which the operators read them to their end: the
+    /// build side of a join before its probe side.
+    pub fn order(&self) -> Vec<usize> {
+        let mut out = Vec::new();
+        order(&self.root, &mut out);
+        out
+    }
+
+    /// Its columns without any rows, as parameters of the finish.
+    pub fn no_rows(&self) -> Vec<bytes::Bytes> {
+        self.root.columns.iter().enumerate().map(|(i, c)| crate::encode::array(&[], i, c)).collect()
+    }
+
+    /// The operators, as [`crate::Started::lines`] gives them.
+    ///
+    /// # Errors
+    /// [`GiveUp`].
+    pub fn lines(&self) -> Result<Vec<String>, GiveUp> {
+        let limits = crate::Limits { query_bytes_max: 0, answer_rows_max: 0, answer_bytes_max: 0 };
+        let (_, started) =
+            self.start(&vec![1; self.fragments.len()], limits, &crate::Budget::new(0))?;
+        Ok(started.lines(false))
+    }
+
+    /// The OIDs of the array types of its columns, to be bound to the finish.
+    pub fn array_types(&self) -> Vec<u32> {
+        self.root.columns.iter().map(|c| array_type(c.oid).unwrap_or(0)).collect()
+    }
+
+    /// The type OIDs of its columns.
+    pub fn types(&self) -> Vec<u32> {
+        self.root.columns.iter().map(|c| c.oid).collect()
+    }
+
+    /// The item of FROM that gives its rows to the finish; parameters from `first` on.
+    pub fn carrier(&self, first: u32) -> String {
+        let arrays: Vec<String> = self
+            .root
+            .columns
+            .iter()
+            .zip(first..)
+            .map(|(c, n)| format!("pg_catalog.unnest(${n}::pg_catalog.{}[])", type_name(c.oid)))
+            .collect();
+        let names: Vec<String> = (1..=arrays.len()).map(|i| format!("c{i}")).collect();
+        format!("ROWS FROM ({}) AS {CARRIER}({})", arrays.join(", "), names.join(", "))
+    }
+}
+
+/// Whether a join builds its table of the probe side, because that is the smaller one.
+pub(crate) fn swaps(probe: &Op, build: &Op) -> bool {
+    probe.rows < build.rows
+}
+
+fn order(op: &Op, out: &mut Vec<usize>) {
+    match &op.kind {
+        OpKind::Fragment(i) => out.push(*i),
+        OpKind::Join { probe, build, .. } => {
+            let (first, second) = if swaps(probe, build) { (probe, build) } else { (build, probe) };
+            order(first, out);
+            order(second, out);
+        }
+        OpKind::Group { input, .. } | OpKind::Pick { input, .. } => order(input, out),
+    }
+}
+
+fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp> {
+    let missing = || GiveUp::new("a column that is not there", "");
+    match node {
+        Node::Fragment(i) => Ok(Op {
+            columns: fragments.get(*i).ok_or_else(missing)?.clone(),
+            rows: rows.get(*i).copied().unwrap_or(0.0),
+            kind: OpKind::Fragment(*i),
+        }),
+        Node::Join { kind, probe, build, keys, output, rows: _ } => {
+            let probe = op(probe, fragments, rows)?;
+            let build = op(build, fragments, rows)?;
+            for (p, b) in keys {
+                let (a, b) = (
+                    probe.columns.get(*p).ok_or_else(missing)?,
+                    build.columns.get(*b).ok_or_else(missing)?,
+                );
+                if !a.joins(b) {
+                    let detail = format!("{} = {}", a.oid, b.oid);
+                    return Err(GiveUp::new("an equality that is not proven", detail));
+                }
+            }
+            let columns = output
+                .iter()
+                .map(|s| match s {
+                    Side::Probe(i) => probe.columns.get(*i).cloned(),
+                    Side::Build(i) => build.columns.get(*i).cloned(),
+                })
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(missing)?;
+            let one_side =
+                |probe_side: bool| output.iter().all(|s| matches!(s, Side::Probe(_)) == probe_side);
+            let fits = match kind {
+                JoinKind::Semi | JoinKind::Anti => one_side(true),
+                JoinKind::RightSemi | JoinKind::RightAnti => one_side(false),
+                _ => true,
+            };
+            if !fits || keys.is_empty() {
+                return Err(GiveUp::new("a join of another shape", ""));
+            }
+            // Foreign keys: a join gives about as many rows as its larger side.
+            let rows = match kind {
+                JoinKind::Semi | JoinKind::Anti => probe.rows,
+                JoinKind::RightSemi | JoinKind::RightAnti => build.rows,
+                _ => probe.rows.max(build.rows),
+            };
+            let kind = OpKind::Join {
+                kind: *kind,
+                probe: Box::new(probe),
+                build: Box::new(build),
+                keys: keys.clone(),
+                output: output.clone(),
+            };
+            Ok(Op { kind, columns, rows })
+        }
+        Node::Group { input, keys, folds, output } => {
+            let input = op(input, fragments, rows)?;
+            let mut all = Vec::new();
+            for k in keys {
+                let column = input.columns.get(*k).ok_or_else(missing)?;
+                if !column.is_key() {
+                    let detail = column.oid.to_string();
+                    return Err(GiveUp::new("a type that is not grouped by exactly", detail));
+                }
+                all.push(column.clone());
+            }
+            let mut typed = Vec::new();
+            for f in folds {
+                let argument = match f.argument {
+                    Some(a) => Some(input.columns.get(a).ok_or_else(missing)?),
+                    None => None,
+                };
+                let (column, widen) = folded(f.function, argument, f.distinct)?;
+                all.push(column.clone());
+                typed.push(TypedFold {
+                    function: f.function,
+                    argument: f.argument,
+                    distinct: f.distinct,
+                    widen,
+                    column,
+                });
+            }
+            let columns = output
+                .iter()
+                .map(|i| all.get(*i).cloned())
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(missing)?;
+            let rows = if keys.is_empty() { 1.0 } else { input.rows };
+            let kind = OpKind::Group {
+                input: Box::new(input),
+                keys: keys.clone(),
+                folds: typed,
+                output: output.clone(),
+            };
+            Ok(Op { kind, columns, rows })
+        }
+        Node::Pick { input, columns } => {
+            let input = op(input, fragments, rows)?;
+            let picked = columns
+                .iter()
+                .map(|(i, _)| input.columns.get(*i).cloned())
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(missing)?;
+            let rows = input.rows;
+            let kind = OpKind::Pick { input: Box::new(input), columns: columns.clone() };
+            Ok(Op { kind, columns: picked, rows })
+        }
+    }
+}
+
+/// The column that a fold gives (pg_aggregate.dat), and whether its sum needs more bits.
+fn folded(
+    function: Function,
+    argument: Option<&Column>,
+    distinct: bool,
+) -> Result<(Column, bool), GiveUp> {
+    let refuse =
+        |c: &Column| Err(GiveUp::new("an aggregate that is not proven", c.oid.to_string()));
+    match (function, argument) {
+        (Function::Count | Function::SumOfCounts, None) => Ok((Column::int8(), false)),
+        (Function::Count, Some(c)) if !distinct || c.is_key() => Ok((Column::int8(), false)),
+        (Function::SumOfCounts, Some(_)) => Ok((Column::int8(), false)),
+        (Function::Sum, Some(c)) if !distinct => match (c.oid, &c.repr) {
+            (21 | 23, Repr::Int) => Ok((Column::int8(), false)),
+            (20, Repr::Int) => {
+                let repr = Repr::Number { scale: Scale::fixed(0), declared: true };
+                Ok((Column { oid: 1700, typmod: -1, repr }, true))
+            }
+            (_, Repr::Number { scale, .. }) => {
+                let repr = Repr::Number { scale: scale.clone(), declared: false };
+                Ok((Column { oid: 1700, typmod: -1, repr }, false))
+            }
+            _ => refuse(c),
+        },
+        (Function::Min | Function::Max, Some(c)) => match &c.repr {
+            // The type's own order is the order of its integers; oid's is unsigned.
+            Repr::Int if c.oid != 26 => Ok((Column { typmod: -1, ..c.clone() }, false)),
+            Repr::Number { .. } => Ok((Column { typmod: -1, ..c.clone() }, false)),
+            _ => refuse(c),
+        },
+        (_, Some(c)) => refuse(c),
+        (_, None) => Err(GiveUp::new("an aggregate that is not proven", "")),
+    }
+}

@@ -1,0 +1,484 @@
+//! A program as DataFusion's physical operators, and their execution.
+
+use crate::GiveUp;
+use crate::decode::{BATCH_ROWS, Decoder};
+use crate::encode;
+use crate::feed::{Feed, Mouth, Progress, feed};
+use crate::program::{Op, OpKind, Program, TypedFold, swaps};
+use crate::top;
+use crate::types::Column;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
+use datafusion_common::{JoinType, NullEquality, ScalarValue};
+use datafusion_execution::TaskContext;
+use datafusion_execution::config::SessionConfig;
+use datafusion_execution::memory_pool::{
+    GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation,
+};
+use datafusion_execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion_expr::AggregateUDF;
+use datafusion_functions_aggregate::{count, min_max, sum};
+use datafusion_physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion_physical_expr::expressions::{self, Column as ColumnExpr};
+use datafusion_physical_expr::projection::ProjectionExpr;
+use datafusion_physical_expr::{Partitioning, PhysicalExpr};
+use datafusion_physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion_physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion_physical_plan::joins::{HashJoinExec, PartitionMode};
+use datafusion_physical_plan::projection::ProjectionExec;
+use datafusion_physical_plan::repartition::RepartitionExec;
+use datafusion_physical_plan::streaming::StreamingTableExec;
+use datafusion_physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
+use futures::StreamExt as _;
+use pgspan_sql::engine::split::TopN;
+use pgspan_sql::engine::tree::{Function, JoinKind, Side};
+use std::sync::Arc;
+
+type Plan = Arc<dyn ExecutionPlan>;
+type Expr = Arc<dyn PhysicalExpr>;
+
+/// Bounds of one statement.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Memory of its operators, in bytes.
+    pub query_bytes_max: usize,
+    /// Rows that it may hand to home.
+    pub answer_rows_max: usize,
+    /// Bytes that it may hand to home.
+    pub answer_bytes_max: usize,
+}
+
+/// The memory of all statements together.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    pool: Arc<dyn MemoryPool>,
+}
+
+impl Budget {
+    /// A budget in bytes.
+    pub fn new(bytes_max: usize) -> Budget {
+        Budget { pool: Arc::new(GreedyMemoryPool::new(bytes_max)) }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.pool.reserved()
+    }
+}
+
+/// A pool of one statement within the budget of all.
+#[derive(Debug)]
+struct QueryPool {
+    own: GreedyMemoryPool,
+    all: Arc<dyn MemoryPool>,
+    /// What stands in the other pool for this one.
+    held: std::sync::Mutex<MemoryReservation>,
+    peak: std::sync::atomic::AtomicUsize,
+}
+
+impl QueryPool {
+    fn new(bytes_max: usize, budget: &Budget) -> QueryPool {
+        let held = MemoryConsumer::new("query").register(&budget.pool);
+        QueryPool {
+            own: GreedyMemoryPool::new(bytes_max),
+            all: budget.pool.clone(),
+            held: std::sync::Mutex::new(held),
+            peak: std::sync::atomic::AtomicUsize::new(0),
+        }
+    }
+
+    fn note(&self) {
+        self.peak.fetch_max(self.own.reserved(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, MemoryReservation> {
+        self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Display for QueryPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "pgspan({} of all {})", self.own.reserved(), self.all.reserved())
+    }
+}
+
+impl MemoryPool for QueryPool {
+    fn name(&self) -> &str {
+        "pgspan"
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.own.grow(reservation, additional);
+        self.held().grow(additional);
+        self.note();
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.own.shrink(reservation, shrink);
+        self.held().shrink(shrink);
+    }
+
+    fn try_grow(
+        &self,
+        reservation: &MemoryReservation,
+        additional: usize,
+    ) -> datafusion_common::Result<()> {
+        self.own.try_grow(reservation, additional)?;
+        if let Err(e) = self.held().try_grow(additional) {
+            self.own.shrink(reservation, additional);
+            return Err(e);
+        }
+        self.note();
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        self.own.reserved()
+    }
+}
+
+/// A program whose operators wait for rows.
+pub struct Started {
+    pub(crate) plan: Plan,
+    context: Arc<TaskContext>,
+    columns: Vec<Column>,
+    top: Option<TopN>,
+    limits: Limits,
+    pool: Arc<QueryPool>,
+    /// What has come for each fragment so far.
+    pub progress: Vec<Arc<Progress>>,
+}
+
+/// The core's rows, as parameters of the finish.
+#[derive(Debug)]
+pub struct Answer {
+    /// One binary array for each column.
+    pub values: Vec<Bytes>,
+    /// Rows.
+    pub rows: usize,
+    /// Most bytes that the operators held.
+    pub peak_bytes: usize,
+}
+
+impl Program {
+    /// Puts the operators together: `streams` is the number of connections that read each
+    /// fragment. Gives a feed for each stream of each fragment.
+    ///
+    /// # Errors
+    /// [`GiveUp`].
+    pub fn start(
+        &self,
+        streams: &[usize],
+        limits: Limits,
+        budget: &Budget,
+    ) -> Result<(Vec<Vec<Feed>>, Started), GiveUp> {
+        let mut feeds = Vec::new();
+        let mut mouths: Vec<Option<Vec<Arc<Mouth>>>> = Vec::new();
+        let mut progress = Vec::new();
+        for (columns, n) in self.fragments.iter().zip(streams) {
+            let schema = schema(columns);
+            let own = Arc::new(Progress::default());
+            let (f, m): (Vec<_>, Vec<_>) =
+                (0..*n).map(|_| feed(&schema, Decoder::new(schema.clone(), columns), &own)).unzip();
+            progress.push(own);
+            feeds.push(f);
+            mouths.push(Some(m.into_iter().map(Arc::new).collect()));
+        }
+        let partitions = streams.iter().copied().max().unwrap_or(1).max(1);
+        let mut builder = Builder { program: self, mouths, partitions };
+        let plan = builder.plan(&self.root)?;
+        let plan = one_partition(plan);
+        let pool = Arc::new(QueryPool::new(limits.query_bytes_max, budget));
+        let runtime: Arc<RuntimeEnv> = RuntimeEnvBuilder::new()
+            .with_memory_pool(pool.clone())
+            .build_arc()
+            .map_err(GiveUp::from)?;
+        let config =
+            SessionConfig::new().with_batch_size(BATCH_ROWS).with_target_partitions(partitions);
+        let context = TaskContext::default().with_session_config(config).with_runtime(runtime);
+        let started = Started {
+            plan,
+            context: Arc::new(context),
+            columns: self.root.columns.clone(),
+            top: self.top.clone(),
+            limits,
+            pool,
+            progress,
+        };
+        Ok((feeds, started))
+    }
+}
+
+impl Started {
+    /// Runs it to the end.
+    ///
+    /// # Errors
+    /// [`GiveUp`], also when a feed was dropped before its end.
+    pub async fn run(&self) -> Result<Answer, GiveUp> {
+        let mut stream = self.plan.execute(0, self.context.clone())?;
+        let mut batches: Vec<RecordBatch> = Vec::new();
+        let mut bytes = 0;
+        let too_many =
+            || GiveUp::new("more rows than the finish may take", "limits.home_join_bytes_max");
+        while let Some(batch) = stream.next().await {
+            let batch = batch?;
+            bytes += batch.get_array_memory_size();
+            if self.top.is_none() && bytes > self.limits.answer_bytes_max.saturating_mul(4) {
+                return Err(too_many());
+            }
+            batches.push(batch);
+        }
+        drop(stream);
+        if let Some(top) = &self.top {
+            batches = top::keep(batches, top, &self.columns)?;
+        }
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        if rows > self.limits.answer_rows_max {
+            return Err(too_many());
+        }
+        let values: Vec<Bytes> =
+            self.columns.iter().enumerate().map(|(i, c)| encode::array(&batches, i, c)).collect();
+        if values.iter().map(Bytes::len).sum::<usize>() > self.limits.answer_bytes_max {
+            return Err(too_many());
+        }
+        let peak_bytes = self.pool.peak.load(std::sync::atomic::Ordering::Relaxed);
+        Ok(Answer { values, rows, peak_bytes })
+    }
+}
+
+fn schema(columns: &[Column]) -> SchemaRef {
+    // Places, not names, tell columns apart.
+    let fields =
+        columns.iter().enumerate().map(|(i, c)| Field::new(format!("c{i}"), c.data_type(), true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn one_partition(plan: Plan) -> Plan {
+    if plan.output_partitioning().partition_count() > 1 {
+        Arc::new(CoalescePartitionsExec::new(plan))
+    } else {
+        plan
+    }
+}
+
+fn column(plan: &Plan, i: usize) -> Expr {
+    let name = plan.schema().fields().get(i).map_or(String::new(), |f| f.name().clone());
+    Arc::new(ColumnExpr::new(&name, i))
+}
+
+/// Columns of the input by place, named anew.
+fn picked(plan: Plan, exprs: Vec<Expr>) -> Result<Plan, GiveUp> {
+    let list = exprs
+        .into_iter()
+        .enumerate()
+        .map(|(i, expr)| ProjectionExpr { expr, alias: format!("c{i}") });
+    Ok(Arc::new(ProjectionExec::try_new(list, plan)?))
+}
+
+struct Builder<'a> {
+    program: &'a Program,
+    mouths: Vec<Option<Vec<Arc<Mouth>>>>,
+    partitions: usize,
+}
+
+impl Builder<'_> {
+    fn plan(&mut self, op: &Op) -> Result<Plan, GiveUp> {
+        match &op.kind {
+            OpKind::Fragment(i) => {
+                let mouths = self.mouths.get_mut(*i).and_then(Option::take);
+                let mouths = mouths.ok_or(GiveUp::new("a fragment that is read twice", ""))?;
+                let columns = self.program.fragments.get(*i).map_or(&[][..], Vec::as_slice);
+                let parts = mouths.into_iter().map(|m| m as Arc<_>).collect();
+                Ok(Arc::new(StreamingTableExec::try_new(
+                    schema(columns),
+                    parts,
+                    None,
+                    None::<datafusion_physical_expr::LexOrdering>,
+                    false,
+                    None,
+                )?))
+            }
+            OpKind::Join { kind, probe, build, keys, output } => {
+                self.join(*kind, probe, build, keys, output)
+            }
+            OpKind::Group { input, keys, folds, output } => self.group(input, keys, folds, output),
+            OpKind::Pick { input, columns } => {
+                let plan = self.plan(input)?;
+                let exprs = columns
+                    .iter()
+                    .map(|(i, zero)| {
+                        let expr = column(&plan, *i);
+                        if *zero { or_zero(expr, &plan) } else { Ok(expr) }
+                    })
+                    .collect::<Result<Vec<_>, _>>()?;
+                picked(plan, exprs)
+            }
+        }
+    }
+
+    fn join(
+        &mut self,
+        kind: JoinKind,
+        probe: &Op,
+        build: &Op,
+        keys: &[(usize, usize)],
+        output: &[Side],
+    ) -> Result<Plan, GiveUp> {
+        // DataFusion builds its table of the left side: the smaller one.
+        let swap = swaps(probe, build);
+        let probe_plan = self.plan(probe)?;
+        let build_plan = self.plan(build)?;
+        let (left, right) = if swap { (probe_plan, build_plan) } else { (build_plan, probe_plan) };
+        let kind = match (kind, swap) {
+            (JoinKind::Inner, _) => JoinType::Inner,
+            (JoinKind::Full, _) => JoinType::Full,
+            (JoinKind::Left, false) | (JoinKind::Right, true) => JoinType::Right,
+            (JoinKind::Left, true) | (JoinKind::Right, false) => JoinType::Left,
+            (JoinKind::Semi, false) | (JoinKind::RightSemi, true) => JoinType::RightSemi,
+            (JoinKind::Semi, true) | (JoinKind::RightSemi, false) => JoinType::LeftSemi,
+            (JoinKind::Anti, false) | (JoinKind::RightAnti, true) => JoinType::RightAnti,
+            (JoinKind::Anti, true) | (JoinKind::RightAnti, false) => JoinType::LeftAnti,
+        };
+        let left = one_partition(left);
+        let on = keys
+            .iter()
+            .map(|(p, b)| {
+                let (l, r) = if swap { (*p, *b) } else { (*b, *p) };
+                (column(&left, l), column(&right, r))
+            })
+            .collect();
+        let one_sided = matches!(
+            kind,
+            JoinType::LeftSemi | JoinType::RightSemi | JoinType::LeftAnti | JoinType::RightAnti
+        );
+        let left_columns = if one_sided { 0 } else { left.schema().fields().len() };
+        let places: Vec<usize> = output
+            .iter()
+            .map(|s| match (s, swap) {
+                (Side::Probe(i), true) | (Side::Build(i), false) => *i,
+                (Side::Probe(i), false) | (Side::Build(i), true) => left_columns + *i,
+            })
+            .collect();
+        let join: Plan = Arc::new(HashJoinExec::try_new(
+            left,
+            right,
+            on,
+            None,
+            &kind,
+            None,
+            PartitionMode::CollectLeft,
+            NullEquality::NullEqualsNothing,
+            false,
+        )?);
+        let exprs = places.iter().map(|i| column(&join, *i)).collect();
+        picked(join, exprs)
+    }
+
+    fn group(
+        &mut self,
+        input: &Op,
+        keys: &[usize],
+        folds: &[TypedFold],
+        output: &[usize],
+    ) -> Result<Plan, GiveUp> {
+        let plan = self.plan(input)?;
+        let input_schema = plan.schema();
+        let mut functions: Vec<Arc<AggregateFunctionExpr>> = Vec::new();
+        for (i, f) in folds.iter().enumerate() {
+            functions.push(Arc::new(function(f, i, &plan, &input_schema)?));
+        }
+        let by: Vec<(Expr, String)> =
+            keys.iter().enumerate().map(|(i, k)| (column(&plan, *k), format!("k{i}"))).collect();
+        let filters = vec![None; functions.len()];
+        let parts = plan.output_partitioning().partition_count();
+        let folded: Plan = if parts == 1 {
+            Arc::new(AggregateExec::try_new(
+                AggregateMode::Single,
+                PhysicalGroupBy::new_single(by),
+                functions,
+                filters,
+                plan,
+                input_schema,
+            )?)
+        } else {
+            let group = PhysicalGroupBy::new_single(by);
+            let partial: Plan = Arc::new(AggregateExec::try_new(
+                AggregateMode::Partial,
+                group.clone(),
+                functions.clone(),
+                filters.clone(),
+                plan,
+                input_schema.clone(),
+            )?);
+            let (mode, merged): (_, Plan) = if keys.is_empty() {
+                (AggregateMode::Final, one_partition(partial))
+            } else {
+                let by_keys = (0..keys.len()).map(|i| column(&partial, i)).collect();
+                let hash = Partitioning::Hash(by_keys, self.partitions);
+                (
+                    AggregateMode::FinalPartitioned,
+                    Arc::new(RepartitionExec::try_new(partial, hash)?),
+                )
+            };
+            Arc::new(AggregateExec::try_new(
+                mode,
+                group.as_final(),
+                functions,
+                filters,
+                merged,
+                input_schema,
+            )?)
+        };
+        let exprs = output
+            .iter()
+            .map(|i| {
+                let expr = column(&folded, *i);
+                let fold = i.checked_sub(keys.len()).and_then(|f| folds.get(f));
+                match fold {
+                    Some(f) if f.function == Function::SumOfCounts => or_zero(expr, &folded),
+                    _ => Ok(expr),
+                }
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        picked(folded, exprs)
+    }
+}
+
+/// `CASE WHEN x IS NULL THEN 0 ELSE x END`.
+fn or_zero(expr: Expr, _plan: &Plan) -> Result<Expr, GiveUp> {
+    let zero = expressions::lit(ScalarValue::Int64(Some(0)));
+    let is_null = expressions::is_null(expr.clone())?;
+    Ok(expressions::case(None, vec![(is_null, zero)], Some(expr))?)
+}
+
+fn function(
+    fold: &TypedFold,
+    i: usize,
+    plan: &Plan,
+    schema: &SchemaRef,
+) -> Result<AggregateFunctionExpr, GiveUp> {
+    let argument = match fold.argument {
+        Some(a) if fold.widen => {
+            expressions::cast(column(plan, a), schema, DataType::Decimal128(38, 0))?
+        }
+        Some(a) => column(plan, a),
+        None => expressions::lit(ScalarValue::Int64(Some(1))),
+    };
+    let udaf: Arc<AggregateUDF> = match fold.function {
+        Function::Count => count::count_udaf(),
+        Function::Sum | Function::SumOfCounts => sum::sum_udaf(),
+        Function::Min => min_max::min_udaf(),
+        Function::Max => min_max::max_udaf(),
+    };
+    let built = AggregateExprBuilder::new(udaf, vec![argument])
+        .schema(schema.clone())
+        .alias(format!("f{i}"))
+        .with_distinct(fold.distinct)
+        .build()?;
+    if built.field().data_type() != &fold.column.data_type() {
+        let detail = built.field().data_type().to_string();
+        return Err(GiveUp::new("an aggregate of another type", detail));
+    }
+    Ok(built)
+}

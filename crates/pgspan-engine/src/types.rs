@@ -1,0 +1,250 @@
+//! PostgreSQL's types as the engine holds them.
+
+use crate::GiveUp;
+use arrow::datatypes::DataType;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// A type as RowDescription names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnType {
+    /// Type OID.
+    pub oid: u32,
+    /// Type modifier, -1 for none.
+    pub typmod: i32,
+}
+
+/// The display scale of all values of a numeric column: declared, or that of the first
+/// value seen, which all others must have.
+#[derive(Debug, Clone)]
+pub(crate) struct Scale(Arc<AtomicI32>);
+
+const UNSEEN: i32 = i32::MIN;
+
+impl Scale {
+    pub fn fixed(scale: i32) -> Scale {
+        Scale(Arc::new(AtomicI32::new(scale)))
+    }
+
+    pub fn unseen() -> Scale {
+        Scale::fixed(UNSEEN)
+    }
+
+    /// Notes the scale of a value; false when another was noted before.
+    pub fn admits(&self, scale: i32) -> bool {
+        let noted = self.0.load(Ordering::Relaxed);
+        if noted == scale {
+            return true;
+        }
+        noted == UNSEEN
+            && match self.0.compare_exchange(UNSEEN, scale, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => true,
+                Err(now) => now == scale,
+            }
+    }
+
+    /// The scale; 0 when there was no value.
+    pub fn get(&self) -> i32 {
+        match self.0.load(Ordering::Relaxed) {
+            UNSEEN => 0,
+            scale => scale,
+        }
+    }
+}
+
+/// How a column's values are held.
+#[derive(Debug, Clone)]
+pub(crate) enum Repr {
+    /// Integers, dates and times of any width: PostgreSQL compares all of them as the
+    /// integers that they are on the wire, infinities included.
+    Int,
+    /// Booleans.
+    Bool,
+    /// Numerics without their decimal point.
+    Number {
+        scale: Scale,
+        /// The scale is declared, so that equal values have equal integers.
+        declared: bool,
+    },
+    /// The bytes as PostgreSQL sent them; equal values have equal bytes.
+    Exact,
+    /// The bytes as PostgreSQL sent them, never compared.
+    Opaque,
+}
+
+/// A column of an operator's output.
+#[derive(Debug, Clone)]
+pub(crate) struct Column {
+    pub oid: u32,
+    pub typmod: i32,
+    pub repr: Repr,
+}
+
+/// Decimal digits that an unconstrained numeric may have, so that the sum of ten thousand
+/// million of them still fits in 38.
+pub(crate) const DIGITS_MAX: u32 = 28;
+
+impl Column {
+    pub fn of(t: ColumnType) -> Result<Column, GiveUp> {
+        let repr = match t.oid {
+            16 => Repr::Bool,
+            20 | 21 | 23 | 26 | 1082 | 1083 | 1114 | 1184 => Repr::Int,
+            1700 => match declared_scale(t.typmod) {
+                Some(scale) => Repr::Number { scale: Scale::fixed(scale), declared: true },
+                None => Repr::Number { scale: Scale::unseen(), declared: false },
+            },
+            17 | 25 | 1042 | 1043 | 2950 => Repr::Exact,
+            oid if array_type(oid).is_some() => Repr::Opaque,
+            oid => {
+                return Err(GiveUp::new("a type that the engine does not carry", oid.to_string()));
+            }
+        };
+        Ok(Column { oid: t.oid, typmod: t.typmod, repr })
+    }
+
+    pub fn int8() -> Column {
+        Column { oid: 20, typmod: -1, repr: Repr::Int }
+    }
+
+    /// The integer that stands for NULL's replacement, and so on, is never needed here:
+    /// what Arrow calls it.
+    pub fn data_type(&self) -> DataType {
+        match self.repr {
+            Repr::Int => DataType::Int64,
+            Repr::Bool => DataType::Boolean,
+            Repr::Number { .. } => DataType::Decimal128(38, 0),
+            Repr::Exact | Repr::Opaque => DataType::Binary,
+        }
+    }
+
+    /// Whether rows may be matched or grouped by it.
+    pub fn is_key(&self) -> bool {
+        match self.repr {
+            Repr::Int | Repr::Bool | Repr::Exact => true,
+            Repr::Number { declared, .. } => declared,
+            Repr::Opaque => false,
+        }
+    }
+
+    /// Whether equality with another column is equality of what is held.
+    pub fn joins(&self, other: &Column) -> bool {
+        let integer = |c: &Column| matches!(c.oid, 20 | 21 | 23);
+        let text = |c: &Column| matches!(c.oid, 25 | 1043);
+        match (&self.repr, &other.repr) {
+            (
+                Repr::Number { scale: a, declared: true },
+                Repr::Number { scale: b, declared: true },
+            ) => a.get() == b.get(),
+            (Repr::Number { .. }, _) | (Repr::Opaque, _) => false,
+            // Blanks at the end count only between different lengths.
+            _ if self.oid == 1042 => other.oid == 1042 && self.typmod == other.typmod,
+            _ => {
+                self.oid == other.oid
+                    || (integer(self) && integer(other))
+                    || (text(self) && text(other))
+            }
+        }
+    }
+}
+
+/// The scale in a numeric's modifier (numeric.c: `numeric_typmod_scale`), if it is one that
+/// the engine holds.
+fn declared_scale(typmod: i32) -> Option<i32> {
+    if typmod < 4 {
+        return None;
+    }
+    let value = typmod - 4;
+    let precision = (value >> 16) & 0xffff;
+    let scale = ((value & 0x7ff) ^ 1024) - 1024;
+    let held =
+        u32::try_from(precision).is_ok_and(|p| p <= DIGITS_MAX) && (0..=precision).contains(&scale);
+    held.then_some(scale)
+}
+
+/// The OID of the array type of a built-in type whose binary form carries over between
+/// databases (pg_type.dat); `None` for all others.
+pub fn array_type(oid: u32) -> Option<u32> {
+    Some(match oid {
+        16 => 1000,
+        17 => 1001,
+        20 => 1016,
+        21 => 1005,
+        23 => 1007,
+        25 => 1009,
+        26 => 1028,
+        114 => 199,
+        700 => 1021,
+        701 => 1022,
+        829 => 1040,
+        869 => 1041,
+        650 => 651,
+        1042 => 1014,
+        1043 => 1015,
+        1082 => 1182,
+        1083 => 1183,
+        1114 => 1115,
+        1184 => 1185,
+        1186 => 1187,
+        1266 => 1270,
+        1560 => 1561,
+        1562 => 1563,
+        1700 => 1231,
+        2950 => 2951,
+        3802 => 3807,
+        _ => return None,
+    })
+}
+
+/// The type's name as SQL, for a cast that no search path changes.
+pub(crate) fn type_name(oid: u32) -> &'static str {
+    match oid {
+        16 => "bool",
+        17 => "bytea",
+        20 => "int8",
+        21 => "int2",
+        23 => "int4",
+        25 => "text",
+        26 => "oid",
+        114 => "json",
+        700 => "float4",
+        701 => "float8",
+        829 => "macaddr",
+        869 => "inet",
+        650 => "cidr",
+        1042 => "bpchar",
+        1043 => "varchar",
+        1082 => "date",
+        1083 => "time",
+        1114 => "timestamp",
+        1184 => "timestamptz",
+        1186 => "interval",
+        1266 => "timetz",
+        1560 => "bit",
+        1562 => "varbit",
+        1700 => "numeric",
+        2950 => "uuid",
+        _ => "jsonb",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_of_modifiers() {
+        // numeric(10,2), numeric(5,0), none, numeric(3,-2), numeric(38,2)
+        assert_eq!(declared_scale(((10 << 16) | 2) + 4), Some(2));
+        assert_eq!(declared_scale((5 << 16) + 4), Some(0));
+        assert_eq!(declared_scale(-1), None);
+        assert_eq!(declared_scale(((3 << 16) | (-2 & 0x7ff)) + 4), None);
+        assert_eq!(declared_scale(((38 << 16) | 2) + 4), None);
+    }
+
+    #[test]
+    fn one_scale_for_all() {
+        let s = Scale::unseen();
+        assert!(s.admits(4) && s.admits(4) && !s.admits(2));
+        assert_eq!(s.get(), 4);
+    }
+}

@@ -1,0 +1,202 @@
+//! The engine's plan of a statement: asked of home and of the sources once, and kept
+//! with the statement's plan.
+
+use super::CachedPlan;
+use super::fetch::{self, Caller};
+use crate::session::Session;
+use crate::session::home::{self, Around};
+use crate::session::query::{Request, Stop};
+use crate::strategy::engine::give_up;
+use bytes::BytesMut;
+use pgspan_engine::{ColumnType, Program};
+use pgspan_pool::{ServerConnection, ServerError};
+use pgspan_sql::analyze::Kind;
+use pgspan_sql::ask;
+use pgspan_sql::engine::split::split;
+use pgspan_sql::engine::tree::{self, Tree};
+use pgspan_sql::route::Reason;
+use pgspan_wire::frontend;
+use std::sync::{Arc, PoisonError};
+
+/// How the engine runs a statement.
+pub(crate) struct EnginePlan {
+    pub tree: Tree,
+    pub program: Program,
+    /// The statement that home finishes with, and its parameters' types.
+    pub finish: String,
+    pub finish_types: Vec<u32>,
+    /// Type OIDs of each fragment's columns.
+    pub types: Vec<Vec<u32>>,
+    /// Rows that each database expects of its fragment.
+    pub rows: Vec<f64>,
+}
+
+/// What is known of whether the engine can run a statement.
+pub(crate) type EngineState = std::sync::Mutex<Option<Result<Arc<EnginePlan>, Reason>>>;
+
+/// The engine's plan, made at first use.
+///
+/// # Errors
+/// Why the engine cannot run it; remembered with the plan.
+pub(crate) async fn engine_plan(
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &CachedPlan,
+) -> Result<Arc<EnginePlan>, Stop> {
+    if around != Around::Own {
+        return Err(Reason::new("the engine does not run inside a transaction block").into());
+    }
+    let known = plan.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(known) = known {
+        return Ok(known?);
+    }
+    let made = make(session, request, plan).await;
+    let keep = match &made {
+        Ok(made) => Some(Ok(made.clone())),
+        Err(Stop::GiveUp(reason)) => Some(Err(reason.clone())),
+        Err(_) => None,
+    };
+    *plan.engine.lock().unwrap_or_else(PoisonError::into_inner) = keep;
+    made
+}
+
+async fn make(
+    session: &mut Session,
+    request: &Request,
+    plan: &CachedPlan,
+) -> Result<Arc<EnginePlan>, Stop> {
+    let analysis = &plan.analysis;
+    if plan.any_values {
+        return Err(Reason::new("the tables are small").into());
+    }
+    if matches!(analysis.kind, Kind::CopyOut) {
+        return Err(Reason::new("COPY").into());
+    }
+    let names: Vec<String> =
+        plan.fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect();
+    let split = split(&request.text, analysis, &names)?;
+    let server = &mut session.server;
+    home::savepoint(server);
+    home::run_once(server, ask::ENGINE_PLANNER);
+    home::run_once(server, &ask::engine_hazards(&ask::table_names(analysis)));
+    let explained = "pgspan:explain";
+    frontend::close_statement(&mut server.outbox, explained);
+    let sql = format!("{}{}", ask::ENGINE_EXPLAIN, split.core);
+    frontend::parse(&mut server.outbox, explained, &sql, &request.param_oids);
+    match &request.batch {
+        Some(b) => frontend::bind(
+            &mut server.outbox,
+            "pgspan:",
+            explained,
+            &b.bind.param_formats,
+            &b.bind.params,
+            &[],
+        ),
+        None => {
+            frontend::bind(&mut server.outbox, "pgspan:", explained, &[], home::NO_PARAMETERS, &[]);
+        }
+    }
+    home::execute(server);
+    home::back_to_savepoint(server);
+    frontend::sync(&mut server.outbox);
+    let got = home::answers(server, &mut session.client.outbox).await;
+    let got = match got {
+        Ok(got) => got,
+        Err(ServerError::Sql(e)) => {
+            session.leave_savepoint().await?;
+            return Err(Reason::about("home does not plan the core", e.to_string()).into());
+        }
+        Err(lost) => return Err(lost.into()),
+    };
+    let odd = || Stop::GiveUp(Reason::new("catalog answer"));
+    if got.value(2, 0).map(|v| &v[..]) != Some(b"f") {
+        return Err(Reason::new("operators or functions beside PostgreSQL's own").into());
+    }
+    let collated: Vec<String> =
+        serde_json::from_slice(got.value(2, 1).ok_or_else(odd)?).map_err(|_| odd())?;
+    if let Some(c) = collated.iter().find(|c| analysis.star || analysis.words.contains(*c)) {
+        return Err(Reason::about("a column with a collation of its own", c).into());
+    }
+    let facts = &plan.facts;
+    let relations: Vec<_> = facts
+        .needs
+        .tables
+        .iter()
+        .map(|n| facts.home.relation(&n.written))
+        .collect::<Option<_>>()
+        .ok_or_else(odd)?;
+    let known = tree::Known { needs: &facts.needs, relations: &relations, sources: &facts.sources };
+    let tree = tree::read(got.value(3, 0).ok_or_else(odd)?, split.columns, &known)?;
+    let (types, rows) = describe(session, plan, &tree).await?;
+    let program = Program::new(&tree, split.top.as_ref(), &types, &rows).map_err(give_up)?;
+    let finish = split.finish(&program.carrier(plan.plan.first_parameter));
+    let mut finish_types = plan.parameters.clone();
+    finish_types.extend(program.array_types());
+    let oids = |t: &Vec<ColumnType>| t.iter().map(|t| t.oid).collect();
+    let types = types.iter().map(oids).collect();
+    Ok(Arc::new(EnginePlan { tree, program, finish, finish_types, types, rows }))
+}
+
+/// What the databases say of their fragments: column types, and rows they expect.
+async fn describe(
+    session: &mut Session,
+    plan: &CachedPlan,
+    tree: &Tree,
+) -> Result<(Vec<Vec<ColumnType>>, Vec<f64>), Stop> {
+    let mut types = vec![Vec::new(); tree.fragments.len()];
+    let mut rows = vec![0.0; tree.fragments.len()];
+    let mut servers: Vec<Option<usize>> = tree.fragments.iter().map(|f| f.server).collect();
+    servers.sort_unstable();
+    servers.dedup();
+    for place in servers {
+        let own: Vec<usize> =
+            (0..tree.fragments.len()).filter(|i| tree.fragments[*i].server == place).collect();
+        let answers = match place {
+            None => {
+                ask_about(&mut session.server, tree, &own);
+                home::answers(&mut session.server, &mut session.client.outbox).await?
+            }
+            Some(server) => {
+                let caller = Caller {
+                    shared: &session.shared,
+                    home: &session.endpoint,
+                    cancel: &session.cancel,
+                    session: &plan.session,
+                };
+                let spec = plan.plan.servers.get(server).ok_or(Reason::new("no server"))?;
+                let mut lease = fetch::lease(&caller, spec).await?;
+                let _at_work = session.cancel.at_work(lease.cancel_key.clone());
+                ask_about(&mut lease, tree, &own);
+                let got = home::answers(&mut lease, &mut BytesMut::new()).await;
+                got.map_err(|e| Reason::about("the source reported an error", e.to_string()))?
+            }
+        };
+        let odd = || Stop::GiveUp(Reason::new("a fragment could not be described"));
+        for (n, i) in own.iter().enumerate() {
+            let fields = answers.fields.get(n).and_then(Option::as_ref).ok_or_else(odd)?;
+            let wanted = tree.fragments[*i].select.len();
+            types[*i] = fields
+                .iter()
+                .take(wanted)
+                .map(|f| ColumnType { oid: f.type_oid, typmod: f.typmod })
+                .collect();
+            let json = answers.value(n, 0).ok_or_else(odd)?;
+            let value: serde_json::Value = serde_json::from_slice(json).map_err(|_| odd())?;
+            rows[*i] = value.pointer("/0/Plan/Plan Rows").and_then(|v| v.as_f64()).unwrap_or(0.0);
+        }
+    }
+    Ok((types, rows))
+}
+
+fn ask_about(server: &mut ServerConnection, tree: &Tree, own: &[usize]) {
+    for i in own {
+        let sql = tree.fragments[*i].sql();
+        let once = "pgspan:once";
+        frontend::close_statement(&mut server.outbox, once);
+        frontend::parse(&mut server.outbox, once, &sql, &[]);
+        frontend::describe_statement(&mut server.outbox, once);
+        home::run_once(server, &format!("EXPLAIN (FORMAT JSON) {sql}"));
+    }
+    frontend::sync(&mut server.outbox);
+}

@@ -1,0 +1,357 @@
+//! Engine: fragments stream in from sources and home, the engine joins and folds them,
+//! and home finishes over the rows that are left.
+
+use super::home_join::{self, Bound};
+use crate::session::End;
+use crate::session::Session;
+use crate::session::cancel::AtWork;
+use crate::session::home::{self, Around};
+use crate::session::query::{Request, Stop, cancelled, route};
+use crate::session::state::{client_gone, sleep, timed_out, timeout};
+use crate::sources::CachedPlan;
+use crate::sources::engine::EnginePlan;
+use crate::sources::fetch::{self, Caller};
+use bytes::Buf as _;
+use pgspan_engine::{Answer, Feed, GiveUp, Limits, Started};
+use pgspan_pool::{Lease, ServerConnection, ServerError};
+use pgspan_sql::engine::tree::Fragment;
+use pgspan_sql::quote::literal;
+use pgspan_sql::route::{Reason, Route, Strategy};
+use pgspan_wire::backend::{self, ErrorFields};
+use pgspan_wire::frontend;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt as _;
+use tokio::task::JoinSet;
+
+/// A table of a source is read in parts from this many pages of 8 KiB on.
+const PARTS_PAGES_MIN: i64 = 1024;
+
+/// Bytes read from a source at a time.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What the engine did, for EXPLAIN.
+pub(crate) struct Gathered {
+    pub answer: Answer,
+    pub started: Started,
+    /// Connections of each fragment.
+    pub streams: Vec<usize>,
+    pub elapsed: Duration,
+}
+
+/// Runs it, home's snapshot having been taken.
+pub(crate) async fn run(
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &CachedPlan,
+    engine: &EnginePlan,
+) -> Result<Route, Stop> {
+    let gathered = gather(session, plan, engine).await?;
+    let small = session.shared.config.limits.engine_rows_min / 2;
+    let most = gathered
+        .started
+        .progress
+        .iter()
+        .map(|p| p.rows.load(std::sync::atomic::Ordering::Relaxed))
+        .max();
+    plan.prefers_engine.store(most.unwrap_or(0) > small, std::sync::atomic::Ordering::Relaxed);
+    let bound = Bound {
+        sql: &engine.finish,
+        kept: None,
+        types: engine.finish_types.clone(),
+        values: gathered.answer.values.into_iter().map(|v| (v, 1)).collect(),
+        typmods: false,
+    };
+    home_join::answer_bound(session, request, around, plan, bound).await?;
+    Ok(route(Strategy::Engine, "much crosses"))
+}
+
+/// The core's rows.
+pub(crate) async fn gather(
+    session: &mut Session,
+    plan: &CachedPlan,
+    engine: &EnginePlan,
+) -> Result<Gathered, Stop> {
+    let began = Instant::now();
+    let limits = &session.shared.config.limits;
+    let bounds = Limits {
+        query_bytes_max: limits.engine_query_bytes_max,
+        answer_rows_max: usize::MAX,
+        answer_bytes_max: limits.home_join_bytes_max,
+    };
+    let fragments = &engine.tree.fragments;
+    let streams = share(session, plan, fragments);
+    let (feeds, started) = engine
+        .program
+        .start(&streams, bounds, &session.shared.sources.engine_budget)
+        .map_err(give_up)?;
+    let mut feeds: Vec<Option<Vec<Feed>>> = feeds.into_iter().map(Some).collect();
+    let mut work = JoinSet::new();
+    let mut at_work: Vec<AtWork> = Vec::new();
+    let Session { server, client, shared, endpoint, cancel, .. } = session;
+    let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
+    let gather = async {
+        for (place, spec) in plan.plan.servers.iter().enumerate() {
+            let own = fragments.iter().enumerate().filter(|(_, f)| f.server == Some(place));
+            let mut jobs: Vec<(String, Vec<u32>, Feed)> = Vec::new();
+            for (i, fragment) in own {
+                let feeds = feeds.get_mut(i).and_then(Option::take).unwrap_or_default();
+                let parts = feeds.len();
+                let types = engine.types.get(i).cloned().unwrap_or_default();
+                for (part, feed) in feeds.into_iter().enumerate() {
+                    jobs.push((part_sql(fragment, part, parts), types.clone(), feed));
+                }
+            }
+            let leases = connections(&caller, spec, jobs.len()).await?;
+            let several = leases.len() > 1;
+            for (mut lease, (sql, types, feed)) in leases.into_iter().zip(jobs) {
+                at_work.push(cancel.at_work(lease.cancel_key.clone()));
+                let name = spec.name.clone();
+                work.spawn(async move {
+                    let pumped = pump(&mut lease, &sql, &types, feed, several).await;
+                    pumped.map_err(|e| e.at(&name))
+                });
+            }
+        }
+        let home_feeds: Vec<(usize, Vec<Feed>)> = engine
+            .program
+            .order()
+            .into_iter()
+            .filter(|i| fragments.get(*i).is_some_and(|f| f.server.is_none()))
+            .filter_map(|i| Some((i, feeds.get_mut(i)?.take()?)))
+            .collect();
+        let from_home = async {
+            for (i, feeds) in home_feeds {
+                let sql = fragments.get(i).map(Fragment::sql).unwrap_or_default();
+                let types = engine.types.get(i).cloned().unwrap_or_default();
+                for feed in feeds {
+                    let pumped = pump(server, &sql, &types, feed, false).await;
+                    pumped.map_err(|e| match e {
+                        Broken::Lost(e) => Stop::from(e),
+                        other => Stop::GiveUp(other.at("home")),
+                    })?;
+                }
+            }
+            Ok::<(), Stop>(())
+        };
+        let from_sources = async {
+            while let Some(done) = work.join_next().await {
+                match done {
+                    Ok(Ok(())) => {}
+                    Ok(Err(reason)) => return Err(Stop::GiveUp(reason)),
+                    Err(e) => return Err(Reason::about("the engine stopped", e.to_string()).into()),
+                }
+            }
+            Ok(())
+        };
+        let run = async { started.run().await.map_err(|e| Stop::GiveUp(give_up(e))) };
+        let ((), (), answer) = tokio::try_join!(from_home, from_sources, run)?;
+        Ok::<Answer, Stop>(answer)
+    };
+    let deadline = timeout(&plan.session.statement_timeout);
+    let answer = tokio::select! {
+        biased;
+        got = gather => got?,
+        () = cancel.cancelled() => return Err(cancelled()),
+        () = sleep(deadline) => return Err(timed_out()),
+        () = client_gone(&mut client.stream, &mut client.inbox) => return Err(Stop::End(End::Client)),
+    };
+    drop(at_work);
+    Ok(Gathered { answer, started, streams, elapsed: began.elapsed() })
+}
+
+pub(crate) fn give_up(e: GiveUp) -> Reason {
+    Reason::about(e.what, e.detail)
+}
+
+/// Connections for each fragment: one, and more for large tables while the budget of
+/// their server has free ones.
+fn share(session: &Session, plan: &CachedPlan, fragments: &[Fragment]) -> Vec<usize> {
+    let limits = &session.shared.config.limits;
+    let mut streams = vec![1; fragments.len()];
+    for place in 0..plan.plan.servers.len() {
+        let own = || (0..fragments.len()).filter(|i| fragments[*i].server == Some(place));
+        let mut free = limits.source_connections_max.saturating_sub(own().count());
+        for i in own() {
+            let large = fragments[i].table.is_some() && fragments[i].pages >= PARTS_PAGES_MIN;
+            let more =
+                if large { limits.engine_streams_max.saturating_sub(1).min(free) } else { 0 };
+            streams[i] += more;
+            free -= more;
+        }
+    }
+    streams
+}
+
+/// One of the parts that a table is read in, by ranges of its pages. The last is open,
+/// because the table may have grown.
+fn part_sql(fragment: &Fragment, part: usize, parts: usize) -> String {
+    if parts <= 1 {
+        return fragment.sql();
+    }
+    let page = |n: usize| {
+        let n = i64::try_from(n).unwrap_or(0);
+        fragment.pages.saturating_mul(n) / i64::try_from(parts).unwrap_or(1)
+    };
+    let from = format!("ctid OPERATOR(pg_catalog.>=) '({},0)'::pg_catalog.tid", page(part));
+    if part + 1 == parts {
+        return fragment.sql_where(&from);
+    }
+    let to = format!("ctid OPERATOR(pg_catalog.<) '({},0)'::pg_catalog.tid", page(part + 1));
+    fragment.sql_where(&format!("{from} AND {to}"))
+}
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// Connections to a source that all read one snapshot.
+async fn connections(
+    caller: &Caller<'_>,
+    spec: &pgspan_sql::server::ServerSpec,
+    count: usize,
+) -> Result<Vec<Lease>, Stop> {
+    let failed = |e: ServerError| Reason::about("the source reported an error", e.to_string());
+    let mut leases = Vec::new();
+    if count == 0 {
+        return Ok(leases);
+    }
+    let mut first = fetch::lease(caller, spec).await?;
+    if count > 1 {
+        let sql = format!("{BEGIN}; SELECT pg_catalog.pg_export_snapshot()");
+        let rows = match first.simple(&sql).await {
+            Ok(rows) => rows,
+            // It may have been closed while it was idle.
+            Err(ServerError::Io(_)) => {
+                first.discard();
+                first = fetch::lease(caller, spec).await?;
+                first.simple(&sql).await.map_err(failed)?
+            }
+            Err(e) => return Err(failed(e).into()),
+        };
+        let snapshot = rows.last().and_then(|r| r.first()?.as_ref());
+        let snapshot = snapshot.ok_or(Reason::new("the source exported no snapshot"))?;
+        let snapshot = String::from_utf8_lossy(snapshot).into_owned();
+        for _ in 1..count {
+            let sql = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", literal(&snapshot));
+            let mut lease = fetch::lease(caller, spec).await?;
+            match lease.simple(&sql).await {
+                Ok(_) => {}
+                Err(ServerError::Io(_)) => {
+                    lease.discard();
+                    lease = fetch::lease(caller, spec).await?;
+                    lease.simple(&sql).await.map_err(failed)?;
+                }
+                Err(e) => return Err(failed(e).into()),
+            }
+            leases.push(lease);
+        }
+    }
+    leases.insert(0, first);
+    Ok(leases)
+}
+
+/// Why a stream broke.
+enum Broken {
+    Lost(ServerError),
+    GiveUp(Reason),
+}
+
+impl Broken {
+    fn at(self, name: &str) -> Reason {
+        match self {
+            Broken::GiveUp(reason) => reason,
+            Broken::Lost(e @ ServerError::Sql(_)) => {
+                Reason::about("the source reported an error", format!("{name}: {e}"))
+            }
+            Broken::Lost(e) => Reason::about("source connection lost", format!("{name}: {e}")),
+        }
+    }
+}
+
+impl From<GiveUp> for Broken {
+    fn from(e: GiveUp) -> Broken {
+        Broken::GiveUp(give_up(e))
+    }
+}
+
+/// Runs one fragment on a connection and feeds its rows to the engine; with `commit`
+/// the transaction ends with it.
+async fn pump(
+    server: &mut ServerConnection,
+    sql: &str,
+    types: &[u32],
+    mut feed: Feed,
+    commit: bool,
+) -> Result<(), Broken> {
+    let once = "pgspan:once";
+    frontend::close_statement(&mut server.outbox, once);
+    frontend::parse(&mut server.outbox, once, sql, &[]);
+    frontend::bind(&mut server.outbox, "pgspan:", once, &[], home::NO_PARAMETERS, &[1]);
+    frontend::describe_portal(&mut server.outbox, "pgspan:");
+    home::execute(server);
+    if commit {
+        home::commit(server);
+    }
+    frontend::sync(&mut server.outbox);
+    server.send().await.map_err(|e| Broken::Lost(e.into()))?;
+    let mut error: Option<ErrorFields> = None;
+    let mut wanted = true;
+    loop {
+        let mut due = false;
+        let mut at = 0;
+        let mut other = false;
+        {
+            let inbox = &server.inbox[..];
+            while let Some((head, rest)) = inbox.get(at..).and_then(|b| b.split_first_chunk::<5>())
+            {
+                if head[0] != b'D' {
+                    other = true;
+                    break;
+                }
+                let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+                let Some(body) = length.checked_sub(4).and_then(|n| rest.get(..n)) else { break };
+                at += 1 + length;
+                if wanted && feed.row(body)? {
+                    due = true;
+                    break;
+                }
+            }
+        }
+        server.inbox.advance(at);
+        if due {
+            // The engine may have all that it needs; the rest is read and dropped.
+            wanted = feed.flush().await?;
+            continue;
+        }
+        if !other {
+            server.inbox.reserve(READ_BYTES);
+            let server = &mut *server;
+            let got = server.stream.read_buf(&mut server.inbox).await;
+            if got.map_err(|e| Broken::Lost(e.into()))? == 0 {
+                let end = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                return Err(Broken::Lost(end.into()));
+            }
+            continue;
+        }
+        let frame = server.receive().await.map_err(Broken::Lost)?;
+        match frame.tag {
+            b'T' => {
+                let fields =
+                    backend::row_description(frame.body()).map_err(|e| Broken::Lost(e.into()))?;
+                let same = fields.len() == types.len().max(1)
+                    && fields.iter().zip(types).all(|(f, t)| f.type_oid == *t);
+                if !same {
+                    return Err(Broken::GiveUp(Reason::new("other types at the source")));
+                }
+            }
+            b'E' => error = ErrorFields::decode(frame.body()).ok(),
+            b'Z' => break,
+            _ => {}
+        }
+    }
+    if let Some(e) = error {
+        home::forget_prepared(server);
+        return Err(Broken::Lost(ServerError::Sql(e)));
+    }
+    feed.end().await?;
+    Ok(())
+}

@@ -1,0 +1,729 @@
+//! One SELECT → its core, which the engine runs (FROM, WHERE, GROUP BY, aggregates), and
+//! its finish, which home runs over the core's rows (everything else).
+//!
+//! Both are the client's own text: the core takes whole expressions of it, the finish has
+//! those expressions replaced by the columns that carry them. No name is resolved here,
+//! home resolves the core as it would the original.
+
+use crate::analyze::Analysis;
+use crate::parse::{Lexeme, lex, node, strings, visit};
+use crate::quote::ident;
+use crate::route::Reason;
+use pg_query::protobuf::Token;
+use serde_json::Value;
+use std::ops::Range;
+
+/// Aggregates whose calls may be taken into the core.
+const AGGREGATES: &[&str] = &["count", "sum", "avg", "min", "max"];
+
+/// The name that the carrier has in the finish.
+pub const CARRIER: &str = "pgspan";
+
+/// Keeps only the rows that can be among the first of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopN {
+    /// Column of the core that decides first.
+    pub column: usize,
+    /// What stands for NULL in it (`COALESCE(column, literal)`).
+    pub null_as: Option<i64>,
+    /// Greatest first.
+    pub descending: bool,
+    /// NULL before everything else.
+    pub nulls_first: bool,
+    /// So many rows, and all that equal the last of them.
+    pub rows: u64,
+}
+
+/// A statement in two parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// The core.
+    pub core: String,
+    /// The finish, with [`Split::from`] in the place of its FROM.
+    finish: (String, String),
+    /// Whether the core folds rows.
+    pub grouped: bool,
+    /// Columns of the core, where no `*` is among them.
+    pub columns: usize,
+    /// The finish is the core's columns in their order, and nothing else.
+    pub plain: bool,
+    /// Set when only some of the core's rows can be in the answer.
+    pub top: Option<TopN>,
+}
+
+impl Split {
+    /// The finish over a carrier, an item of FROM that gives the columns `c1`, `c2`, …
+    pub fn finish(&self, carrier: &str) -> String {
+        format!("{}{carrier}{}", self.finish.0, self.finish.1)
+    }
+}
+
+/// A clause's tokens.
+type Span = Range<usize>;
+
+struct Clauses {
+    list: Span,
+    from: Span,
+    where_: Option<Span>,
+    group: Option<Span>,
+    having: Option<Span>,
+    window: Option<Span>,
+    order: Option<Span>,
+    /// LIMIT, OFFSET and FETCH, with their keywords.
+    limit: Option<Span>,
+}
+
+struct Splitter<'a> {
+    text: &'a str,
+    tokens: Vec<Lexeme>,
+    /// Core columns: text, and the alias by which GROUP BY may speak of it.
+    core: Vec<String>,
+}
+
+/// Splits the SELECT of an analyzed text; `names` are the names of its result.
+///
+/// # Errors
+/// Why it cannot be split.
+pub fn split(text: &str, a: &Analysis, names: &[String]) -> Result<Split, Reason> {
+    let select = &a.select;
+    let refuse = |what| Err(Reason::new(what));
+    if select["op"] != 1 {
+        return refuse("a set operation");
+    }
+    if !select["with_clause"].is_null() {
+        return refuse("WITH");
+    }
+    if select["group_distinct"] == true {
+        return refuse("GROUP BY DISTINCT");
+    }
+    let targets = select["target_list"].as_array().map_or(&[][..], Vec::as_slice);
+    let sorts = select["sort_clause"].as_array().map_or(&[][..], Vec::as_slice);
+    let groups = select["group_clause"].as_array().map_or(&[][..], Vec::as_slice);
+    let having = &select["having_clause"];
+    let tokens: Vec<Lexeme> = lex(text).into_iter().filter(|t| t.start >= a.query_start).collect();
+    let mut s = Splitter { text, tokens, core: Vec::new() };
+    let clauses = s.clauses()?;
+    for part in [&select["target_list"], having, &select["sort_clause"], &select["distinct_clause"]]
+    {
+        let mut odd = None;
+        visit(part, &mut |name, _| match name {
+            "SubLink" => odd = Some("a subquery in what is finished at home"),
+            "CollateClause" => odd = Some("COLLATE"),
+            "GroupingFunc" => odd = Some("grouping sets"),
+            _ => {}
+        });
+        if let Some(what) = odd {
+            return refuse(what);
+        }
+    }
+    let mut grouped = !groups.is_empty() || !having.is_null();
+    for part in [&select["target_list"], &select["sort_clause"]] {
+        visit(part, &mut |name, body| grouped |= name == "FuncCall" && is_aggregate(body));
+    }
+    let items = s.items(&clauses.list, targets.len())?;
+    let group_items = match &clauses.group {
+        Some(span) => s.items(span, groups.len())?,
+        None => Vec::new(),
+    };
+    // GROUP BY: expressions, ordinals, names of the result.
+    let mut group_trees: Vec<Value> = Vec::new();
+    let mut ordinals: Vec<Option<usize>> = Vec::new();
+    for group in groups {
+        let ordinal = group.pointer("/node/AConst/val/Ival/ival").and_then(Value::as_u64);
+        let ordinal = ordinal.and_then(|n| usize::try_from(n).ok()?.checked_sub(1));
+        if node(group).is_some_and(|(n, _)| n == "GroupingSet") {
+            return refuse("grouping sets");
+        }
+        let by_alias = bare_name(group).and_then(|n| {
+            targets.iter().position(|t| t.pointer("/node/ResTarget/name").is_some_and(|v| v == n))
+        });
+        if let Some(i) = ordinal.or(by_alias) {
+            let target = targets.get(i).ok_or(Reason::new("GROUP BY position"))?;
+            group_trees.push(without_places(&target["node"]["ResTarget"]["val"]));
+        } else {
+            group_trees.push(without_places(group));
+        }
+        ordinals.push(ordinal);
+    }
+    // The select list.
+    let mut finish_list: Vec<String> = Vec::new();
+    let mut item_columns: Vec<Option<usize>> = Vec::new();
+    let mut stars = 0;
+    for (target, span) in targets.iter().zip(&items) {
+        let body = &target["node"]["ResTarget"];
+        let alias = body["name"].as_str().filter(|n| !n.is_empty());
+        let span = match alias {
+            Some(_) => s.without_alias(span)?,
+            None => span.clone(),
+        };
+        let value = &body["val"];
+        if is_star(value) {
+            stars += 1;
+            if grouped || stars > 1 || !body["indirection"].as_array().is_none_or(Vec::is_empty) {
+                return refuse("* beside other things");
+            }
+            let count = names.len().checked_sub(targets.len() - 1);
+            let count = count.ok_or(Reason::new("columns of *"))?;
+            s.core.push(s.source(&span).to_owned());
+            let at = s.core.len() - 1;
+            // One text stands for all its columns: the places of those after it shift.
+            s.core.extend((1..count).map(|_| String::new()));
+            for k in at..at + count {
+                let name = names.get(finish_list.len()).ok_or(Reason::new("columns of *"))?;
+                finish_list.push(format!("{CARRIER}.c{} AS {}", k + 1, ident(name)));
+            }
+            item_columns.push(None);
+            continue;
+        }
+        let name = names.get(finish_list.len()).ok_or(Reason::new("columns"))?.clone();
+        let whole = column_ref(value)
+            || (grouped && !has_aggregate(value) && group_trees.contains(&without_places(value)));
+        if whole {
+            // The name stays, because GROUP BY may speak of it.
+            let column = s.carry(&format!("{} AS {}", s.source(&span), ident(&name)));
+            finish_list.push(format!("{CARRIER}.c{} AS {}", column + 1, ident(&name)));
+            item_columns.push(Some(column));
+        } else {
+            let text = s.replaced(&span, value, grouped)?;
+            finish_list.push(format!("{text} AS {}", ident(&name)));
+            item_columns.push(None);
+        }
+    }
+    // Names of the result are left alone where ORDER BY consists of one of them.
+    let result_names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let plain_list = stars == 0 && item_columns.iter().enumerate().all(|(i, c)| *c == Some(i))
+        || stars == 1 && targets.len() == 1;
+    let distinct = &select["distinct_clause"];
+    let distinct_list = distinct.as_array().map_or(&[][..], Vec::as_slice);
+    let mut finish = String::from("SELECT ");
+    let mut core_distinct = "";
+    match distinct_list {
+        [] => {}
+        [one] if node(one).is_none() => {
+            finish.push_str("DISTINCT ");
+            if plain_list && !grouped {
+                core_distinct = "DISTINCT ";
+            }
+        }
+        _ => return refuse("DISTINCT ON"),
+    }
+    finish.push_str(&finish_list.join(", "));
+    finish.push_str(" FROM ");
+    let mut tail = String::new();
+    if let Some(span) = &clauses.having {
+        tail.push_str(" WHERE ");
+        tail.push_str(&s.replaced(span, having, grouped)?);
+    }
+    if let Some(span) = &clauses.window {
+        tail.push_str(" WINDOW ");
+        tail.push_str(&s.replaced(span, &select["window_clause"], grouped)?);
+    }
+    let mut top = None;
+    if let Some(span) = &clauses.order {
+        let order_items = s.items(span, sorts.len())?;
+        let mut list = Vec::new();
+        for (sort, span) in sorts.iter().zip(&order_items) {
+            let value = &sort["node"]["SortBy"]["node"];
+            let named = bare_name(value).filter(|n| result_names.contains(n)).is_some();
+            let ordinal = value.pointer("/node/AConst").is_some();
+            let text = if named || ordinal {
+                s.source(span).to_owned()
+            } else {
+                s.replaced(span, value, grouped)?
+            };
+            if list.is_empty() {
+                top = s.top(sort, targets, &item_columns, names, span);
+            }
+            list.push(text);
+        }
+        tail.push_str(" ORDER BY ");
+        tail.push_str(&list.join(", "));
+    }
+    if let Some(span) = &clauses.limit {
+        tail.push(' ');
+        tail.push_str(s.source(span));
+    }
+    let rows = rows_wanted(select);
+    let folds_later = clauses.having.is_some() || !distinct_list.is_empty();
+    let top = top.zip(rows).filter(|_| !folds_later && !has_calls(select));
+    let top = top.map(|(t, rows)| TopN { rows, ..t });
+    // The core.
+    let columns: Vec<&str> = s.core.iter().map(String::as_str).filter(|c| !c.is_empty()).collect();
+    let list = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
+    let mut core = format!("SELECT {core_distinct}{list} FROM {}", s.source(&clauses.from));
+    if let Some(span) = &clauses.where_ {
+        core.push_str(" WHERE ");
+        core.push_str(s.source(span));
+    }
+    if !group_items.is_empty() {
+        let mut list = Vec::new();
+        for (span, ordinal) in group_items.iter().zip(&ordinals) {
+            list.push(match ordinal {
+                None => s.source(span).to_owned(),
+                Some(i) => {
+                    let column = item_columns.get(*i).copied().flatten();
+                    (column.ok_or(Reason::new("GROUP BY position"))? + 1).to_string()
+                }
+            });
+        }
+        core.push_str(" GROUP BY ");
+        core.push_str(&list.join(", "));
+    }
+    let untouched = clauses.having.is_none()
+        && clauses.window.is_none()
+        && clauses.order.is_none()
+        && clauses.limit.is_none();
+    Ok(Split {
+        core,
+        finish: (finish, tail),
+        grouped: grouped || !core_distinct.is_empty(),
+        columns: s.core.len(),
+        plain: plain_list && untouched,
+        top,
+    })
+}
+
+impl Splitter<'_> {
+    fn is(&self, i: usize, token: Token) -> bool {
+        self.tokens.get(i).is_some_and(|t| t.token == token as i32)
+    }
+
+    fn is_char(&self, i: usize, c: u8) -> bool {
+        self.tokens.get(i).is_some_and(|t| t.is_char(c))
+    }
+
+    fn source(&self, span: &Span) -> &str {
+        let start = self.tokens.get(span.start).map_or(0, |t| t.start);
+        let end = span.end.checked_sub(1).and_then(|i| self.tokens.get(i)).map_or(0, |t| t.end);
+        self.text.get(start..end).unwrap_or("")
+    }
+
+    /// Where the clauses are, by the keywords outside parentheses.
+    fn clauses(&self) -> Result<Clauses, Reason> {
+        let odd = || Reason::new("clauses could not be told apart");
+        if !self.is(0, Token::Select) {
+            return Err(odd());
+        }
+        let mut first = 1;
+        if self.is(first, Token::Distinct) || self.is(first, Token::All) {
+            first += 1;
+        }
+        let mut marks: Vec<(Token, usize, usize)> = Vec::new();
+        let mut depth = 0i32;
+        let mut end = self.tokens.len();
+        for (i, t) in self.tokens.iter().enumerate().skip(first) {
+            if t.is_char(b'(') || t.is_char(b'[') {
+                depth += 1;
+            }
+            if t.is_char(b')') || t.is_char(b']') {
+                depth -= 1;
+                if depth < 0 {
+                    end = i;
+                    break;
+                }
+            }
+            if depth > 0 {
+                continue;
+            }
+            if t.is_char(b';') {
+                end = i;
+                break;
+            }
+            let is_distinct_from = self.is(i, Token::From) && self.is(i - 1, Token::Distinct);
+            let mark = if self.is(i, Token::From) && !is_distinct_from && marks.is_empty() {
+                Some((Token::From, i + 1))
+            } else if marks.is_empty() {
+                None
+            } else if self.is(i, Token::Where) {
+                Some((Token::Where, i + 1))
+            } else if self.is(i, Token::GroupP) && self.is(i + 1, Token::By) {
+                Some((Token::GroupP, i + 2))
+            } else if self.is(i, Token::Having) {
+                Some((Token::Having, i + 1))
+            } else if self.is(i, Token::Window) {
+                Some((Token::Window, i + 1))
+            } else if self.is(i, Token::Order) && self.is(i + 1, Token::By) {
+                Some((Token::Order, i + 2))
+            } else if (self.is(i, Token::Limit)
+                || self.is(i, Token::Offset)
+                || self.is(i, Token::Fetch))
+                && !marks.iter().any(|m| m.0 == Token::Limit)
+            {
+                Some((Token::Limit, i))
+            } else {
+                None
+            };
+            if let Some((token, after)) = mark {
+                if marks.iter().any(|m| m.0 == token) {
+                    return Err(odd());
+                }
+                marks.push((token, i, after));
+            }
+        }
+        let span = |token: Token| -> Option<Span> {
+            let at = marks.iter().position(|m| m.0 == token)?;
+            let (_, _, after) = marks.get(at).copied()?;
+            Some(after..marks.get(at + 1).map_or(end, |m| m.1))
+        };
+        let from = span(Token::From).ok_or_else(odd)?;
+        let list_end = marks.first().map_or(end, |m| m.1);
+        Ok(Clauses {
+            list: first..list_end,
+            from,
+            where_: span(Token::Where),
+            group: span(Token::GroupP),
+            having: span(Token::Having),
+            window: span(Token::Window),
+            order: span(Token::Order),
+            limit: span(Token::Limit),
+        })
+    }
+
+    /// The items of a list, which must be as many as the tree has.
+    fn items(&self, span: &Span, expected: usize) -> Result<Vec<Span>, Reason> {
+        let mut out = Vec::new();
+        let mut depth = 0i32;
+        let mut start = span.start;
+        for i in span.clone() {
+            let opens = self.is_char(i, b'(') || self.is_char(i, b'[');
+            let closes = self.is_char(i, b')') || self.is_char(i, b']');
+            depth += i32::from(opens) - i32::from(closes);
+            if depth == 0 && self.is_char(i, b',') {
+                out.push(start..i);
+                start = i + 1;
+            }
+        }
+        out.push(start..span.end);
+        if out.len() == expected && out.iter().all(|s| !s.is_empty()) {
+            Ok(out)
+        } else {
+            Err(Reason::new("a list could not be told apart"))
+        }
+    }
+
+    fn without_alias(&self, span: &Span) -> Result<Span, Reason> {
+        let mut end = span.end.saturating_sub(1);
+        if self.is(end.saturating_sub(1), Token::As) {
+            end -= 1;
+        }
+        if end <= span.start {
+            return Err(Reason::new("an alias could not be told apart"));
+        }
+        Ok(span.start..end)
+    }
+
+    fn token_at(&self, body: &Value) -> Result<usize, Reason> {
+        let at = body["location"].as_u64().and_then(|n| usize::try_from(n).ok());
+        at.and_then(|at| self.tokens.iter().position(|t| t.start == at))
+            .ok_or(Reason::new("an expression could not be found in the text"))
+    }
+
+    /// The tokens of a function call that is no window call: name, arguments.
+    fn call_span(&self, body: &Value) -> Result<Span, Reason> {
+        let start = self.token_at(body)?;
+        let mut depth = 0i32;
+        for i in start..self.tokens.len() {
+            depth += i32::from(self.is_char(i, b'(')) - i32::from(self.is_char(i, b')'));
+            if depth == 0 && self.is_char(i, b')') {
+                return Ok(start..i + 1);
+            }
+        }
+        Err(Reason::new("a call could not be found in the text"))
+    }
+
+    /// The place of a core column, once for each text.
+    fn carry(&mut self, text: &str) -> usize {
+        if let Some(at) = self.core.iter().position(|c| c == text) {
+            return at;
+        }
+        self.core.push(text.to_owned());
+        self.core.len() - 1
+    }
+
+    /// An expression's text with the core's columns in the place of what they carry.
+    fn replaced(&mut self, span: &Span, tree: &Value, grouped: bool) -> Result<String, Reason> {
+        let mut edits: Vec<(Span, String)> = Vec::new();
+        self.find(tree, grouped, &mut edits)?;
+        edits.sort_by_key(|(s, _)| s.start);
+        let mut out = String::new();
+        let mut at = self.tokens.get(span.start).map_or(0, |t| t.start);
+        for (place, new) in &edits {
+            let start = self.tokens.get(place.start).map_or(0, |t| t.start);
+            let last = place.end.checked_sub(1).and_then(|i| self.tokens.get(i));
+            if start < at || place.end > span.end {
+                return Err(Reason::new("overlapping expressions"));
+            }
+            out.push_str(&self.text[at..start]);
+            out.push_str(new);
+            at = last.map_or(at, |t| t.end);
+        }
+        let end = span.end.checked_sub(1).and_then(|i| self.tokens.get(i)).map_or(at, |t| t.end);
+        out.push_str(self.text.get(at..end).unwrap_or(""));
+        Ok(out)
+    }
+
+    fn find(
+        &mut self,
+        value: &Value,
+        grouped: bool,
+        edits: &mut Vec<(Span, String)>,
+    ) -> Result<(), Reason> {
+        match node(value) {
+            Some(("FuncCall", body)) if grouped && is_aggregate(body) => {
+                let span = self.call_span(body)?;
+                let new = self.aggregate(body, &span)?;
+                edits.push((span, new));
+                return Ok(());
+            }
+            Some(("ColumnRef", body)) => {
+                let start = self.token_at(body)?;
+                let parts = strings(&body["fields"]).ok_or(Reason::new("* in an expression"))?;
+                let span = start..start + 2 * parts.len() - 1;
+                let text = self.source(&span).to_owned();
+                let column = self.carry(&text);
+                edits.push((span, format!("{CARRIER}.c{}", column + 1)));
+                return Ok(());
+            }
+            _ => {}
+        }
+        match value {
+            Value::Array(items) => items.iter().try_for_each(|v| self.find(v, grouped, edits)),
+            Value::Object(map) => map.values().try_for_each(|v| self.find(v, grouped, edits)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What stands in the finish for an aggregate call.
+    fn aggregate(&mut self, body: &Value, span: &Span) -> Result<String, Reason> {
+        let plain = body["agg_filter"].is_null()
+            && body["agg_order"].as_array().is_none_or(Vec::is_empty)
+            && body["agg_within_group"] == false
+            && body["func_variadic"] == false;
+        if !plain {
+            return Err(Reason::new("an aggregate with FILTER or ORDER BY"));
+        }
+        let name = strings(&body["funcname"]).and_then(|n| n.last().map(|s| (*s).to_owned()));
+        let text = self.source(span).to_owned();
+        if name.as_deref() != Some("avg") {
+            let column = self.carry(&text);
+            return Ok(format!("{CARRIER}.c{}", column + 1));
+        }
+        if body["agg_distinct"] == true {
+            return Err(Reason::new("avg(DISTINCT)"));
+        }
+        // avg of integers and numerics is numeric_div(sum, count) (numeric.c: numeric_avg,
+        // int8_avg); of other types the engine refuses the sum.
+        let open = (span.start..span.end).find(|i| self.is_char(*i, b'('));
+        let arguments = open.unwrap_or(span.start)..span.end;
+        let arguments = self.source(&arguments).to_owned();
+        let sum = self.carry(&format!("pg_catalog.sum{arguments}"));
+        let count = self.carry(&format!("pg_catalog.count{arguments}"));
+        Ok(format!(
+            "({CARRIER}.c{}::pg_catalog.numeric OPERATOR(pg_catalog./) {CARRIER}.c{}::pg_catalog.numeric)",
+            sum + 1,
+            count + 1
+        ))
+    }
+
+    /// The first sort key, if it is a column of the core or COALESCE of one with a number.
+    fn top(
+        &mut self,
+        sort: &Value,
+        targets: &[Value],
+        item_columns: &[Option<usize>],
+        names: &[String],
+        span: &Span,
+    ) -> Option<TopN> {
+        let body = &sort["node"]["SortBy"];
+        let ascending = match body["sortby_dir"].as_u64()? {
+            1 | 2 => true,
+            3 => false,
+            _ => return None,
+        };
+        let nulls_first = match body["sortby_nulls"].as_u64()? {
+            1 => !ascending,
+            2 => true,
+            3 => false,
+            _ => return None,
+        };
+        let mut value = &body["node"];
+        let mut column = None;
+        let ordinal = value.pointer("/node/AConst/val/Ival/ival").and_then(Value::as_u64);
+        let named = bare_name(value).and_then(|n| {
+            let mut places = names.iter().enumerate().filter(|(_, name)| *name == n);
+            let first = places.next()?.0;
+            places.next().is_none().then_some(first)
+        });
+        if targets.len() == names.len()
+            && let Some(i) = ordinal.and_then(|n| usize::try_from(n).ok()?.checked_sub(1)).or(named)
+        {
+            value = &targets.get(i)?["node"]["ResTarget"]["val"];
+            column = item_columns.get(i).copied().flatten();
+        }
+        let _ = span;
+        let mut null_as = None;
+        if let Some(("CoalesceExpr", coalesce)) = node(value) {
+            let [inner, other] = coalesce["args"].as_array()?.as_slice() else { return None };
+            let constant = other.pointer("/node/AConst/val/Ival")?;
+            null_as = Some(constant["ival"].as_i64().unwrap_or(0));
+            value = inner;
+        }
+        let column = match column {
+            Some(c) => c,
+            None => {
+                let span = match node(value)? {
+                    ("FuncCall", b) if is_aggregate(b) => self.call_span(b).ok()?,
+                    ("ColumnRef", b) => {
+                        let start = self.token_at(b).ok()?;
+                        start..start + 2 * strings(&b["fields"])?.len() - 1
+                    }
+                    _ => return None,
+                };
+                let text = self.source(&span).to_owned();
+                self.core.iter().position(|c| *c == text)?
+            }
+        };
+        Some(TopN { column, null_as, descending: !ascending, nulls_first, rows: 0 })
+    }
+}
+
+/// LIMIT plus OFFSET, when both are plain numbers.
+fn rows_wanted(select: &Value) -> Option<u64> {
+    let number =
+        |v: &Value| v.pointer("/node/AConst/val/Ival").map(|i| i["ival"].as_u64().unwrap_or(0));
+    let limit = number(&select["limit_count"])?;
+    let offset = match &select["limit_offset"] {
+        Value::Null => 0,
+        other => number(other)?,
+    };
+    // WITH TIES counts by all sort keys, which a superset by the first serves too.
+    limit.checked_add(offset)
+}
+
+/// A call that is no aggregate could give several rows for one.
+fn has_calls(select: &Value) -> bool {
+    let mut found = false;
+    visit(&select["target_list"], &mut |name, body| {
+        found |= name == "FuncCall" && !is_aggregate(body);
+    });
+    found
+}
+
+fn is_aggregate(body: &Value) -> bool {
+    let path = strings(&body["funcname"]).unwrap_or_default();
+    body["over"].is_null() && path.last().is_some_and(|f| AGGREGATES.contains(f))
+}
+
+fn has_aggregate(value: &Value) -> bool {
+    let mut found = false;
+    visit(value, &mut |name, body| found |= name == "FuncCall" && is_aggregate(body));
+    found
+}
+
+fn is_star(value: &Value) -> bool {
+    let fields = match node(value) {
+        Some(("ColumnRef", body)) => body["fields"].as_array(),
+        _ => None,
+    };
+    fields.and_then(|f| node(f.last()?)).is_some_and(|(n, _)| n == "AStar")
+}
+
+fn column_ref(value: &Value) -> bool {
+    matches!(node(value), Some(("ColumnRef", _)))
+}
+
+fn bare_name(value: &Value) -> Option<&str> {
+    match node(value)? {
+        ("ColumnRef", body) => match strings(&body["fields"])?.as_slice() {
+            [one] => Some(*one),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A tree that equals another whatever their places in the text.
+pub fn without_places(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(without_places).collect(),
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(k, _)| !k.contains("location"));
+            Value::Object(kept.map(|(k, v)| (k.clone(), without_places(v))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::analyze::analyze;
+    use crate::catalog::CatalogSnapshot;
+    use crate::parse::parse;
+    use std::collections::HashSet;
+
+    fn of(sql: &str, names: &[&str]) -> Result<Split, Reason> {
+        let functions = ["count", "sum", "avg", "round", "rank", "upper", "extract"];
+        let catalog = CatalogSnapshot::new(
+            HashSet::from(["ro".to_owned()]),
+            functions.iter().map(|n| ((*n).to_owned(), true)).collect(),
+            HashSet::new(),
+            HashSet::new(),
+        );
+        let a = analyze(&parse(sql).unwrap(), &catalog).unwrap();
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        split(sql, &a, &names)
+    }
+
+    #[test]
+    fn the_guides_aggregate() {
+        let sql = "SELECT u.name, COUNT(ro.id) AS n, COALESCE(SUM(ro.total), 0) spent FROM u \
+                   LEFT JOIN ro ON u.id = ro.user_id GROUP BY u.id, u.name HAVING sum(ro.total) > 5 \
+                   ORDER BY spent DESC, u.id LIMIT 20;";
+        let s = of(sql, &["name", "n", "spent"]).unwrap();
+        assert_eq!(
+            s.core,
+            "SELECT u.name AS \"name\", COUNT(ro.id), SUM(ro.total), sum(ro.total), u.id FROM u \
+             LEFT JOIN ro ON u.id = ro.user_id GROUP BY u.id, u.name"
+        );
+        assert_eq!(
+            s.finish("X"),
+            "SELECT pgspan.c1 AS \"name\", pgspan.c2 AS \"n\", COALESCE(pgspan.c3, 0) AS \"spent\" \
+             FROM X WHERE pgspan.c4 > 5 ORDER BY spent DESC, pgspan.c5 LIMIT 20"
+        );
+        assert_eq!(s.top, None);
+        let top =
+            of(&sql.replace("HAVING sum(ro.total) > 5", ""), &["name", "n", "spent"]).unwrap();
+        let want =
+            TopN { column: 2, null_as: Some(0), descending: true, nulls_first: true, rows: 20 };
+        assert_eq!(top.top, Some(want));
+    }
+
+    #[test]
+    fn averages_ordinals_and_expressions() {
+        let sql = "SELECT extract(year FROM ro.d) AS y, AVG(ro.a)::decimal(10,2) FROM ro GROUP BY 1 ORDER BY 2 DESC";
+        let s = of(sql, &["y", "avg"]).unwrap();
+        assert_eq!(
+            s.core,
+            "SELECT extract(year FROM ro.d) AS \"y\", pg_catalog.sum(ro.a), pg_catalog.count(ro.a) FROM ro GROUP BY 1"
+        );
+        assert!(s.finish("X").contains("(pgspan.c2::pg_catalog.numeric OPERATOR(pg_catalog./) pgspan.c3::pg_catalog.numeric)::decimal(10,2)"));
+    }
+
+    #[test]
+    fn rows_that_are_not_folded() {
+        let s =
+            of("SELECT * FROM u JOIN ro ON u.a = ro.a WHERE u.b = 1", &["a", "b", "a"]).unwrap();
+        assert_eq!(s.core, "SELECT * FROM u JOIN ro ON u.a = ro.a WHERE u.b = 1");
+        assert!(s.plain && s.columns == 3 && !s.grouped);
+        let e = of("SELECT upper(ro.a), rank() OVER (ORDER BY ro.b) FROM ro", &["upper", "rank"])
+            .unwrap();
+        assert_eq!(e.core, "SELECT ro.a, ro.b FROM ro");
+        assert_eq!(
+            e.finish("X"),
+            "SELECT upper(pgspan.c1) AS \"upper\", rank() OVER (ORDER BY pgspan.c2) AS \"rank\" FROM X"
+        );
+        assert!(!e.plain);
+    }
+}

@@ -1,0 +1,605 @@
+//! Home's `EXPLAIN (VERBOSE, FORMAT JSON)` of a core → the operators that the engine
+//! runs and the fragments that feed them.
+//!
+//! Home's planner has resolved every name and type, turned subqueries into joins and
+//! outer joins into inner ones where that is the same, and placed every condition. What
+//! it prints is read top down: each node is asked for the expressions that its parent
+//! needs, by their printed text; a scan computes them at its database. A node or an
+//! expression that is not listed here is refused.
+
+use super::expression::{self, Expression, bare};
+use crate::facts::{HomeRelation, SourceFacts};
+use crate::fragment;
+use crate::plan::Needs;
+use crate::quote::{ident, qualified};
+use crate::remote;
+use crate::route::Reason;
+use serde_json::Value;
+
+/// Which rows a join gives; the probe side is EXPLAIN's outer (first) child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Matches.
+    Inner,
+    /// And the probe side's rows without a match.
+    Left,
+    /// And the build side's.
+    Right,
+    /// And both sides'.
+    Full,
+    /// The probe side's rows that have a match, once.
+    Semi,
+    /// The probe side's rows that have none.
+    Anti,
+    /// The build side's rows that have none.
+    RightAnti,
+    /// The build side's rows that have a match, once.
+    RightSemi,
+}
+
+/// A fold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// Rows, or values that are not NULL.
+    Count,
+    /// Sum.
+    Sum,
+    /// Sum of partial counts, 0 when there is none.
+    SumOfCounts,
+    /// Least.
+    Min,
+    /// Greatest.
+    Max,
+}
+
+/// One fold over a column of the input; `None` counts rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fold {
+    /// What it computes.
+    pub function: Function,
+    /// Column of the input.
+    pub argument: Option<usize>,
+    /// Each value once.
+    pub distinct: bool,
+}
+
+/// A column of a join's output: of the probe side, or of the build side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Of the outer child.
+    Probe(usize),
+    /// Of the inner child.
+    Build(usize),
+}
+
+/// One operator; its output columns are in the order that its parent asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Node {
+    /// The rows of a fragment.
+    Fragment(usize),
+    /// An equality join.
+    Join {
+        /// Which rows.
+        kind: JoinKind,
+        /// EXPLAIN's outer child.
+        probe: Box<Node>,
+        /// EXPLAIN's inner child.
+        build: Box<Node>,
+        /// Pairs of columns that are equal.
+        keys: Vec<(usize, usize)>,
+        /// Output.
+        output: Vec<Side>,
+        /// Rows that home's planner expects of each.
+        rows: (f64, f64),
+    },
+    /// A fold; without keys it gives one row.
+    Group {
+        /// Input.
+        input: Box<Node>,
+        /// Columns of the input that are equal within a group.
+        keys: Vec<usize>,
+        /// Folds.
+        folds: Vec<Fold>,
+        /// Output: keys first, then folds, by number.
+        output: Vec<usize>,
+    },
+    /// Columns of the input, in another order; `true` gives 0 for NULL.
+    Pick {
+        /// Input.
+        input: Box<Node>,
+        /// Columns.
+        columns: Vec<(usize, bool)>,
+    },
+}
+
+/// What one database runs for the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fragment {
+    /// Index into the plan's servers; `None` is home.
+    pub server: Option<usize>,
+    /// Output expressions as that database reads them.
+    pub select: Vec<String>,
+    /// What follows FROM.
+    pub from: String,
+    /// Whether FROM ends in a WHERE clause that takes more conditions.
+    pub conditional: bool,
+    /// Set when it reads one plain table of a source, which may be read in parts.
+    pub table: Option<(String, String)>,
+    /// Pages of that table.
+    pub pages: i64,
+    /// Rows that home's planner expects.
+    pub rows: f64,
+    /// What EXPLAIN names it.
+    pub label: String,
+}
+
+impl Fragment {
+    /// Its SQL.
+    pub fn sql(&self) -> String {
+        let list = if self.select.is_empty() { "NULL".to_owned() } else { self.select.join(", ") };
+        format!("SELECT {list} FROM {}", self.from)
+    }
+
+    /// Its SQL with one more condition.
+    pub fn sql_where(&self, condition: &str) -> String {
+        let word = if self.conditional { "AND" } else { "WHERE" };
+        format!("{} {word} {condition}", self.sql())
+    }
+}
+
+/// What the translation must know besides the plan.
+pub struct Known<'a> {
+    /// Foreign tables.
+    pub needs: &'a Needs,
+    /// Their definitions at home, in the order of `needs.tables`.
+    pub relations: &'a [&'a HomeRelation],
+    /// Their definitions at the source, likewise.
+    pub sources: &'a [SourceFacts],
+}
+
+/// A core as the engine runs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tree {
+    /// The operators.
+    pub root: Node,
+    /// Fragments.
+    pub fragments: Vec<Fragment>,
+}
+
+/// Reads home's plan of a core of `columns` columns.
+///
+/// # Errors
+/// What the engine cannot run.
+pub fn read(json: &[u8], columns: usize, known: &Known<'_>) -> Result<Tree, Reason> {
+    let odd = || Reason::new("home's plan could not be read");
+    let value: Value = serde_json::from_slice(json).map_err(|_| odd())?;
+    let root = value.get(0).and_then(|v| v.get("Plan")).ok_or_else(odd)?;
+    let outputs = outputs(root);
+    let demand = outputs.get(..columns).ok_or_else(odd)?;
+    let mut reader = Reader { known, fragments: Vec::new() };
+    let root = reader.node(root, demand)?;
+    Ok(Tree { root, fragments: reader.fragments })
+}
+
+struct Reader<'a> {
+    known: &'a Known<'a>,
+    fragments: Vec<Fragment>,
+}
+
+fn text<'v>(plan: &'v Value, key: &str) -> Option<&'v str> {
+    plan.get(key).and_then(Value::as_str)
+}
+
+fn kind(plan: &Value) -> &str {
+    text(plan, "Node Type").unwrap_or("")
+}
+
+fn children(plan: &Value) -> &[Value] {
+    plan.get("Plans").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn outputs(plan: &Value) -> Vec<String> {
+    let list = plan.get("Output").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(|v| v.as_str()).map(|s| bare(s).to_owned()).collect()
+}
+
+/// Nodes that only pass rows on; their order is of no use to the engine.
+fn passes(plan: &Value) -> bool {
+    matches!(kind(plan), "Hash" | "Sort" | "Materialize" | "Incremental Sort" | "Memoize")
+}
+
+/// Aliases of the relations below a node.
+fn aliases(plan: &Value, out: &mut Vec<String>) {
+    if let Some(list) = text(plan, "Relations") {
+        out.extend(remote::relations(list).into_iter().map(|(_, _, alias)| alias));
+    } else if let Some(alias) = text(plan, "Alias") {
+        out.push(alias.to_owned());
+    }
+    children(plan).iter().for_each(|c| aliases(c, out));
+}
+
+/// A list without repetition, and where each went.
+fn place(list: &mut Vec<String>, item: &str) -> usize {
+    list.iter().position(|i| i == item).unwrap_or_else(|| {
+        list.push(item.to_owned());
+        list.len() - 1
+    })
+}
+
+impl Reader<'_> {
+    fn node(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
+        for child in children(plan) {
+            if matches!(text(child, "Parent Relationship"), Some("InitPlan" | "SubPlan")) {
+                return Err(Reason::new("a subquery that is not a join"));
+            }
+        }
+        let child = || children(plan).first().ok_or(Reason::new("home's plan could not be read"));
+        match kind(plan) {
+            _ if passes(plan) => self.node(child()?, demand),
+            "Seq Scan" | "Index Scan" | "Index Only Scan" | "Bitmap Heap Scan" => {
+                self.home_scan(plan, demand)
+            }
+            "Foreign Scan" => self.foreign_scan(plan, demand),
+            "Hash Join" => self.join(plan, "Hash Cond", demand),
+            "Merge Join" => self.join(plan, "Merge Cond", demand),
+            "Aggregate" => self.group(plan, demand),
+            "Unique" => self.unique(plan, demand),
+            "Subquery Scan" if plan.get("Filter").is_none() => {
+                Err(Reason::new("a subquery that is not a join"))
+            }
+            other => Err(Reason::about("an operator that the engine does not have", other)),
+        }
+    }
+
+    fn home_scan(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
+        let odd = || Reason::new("home's plan could not be read");
+        let schema = text(plan, "Schema").ok_or_else(odd)?;
+        let name = text(plan, "Relation Name").ok_or_else(odd)?;
+        let alias = text(plan, "Alias").ok_or_else(odd)?;
+        let mut conditions = Vec::new();
+        for key in ["Index Cond", "Recheck Cond", "Filter"] {
+            if let Some(condition) = text(plan, key) {
+                if !expression::is_closed(condition) {
+                    return Err(Reason::new("a condition with a subquery"));
+                }
+                conditions.push(condition.to_owned());
+            }
+        }
+        let mut from = format!("{} {}", qualified(schema, name), ident(alias));
+        if !conditions.is_empty() {
+            from.push_str(" WHERE ");
+            from.push_str(&conditions.join(" AND "));
+        }
+        for d in demand {
+            if !expression::is_closed(d) {
+                return Err(Reason::about("an expression the engine cannot pass on", d));
+            }
+        }
+        self.fragments.push(Fragment {
+            server: None,
+            select: demand.to_vec(),
+            from,
+            conditional: !conditions.is_empty(),
+            table: None,
+            pages: 0,
+            rows: plan["Plan Rows"].as_f64().unwrap_or(0.0),
+            label: format!("{schema}.{name}"),
+        });
+        Ok(Node::Fragment(self.fragments.len() - 1))
+    }
+
+    fn foreign_scan(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
+        let odd = |sql: &str| Reason::about("Remote SQL could not be read", sql);
+        let sql = text(plan, "Remote SQL").ok_or(Reason::new("home's plan could not be read"))?;
+        if plan.get("Filter").is_some() {
+            return Err(Reason::about(
+                "a condition that is not shipped",
+                text(plan, "Filter").unwrap_or(""),
+            ));
+        }
+        if sql.contains('$') {
+            return Err(Reason::new("a parameter at the source"));
+        }
+        let (items, from) = remote::list_and_from(sql).ok_or_else(|| odd(sql))?;
+        let relations = match text(plan, "Relations") {
+            Some(list) => remote::relations(list),
+            None => vec![(
+                text(plan, "Schema").unwrap_or("").to_owned(),
+                text(plan, "Relation Name").unwrap_or("").to_owned(),
+                text(plan, "Alias").unwrap_or("").to_owned(),
+            )],
+        };
+        let tables = remote::aliased_tables(sql).ok_or_else(|| odd(sql))?;
+        if tables.len() != relations.len() {
+            return Err(odd(sql));
+        }
+        let mut server = None;
+        let mut places = Vec::new();
+        for ((schema, name, alias), there) in relations.iter().zip(&tables) {
+            let i = self.known.relations.iter().position(|r| {
+                r.schema.as_deref() == Some(schema.as_str())
+                    && r.name.as_deref() == Some(name.as_str())
+            });
+            let i = i.ok_or(Reason::about("a foreign table reached unnamed", name))?;
+            let need = self.known.needs.tables.get(i).ok_or_else(|| odd(sql))?;
+            if need.remote != (there.0.clone(), there.1.clone()) {
+                return Err(odd(sql));
+            }
+            server = Some(need.server);
+            places.push((alias.clone(), i, there.2.clone()));
+        }
+        let there = |alias: &str, column: &str| -> Option<(String, u32)> {
+            let (_, i, remote_alias) = places.iter().find(|(a, _, _)| a == alias)?;
+            let relation = self.known.relations.get(*i)?;
+            let column = relation.columns.as_deref()?.iter().find(|c| c.name == column)?;
+            let name = ident(fragment::remote_column(column));
+            let name = match remote_alias {
+                Some(r) => format!("{}.{name}", ident(r)),
+                None => name,
+            };
+            Some((name, column.type_oid))
+        };
+        let folded = remote::is_grouped(sql);
+        let own = outputs(plan);
+        let mut select = Vec::new();
+        for d in demand {
+            let shipped = if folded {
+                let at = own.iter().position(|o| o == d);
+                at.and_then(|i| items.get(i)).cloned()
+            } else {
+                Expression::read(d).and_then(|e| e.shipped(&there))
+            };
+            select.push(
+                shipped
+                    .ok_or_else(|| Reason::about("an expression the engine cannot pass on", d))?,
+            );
+        }
+        if folded {
+            let name = |c: &str| {
+                let mut found: Vec<String> = places
+                    .iter()
+                    .filter_map(|(_, i, _)| self.known.relations.get(*i)?.columns.as_deref())
+                    .flatten()
+                    .filter(|x| x.name == c)
+                    .map(|x| fragment::remote_column(x).to_owned())
+                    .collect();
+                found.dedup();
+                if found.len() == 1 { found.pop() } else { None }
+            };
+            if own.len() != items.len() || !remote::same_expressions(&own, sql, &name) {
+                return Err(odd(sql));
+            }
+        }
+        let single = match places.as_slice() {
+            [(_, i, None)] if !folded => self.known.sources.get(*i).filter(|s| s.kind == "r"),
+            _ => None,
+        };
+        let single_table = single.and_then(|_| tables.first());
+        self.fragments.push(Fragment {
+            server,
+            select,
+            conditional: single_table.is_some() && remote::has_where(sql),
+            from,
+            table: single_table.map(|t| (t.0.clone(), t.1.clone())),
+            pages: single.map_or(0, |s| s.pages),
+            rows: plan["Plan Rows"].as_f64().unwrap_or(0.0),
+            label: relations
+                .iter()
+                .map(|r| format!("{}.{}", r.0, r.1))
+                .collect::<Vec<_>>()
+                .join(", "),
+        });
+        Ok(Node::Fragment(self.fragments.len() - 1))
+    }
+
+    fn join(&mut self, plan: &Value, condition: &str, demand: &[String]) -> Result<Node, Reason> {
+        let kind = match text(plan, "Join Type") {
+            Some("Inner") => JoinKind::Inner,
+            Some("Left") => JoinKind::Left,
+            Some("Right") => JoinKind::Right,
+            Some("Full") => JoinKind::Full,
+            Some("Semi") => JoinKind::Semi,
+            Some("Anti") => JoinKind::Anti,
+            Some("Right Anti") => JoinKind::RightAnti,
+            Some("Right Semi") => JoinKind::RightSemi,
+            other => return Err(Reason::about("a kind of join", other.unwrap_or("?"))),
+        };
+        for filter in ["Join Filter", "Filter"] {
+            if let Some(f) = text(plan, filter) {
+                return Err(Reason::about("a condition over both sides of a join", f));
+            }
+        }
+        let [outer, inner] = children(plan) else {
+            return Err(Reason::new("home's plan could not be read"));
+        };
+        let (mut probe_aliases, mut build_aliases) = (Vec::new(), Vec::new());
+        aliases(outer, &mut probe_aliases);
+        aliases(inner, &mut build_aliases);
+        let (probe_own, build_own) = (outputs(outer), outputs(inner));
+        let nullable = (
+            matches!(kind, JoinKind::Right | JoinKind::Full),
+            matches!(kind, JoinKind::Left | JoinKind::Full),
+        );
+        let mut probe_demand = Vec::new();
+        let mut build_demand = Vec::new();
+        let side_of = |e: &str| -> Result<bool, Reason> {
+            let refuse = || Reason::about("an expression over both sides of a join", e);
+            if probe_own.iter().any(|o| o == e)
+                && expression::names(e).is_some_and(|n| n.iter().all(|a| probe_aliases.contains(a)))
+            {
+                return Ok(true);
+            }
+            let names = expression::names(e).ok_or_else(refuse)?;
+            if names.is_empty() {
+                return Err(refuse());
+            }
+            if names.iter().all(|a| probe_aliases.contains(a)) {
+                Ok(true)
+            } else if names.iter().all(|a| build_aliases.contains(a)) {
+                Ok(false)
+            } else {
+                Err(refuse())
+            }
+        };
+        let mut keys = Vec::new();
+        let pairs = text(plan, condition).and_then(expression::equalities);
+        for (a, b) in pairs.ok_or(Reason::new("a join condition that is not plain equality"))? {
+            let (p, q) = match (side_of(&a)?, side_of(&b)?) {
+                (true, false) => (a, b),
+                (false, true) => (b, a),
+                _ => return Err(Reason::new("a join condition that is not plain equality")),
+            };
+            keys.push((place(&mut probe_demand, &p), place(&mut build_demand, &q)));
+        }
+        let mut output = Vec::new();
+        for d in demand {
+            let probe = side_of(d)?;
+            let null_extended = if probe { nullable.0 } else { nullable.1 };
+            let own = if probe { &probe_own } else { &build_own };
+            // Below an outer join only what is NULL for NULLs means the same as above it;
+            // what the child itself prints as its output home computes there too.
+            if null_extended && !own.contains(d) && !expression::is_strict(d) {
+                return Err(Reason::about("an expression over the nullable side of a join", d));
+            }
+            output.push(if probe {
+                Side::Probe(place(&mut probe_demand, d))
+            } else {
+                Side::Build(place(&mut build_demand, d))
+            });
+        }
+        let rows = |p: &Value| p["Plan Rows"].as_f64().unwrap_or(0.0);
+        Ok(Node::Join {
+            kind,
+            probe: Box::new(self.node(outer, &probe_demand)?),
+            build: Box::new(self.node(inner, &build_demand)?),
+            keys,
+            output,
+            rows: (rows(outer), rows(inner)),
+        })
+    }
+
+    fn group(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
+        if text(plan, "Partial Mode").is_some_and(|m| m != "Simple")
+            || plan.get("Grouping Sets").is_some()
+            || text(plan, "Strategy") == Some("Mixed")
+        {
+            return Err(Reason::new("a fold in parts"));
+        }
+        if let Some(f) = text(plan, "Filter") {
+            return Err(Reason::about("a condition on groups", f));
+        }
+        let child = children(plan).first().ok_or(Reason::new("home's plan could not be read"))?;
+        let group_keys: Vec<String> = plan
+            .get("Group Key")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|s| bare(s).to_owned())
+            .collect();
+        let mut input_demand: Vec<String> = Vec::new();
+        let mut keys: Vec<usize> = Vec::new();
+        for key in &group_keys {
+            keys.push(place(&mut input_demand, key));
+        }
+        let mut folds: Vec<Fold> = Vec::new();
+        let mut wanted: Vec<Result<usize, usize>> = Vec::new();
+        for d in demand {
+            if let Some(k) = group_keys.iter().position(|g| g == d) {
+                wanted.push(Ok(k));
+                continue;
+            }
+            if let Some((function, argument, distinct)) = expression::fold(d) {
+                let argument = match argument {
+                    None => None,
+                    Some(a) => {
+                        let same = match function {
+                            Function::Count if !distinct => self.counts_alike(child, &a),
+                            _ => None,
+                        };
+                        Some(place(&mut input_demand, same.as_deref().unwrap_or(&a)))
+                    }
+                };
+                let fold = Fold { function, argument, distinct };
+                let at = folds.iter().position(|f| *f == fold).unwrap_or_else(|| {
+                    folds.push(fold);
+                    folds.len() - 1
+                });
+                wanted.push(Err(at));
+                continue;
+            }
+            // A column that depends on the keys is one more key that changes nothing.
+            if expression::is_column(d) {
+                let column = place(&mut input_demand, d);
+                let k = keys.iter().position(|k| *k == column).unwrap_or_else(|| {
+                    keys.push(column);
+                    keys.len() - 1
+                });
+                wanted.push(Ok(k));
+                continue;
+            }
+            return Err(Reason::about("an expression over groups", d));
+        }
+        let input = self.node(child, &input_demand)?;
+        let output = wanted.into_iter().map(|w| w.unwrap_or_else(|f| keys.len() + f)).collect();
+        Ok(super::early::fold_early(Node::Group { input: Box::new(input), keys, folds, output }))
+    }
+
+    fn unique(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
+        let child = children(plan).first().ok_or(Reason::new("home's plan could not be read"))?;
+        let own = outputs(plan);
+        let input = self.node(child, &own)?;
+        let keys: Vec<usize> = (0..own.len()).collect();
+        let output = demand.iter().map(|d| own.iter().position(|o| o == d)).collect::<Option<_>>();
+        let output = output.ok_or(Reason::new("home's plan could not be read"))?;
+        Ok(Node::Group { input: Box::new(input), keys, folds: Vec::new(), output })
+    }
+
+    /// A join key of the same foreign table, if it is NULL exactly where the counted
+    /// column is: the counted column need not be fetched then.
+    fn counts_alike(&self, plan: &Value, argument: &str) -> Option<String> {
+        let [alias] = expression::names(argument)?.try_into().ok()?;
+        let column = expression::column(argument)?;
+        let scan = find_scan(plan, &alias)?;
+        let i = self.known.relations.iter().position(|r| {
+            r.schema.as_deref() == text(scan, "Schema")
+                && r.name.as_deref() == text(scan, "Relation Name")
+        })?;
+        let relation = self.known.relations.get(i)?;
+        let here = relation.columns.as_deref()?.iter().find(|c| c.name == column)?;
+        let name = fragment::remote_column(here);
+        let there =
+            self.known.sources.get(i)?.columns.as_deref()?.iter().find(|c| c.name == name)?;
+        if !there.not_null {
+            return None;
+        }
+        key_of(plan, &alias)
+    }
+}
+
+fn find_scan<'v>(plan: &'v Value, alias: &str) -> Option<&'v Value> {
+    if kind(plan) == "Foreign Scan" && text(plan, "Alias") == Some(alias) {
+        return Some(plan);
+    }
+    children(plan).iter().find_map(|c| find_scan(c, alias))
+}
+
+/// A plain column of the table in an equality of the join directly below, where that
+/// join does not keep the table's own rows without a match (whose key may be NULL).
+fn key_of(plan: &Value, alias: &str) -> Option<String> {
+    let plan = if passes(plan) { children(plan).first()? } else { plan };
+    let pairs = expression::equalities(text(plan, "Hash Cond").or(text(plan, "Merge Cond"))?)?;
+    let mut probe = Vec::new();
+    aliases(children(plan).first()?, &mut probe);
+    let in_probe = probe.iter().any(|a| a == alias);
+    let fits = match text(plan, "Join Type")? {
+        "Inner" => true,
+        "Left" => !in_probe,
+        "Right" => in_probe,
+        _ => false,
+    };
+    let own = |e: &String| {
+        expression::is_column(e) && expression::names(e).is_some_and(|n| n == [alias.to_owned()])
+    };
+    pairs.into_iter().flat_map(|(a, b)| [a, b]).find(own).filter(|_| fits)
+}
