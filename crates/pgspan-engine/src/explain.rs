@@ -33,6 +33,7 @@ fn walk(plan: &dyn ExecutionPlan, depth: usize, measured: bool, out: &mut Vec<St
         "StreamingTableExec" => Some("Fragment Scan".to_owned()),
         // Renames and reorders columns.
         "ProjectionExec" => None,
+        "FilterExec" => Some("Filter".to_owned()),
         other => Some(other.to_owned()),
     };
     let mut below = depth;

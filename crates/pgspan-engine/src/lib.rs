@@ -14,6 +14,7 @@ mod decode;
 mod encode;
 mod explain;
 mod feed;
+mod predicate;
 mod program;
 mod run;
 mod top;

@@ -1,7 +1,8 @@
 //! A tree with types: what the engine will run, or why it cannot.
 
-use crate::GiveUp;
 use crate::types::{Column, ColumnType, Repr, Scale, array_type, type_name};
+use crate::{GiveUp, predicate};
+use pgspan_sql::engine::predicate::Predicate;
 use pgspan_sql::engine::split::{CARRIER, TopN};
 use pgspan_sql::engine::tree::{Function, JoinKind, Node, Side, Tree};
 
@@ -31,7 +32,14 @@ pub(crate) enum OpKind {
         probe: Box<Op>,
         build: Box<Op>,
         keys: Vec<(usize, usize)>,
+        filter: Option<(Vec<Side>, Vec<Predicate>)>,
         output: Vec<Side>,
+    },
+    Filter {
+        input: Box<Op>,
+        inputs: Vec<usize>,
+        predicates: Vec<Predicate>,
+        columns: usize,
     },
     Group {
         input: Box<Op>,
@@ -141,7 +149,9 @@ fn order(op: &Op, out: &mut Vec<usize>) {
             order(first, out);
             order(second, out);
         }
-        OpKind::Group { input, .. } | OpKind::Pick { input, .. } => order(input, out),
+        OpKind::Group { input, .. } | OpKind::Filter { input, .. } | OpKind::Pick { input, .. } => {
+            order(input, out)
+        }
     }
 }
 
@@ -153,7 +163,7 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
             rows: rows.get(*i).copied().unwrap_or(0.0),
             kind: OpKind::Fragment(*i),
         }),
-        Node::Join { kind, probe, build, keys, output, rows: _ } => {
+        Node::Join { kind, probe, build, keys, filter, output, rows: _ } => {
             let probe = op(probe, fragments, rows)?;
             let build = op(build, fragments, rows)?;
             for (p, b) in keys {
@@ -166,14 +176,21 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
                     return Err(GiveUp::new("an equality that is not proven", detail));
                 }
             }
-            let columns = output
-                .iter()
-                .map(|s| match s {
-                    Side::Probe(i) => probe.columns.get(*i).cloned(),
-                    Side::Build(i) => build.columns.get(*i).cloned(),
-                })
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(missing)?;
+            let of = |sides: &[Side]| {
+                sides
+                    .iter()
+                    .map(|s| match s {
+                        Side::Probe(i) => probe.columns.get(*i).cloned(),
+                        Side::Build(i) => build.columns.get(*i).cloned(),
+                    })
+                    .collect::<Option<Vec<_>>>()
+                    .ok_or_else(missing)
+            };
+            let columns = of(output)?;
+            if let Some((sides, predicates)) = filter {
+                let places: Vec<usize> = (0..sides.len()).collect();
+                predicate::all(predicates, &of(sides)?, &places)?;
+            }
             let one_side =
                 |probe_side: bool| output.iter().all(|s| matches!(s, Side::Probe(_)) == probe_side);
             let fits = match kind {
@@ -195,6 +212,7 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
                 probe: Box::new(probe),
                 build: Box::new(build),
                 keys: keys.clone(),
+                filter: filter.clone(),
                 output: output.clone(),
             };
             Ok(Op { kind, columns, rows })
@@ -239,6 +257,25 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
                 output: output.clone(),
             };
             Ok(Op { kind, columns, rows })
+        }
+        Node::Filter { input, inputs, predicates, columns } => {
+            let input = op(input, fragments, rows)?;
+            // Proven now, so that it need not be given up later.
+            let read: Vec<Column> = inputs
+                .iter()
+                .map(|i| input.columns.get(*i).cloned())
+                .collect::<Option<_>>()
+                .ok_or_else(missing)?;
+            predicate::all(predicates, &read, inputs)?;
+            let kept = input.columns.get(..*columns).ok_or_else(missing)?.to_vec();
+            let rows = input.rows / 3.0;
+            let kind = OpKind::Filter {
+                input: Box::new(input),
+                inputs: inputs.clone(),
+                predicates: predicates.clone(),
+                columns: *columns,
+            };
+            Ok(Op { kind, columns: kept, rows })
         }
         Node::Pick { input, columns } => {
             let input = op(input, fragments, rows)?;

@@ -4,13 +4,14 @@ use crate::GiveUp;
 use crate::decode::{BATCH_ROWS, Decoder};
 use crate::encode;
 use crate::feed::{Feed, Mouth, Progress, feed};
+use crate::predicate;
 use crate::program::{Op, OpKind, Program, TypedFold, swaps};
 use crate::top;
 use crate::types::Column;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
-use datafusion_common::{JoinType, NullEquality, ScalarValue};
+use datafusion_common::{JoinSide, JoinType, NullEquality, ScalarValue};
 use datafusion_execution::TaskContext;
 use datafusion_execution::config::SessionConfig;
 use datafusion_execution::memory_pool::{
@@ -25,12 +26,15 @@ use datafusion_physical_expr::projection::ProjectionExpr;
 use datafusion_physical_expr::{Partitioning, PhysicalExpr};
 use datafusion_physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion_physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion_physical_plan::filter::FilterExec;
+use datafusion_physical_plan::joins::utils::{ColumnIndex, JoinFilter};
 use datafusion_physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion_physical_plan::projection::ProjectionExec;
 use datafusion_physical_plan::repartition::RepartitionExec;
 use datafusion_physical_plan::streaming::StreamingTableExec;
 use datafusion_physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
 use futures::StreamExt as _;
+use pgspan_sql::engine::predicate::Predicate;
 use pgspan_sql::engine::split::TopN;
 use pgspan_sql::engine::tree::{Function, JoinKind, Side};
 use std::sync::Arc;
@@ -299,8 +303,17 @@ impl Builder<'_> {
                     None,
                 )?))
             }
-            OpKind::Join { kind, probe, build, keys, output } => {
-                self.join(*kind, probe, build, keys, output)
+            OpKind::Join { kind, probe, build, keys, filter, output } => {
+                self.join(*kind, probe, build, keys, filter.as_ref(), output)
+            }
+            OpKind::Filter { input, inputs, predicates, columns } => {
+                let read: Vec<Column> =
+                    inputs.iter().filter_map(|i| input.columns.get(*i).cloned()).collect();
+                let condition = predicate::all(predicates, &read, inputs)?;
+                let plan = self.plan(input)?;
+                let filtered: Plan = Arc::new(FilterExec::try_new(condition, plan)?);
+                let exprs = (0..*columns).map(|i| column(&filtered, i)).collect();
+                picked(filtered, exprs)
             }
             OpKind::Group { input, keys, folds, output } => self.group(input, keys, folds, output),
             OpKind::Pick { input, columns } => {
@@ -323,6 +336,7 @@ impl Builder<'_> {
         probe: &Op,
         build: &Op,
         keys: &[(usize, usize)],
+        filter: Option<&(Vec<Side>, Vec<Predicate>)>,
         output: &[Side],
     ) -> Result<Plan, GiveUp> {
         // DataFusion builds its table of the left side: the smaller one.
@@ -348,6 +362,25 @@ impl Builder<'_> {
                 (column(&left, l), column(&right, r))
             })
             .collect();
+        let filter = match filter {
+            None => None,
+            Some((sides, predicates)) => {
+                let mut columns = Vec::new();
+                let mut indices = Vec::new();
+                for s in sides {
+                    let (own, index, is_left) = match s {
+                        Side::Probe(i) => (probe, *i, swap),
+                        Side::Build(i) => (build, *i, !swap),
+                    };
+                    let side = if is_left { JoinSide::Left } else { JoinSide::Right };
+                    indices.push(ColumnIndex { index, side });
+                    columns.extend(own.columns.get(index).cloned());
+                }
+                let places: Vec<usize> = (0..sides.len()).collect();
+                let condition = predicate::all(predicates, &columns, &places)?;
+                Some(JoinFilter::new(condition, indices, schema(&columns)))
+            }
+        };
         let one_sided = matches!(
             kind,
             JoinType::LeftSemi | JoinType::RightSemi | JoinType::LeftAnti | JoinType::RightAnti
@@ -364,7 +397,7 @@ impl Builder<'_> {
             left,
             right,
             on,
-            None,
+            filter,
             &kind,
             None,
             PartitionMode::CollectLeft,

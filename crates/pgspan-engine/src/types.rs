@@ -43,6 +43,11 @@ impl Scale {
             }
     }
 
+    /// The scale, if it is known already.
+    pub fn known(&self) -> Option<i32> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|s| *s != UNSEEN)
+    }
+
     /// The scale; 0 when there was no value.
     pub fn get(&self) -> i32 {
         match self.0.load(Ordering::Relaxed) {
@@ -120,8 +125,8 @@ impl Column {
     /// Whether rows may be matched or grouped by it.
     pub fn is_key(&self) -> bool {
         match self.repr {
-            Repr::Int | Repr::Bool | Repr::Exact => true,
-            Repr::Number { declared, .. } => declared,
+            // All numbers of a column have one scale, or the statement is given up.
+            Repr::Int | Repr::Bool | Repr::Exact | Repr::Number { .. } => true,
             Repr::Opaque => false,
         }
     }

@@ -337,6 +337,69 @@ pub fn same_expressions(
         && home.iter().zip(&remote).all(|(h, r)| same_tree(h, r, there))
 }
 
+/// As [`same_expressions`] for the first items of the select list, whatever casts either
+/// prints: home shows the change from varchar to text that postgres_fdw does not write.
+/// Only for telling which item stands for which expression.
+pub fn same_but_for_casts(
+    output: &[String],
+    sql: &str,
+    there: &dyn Fn(&str) -> Option<String>,
+) -> bool {
+    let list = |text: &str| -> Option<Vec<Value>> {
+        let select = select_of(text)?;
+        let list = select["target_list"].as_array()?;
+        list.iter().map(|item| Some(plain_tree(&node(item)?.1["val"], None))).collect()
+    };
+    let home: Option<Vec<Value>> =
+        select_of(&format!("SELECT {}", output.join(", "))).and_then(|s| {
+            let list = s["target_list"].as_array()?;
+            list.iter().map(|i| Some(plain_tree(&node(i)?.1["val"], Some(there)))).collect()
+        });
+    let (Some(home), Some(remote)) = (home, list(sql)) else { return false };
+    let mut seen = Vec::new();
+    let apart = home.iter().all(|h| {
+        let new = !seen.contains(&h);
+        seen.push(h);
+        new
+    });
+    apart
+        && home.len() == output.len()
+        && home.len() <= remote.len()
+        && home.iter().zip(&remote).all(|(h, r)| h == r)
+}
+
+/// A tree without casts and places, columns by their name at the source, literals by
+/// their text.
+fn plain_tree(value: &Value, there: Option<&dyn Fn(&str) -> Option<String>>) -> Value {
+    if let Some(column) = column_name(value) {
+        let name = match there {
+            Some(there) => there(&column),
+            None => Some(column),
+        };
+        return serde_json::json!({"column": name});
+    }
+    match node(value) {
+        Some(("TypeCast", body)) => return plain_tree(&body["arg"], there),
+        Some(("AConst", body)) => {
+            let value = &body["val"];
+            let text =
+                value.pointer("/Sval/sval").or(value.pointer("/Fval/fval")).cloned().or(value
+                    .pointer("/Ival")
+                    .map(|i| i["ival"].as_i64().unwrap_or(0).to_string().into()));
+            return serde_json::json!({"literal": text.unwrap_or_else(|| value.clone())});
+        }
+        _ => {}
+    }
+    match value {
+        Value::Array(items) => items.iter().map(|v| plain_tree(v, there)).collect(),
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(k, _)| !k.contains("location"));
+            Value::Object(kept.map(|(k, v)| (k.clone(), plain_tree(v, there))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
 fn same_tree(home: &Value, remote: &Value, there: &dyn Fn(&str) -> Option<String>) -> bool {
     if let (Some(h), Some(r)) = (column_name(home), column_name(remote)) {
         return there(&h).as_deref() == Some(r.as_str());

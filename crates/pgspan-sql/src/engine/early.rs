@@ -16,7 +16,9 @@ pub fn fold_early(group: Node) -> Node {
 
 fn rewrite(group: &Node) -> Option<Node> {
     let Node::Group { input, keys, folds, output } = group else { return None };
-    let Node::Join { kind, probe, build, keys: join_keys, output: columns, rows } = &**input else {
+    let Node::Join { kind, probe, build, keys: join_keys, filter: None, output: columns, rows } =
+        &**input
+    else {
         return None;
     };
     if folds.is_empty() || folds.iter().any(|f| f.distinct || f.argument.is_none()) {
@@ -82,6 +84,7 @@ fn rewrite(group: &Node) -> Option<Node> {
         probe: new_probe,
         build: new_build,
         keys: new_keys.collect(),
+        filter: None,
         output: joined,
         rows: *rows,
     };

@@ -38,7 +38,7 @@ pub struct Expression<'a> {
 }
 
 /// Bytes before the expression in the statement that is parsed for it.
-const PREFIX: &str = "SELECT ";
+pub(super) const PREFIX: &str = "SELECT ";
 
 /// What a shipped expression gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,14 @@ impl Class {
 }
 
 impl<'a> Expression<'a> {
+    pub(super) fn tree(&self) -> &Value {
+        &self.tree
+    }
+
+    pub(super) fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// Parses one expression.
     pub fn read(text: &'a str) -> Option<Expression<'a>> {
         if text.contains("SubPlan") || text.contains("InitPlan") {

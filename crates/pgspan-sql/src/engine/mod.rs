@@ -3,5 +3,6 @@
 
 pub mod early;
 pub mod expression;
+pub mod predicate;
 pub mod split;
 pub mod tree;

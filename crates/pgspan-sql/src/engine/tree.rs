@@ -8,6 +8,7 @@
 //! expression that is not listed here is refused.
 
 use super::expression::{self, Expression, bare};
+use super::predicate::{self, Predicate};
 use crate::facts::{HomeRelation, SourceFacts};
 use crate::fragment;
 use crate::plan::Needs;
@@ -87,6 +88,8 @@ pub enum Node {
         build: Box<Node>,
         /// Pairs of columns that are equal.
         keys: Vec<(usize, usize)>,
+        /// What matching rows must satisfy besides.
+        filter: Option<(Vec<Side>, Vec<Predicate>)>,
         /// Output.
         output: Vec<Side>,
         /// Rows that home's planner expects of each.
@@ -102,6 +105,17 @@ pub enum Node {
         folds: Vec<Fold>,
         /// Output: keys first, then folds, by number.
         output: Vec<usize>,
+    },
+    /// The rows that satisfy all conditions; the first `columns` columns of the input.
+    Filter {
+        /// Input.
+        input: Box<Node>,
+        /// Columns that the conditions read.
+        inputs: Vec<usize>,
+        /// Conditions.
+        predicates: Vec<Predicate>,
+        /// Columns of the output.
+        columns: usize,
     },
     /// Columns of the input, in another order; `true` gives 0 for NULL.
     Pick {
@@ -341,10 +355,14 @@ impl Reader<'_> {
         };
         let folded = remote::is_grouped(sql);
         let own = outputs(plan);
+        let mut distinct: Vec<String> = Vec::new();
+        own.iter().for_each(|o| {
+            place(&mut distinct, o);
+        });
         let mut select = Vec::new();
         for d in demand {
             let shipped = if folded {
-                let at = own.iter().position(|o| o == d);
+                let at = distinct.iter().position(|o| o == d);
                 at.and_then(|i| items.get(i)).cloned()
             } else {
                 Expression::read(d).and_then(|e| e.shipped(&there))
@@ -366,7 +384,9 @@ impl Reader<'_> {
                 found.dedup();
                 if found.len() == 1 { found.pop() } else { None }
             };
-            if own.len() != items.len() || !remote::same_expressions(&own, sql, &name) {
+            // postgres_fdw's list is home's, each expression once, and then what HAVING needs.
+            let same = remote::same_but_for_casts(&distinct, sql, &name);
+            if distinct.len() > items.len() || !same {
                 return Err(odd(sql));
             }
         }
@@ -404,10 +424,14 @@ impl Reader<'_> {
             Some("Right Semi") => JoinKind::RightSemi,
             other => return Err(Reason::about("a kind of join", other.unwrap_or("?"))),
         };
-        for filter in ["Join Filter", "Filter"] {
-            if let Some(f) = text(plan, filter) {
-                return Err(Reason::about("a condition over both sides of a join", f));
+        if let Some(f) = text(plan, "Filter") {
+            // A condition on what an outer join gives.
+            let mut unfiltered = plan.clone();
+            if let Some(map) = unfiltered.as_object_mut() {
+                map.remove("Filter");
             }
+            return self
+                .filtered(f, demand, |reader, all| reader.join(&unfiltered, condition, all));
         }
         let [outer, inner] = children(plan) else {
             return Err(Reason::new("home's plan could not be read"));
@@ -467,8 +491,25 @@ impl Reader<'_> {
                 Side::Build(place(&mut build_demand, d))
             });
         }
+        let filter = match text(plan, "Join Filter") {
+            None => None,
+            Some(f) => {
+                let refuse = || Reason::about("a condition over both sides of a join", f);
+                let read = predicate::read(f).ok_or_else(refuse)?;
+                let mut inputs = Vec::new();
+                for e in &read.inputs {
+                    inputs.push(if side_of(e)? {
+                        Side::Probe(place(&mut probe_demand, e))
+                    } else {
+                        Side::Build(place(&mut build_demand, e))
+                    });
+                }
+                Some((inputs, read.predicates))
+            }
+        };
         let rows = |p: &Value| p["Plan Rows"].as_f64().unwrap_or(0.0);
         Ok(Node::Join {
+            filter,
             kind,
             probe: Box::new(self.node(outer, &probe_demand)?),
             build: Box::new(self.node(inner, &build_demand)?),
@@ -486,7 +527,11 @@ impl Reader<'_> {
             return Err(Reason::new("a fold in parts"));
         }
         if let Some(f) = text(plan, "Filter") {
-            return Err(Reason::about("a condition on groups", f));
+            let mut unfiltered = plan.clone();
+            if let Some(map) = unfiltered.as_object_mut() {
+                map.remove("Filter");
+            }
+            return self.filtered(f, demand, |reader, all| reader.group(&unfiltered, all));
         }
         let child = children(plan).first().ok_or(Reason::new("home's plan could not be read"))?;
         let group_keys: Vec<String> = plan
@@ -543,6 +588,21 @@ impl Reader<'_> {
         let input = self.node(child, &input_demand)?;
         let output = wanted.into_iter().map(|w| w.unwrap_or_else(|f| keys.len() + f)).collect();
         Ok(super::early::fold_early(Node::Group { input: Box::new(input), keys, folds, output }))
+    }
+
+    /// What a node gives, filtered by a condition that the engine evaluates.
+    fn filtered(
+        &mut self,
+        condition: &str,
+        demand: &[String],
+        node: impl FnOnce(&mut Self, &[String]) -> Result<Node, Reason>,
+    ) -> Result<Node, Reason> {
+        let refuse = || Reason::about("a condition the engine does not evaluate", condition);
+        let read = predicate::read(condition).ok_or_else(refuse)?;
+        let mut all = demand.to_vec();
+        let inputs = read.inputs.iter().map(|e| place(&mut all, e)).collect();
+        let input = Box::new(node(self, &all)?);
+        Ok(Node::Filter { input, inputs, predicates: read.predicates, columns: demand.len() })
     }
 
     fn unique(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {

@@ -1,0 +1,150 @@
+//! Conditions → DataFusion's expressions, for the comparisons that are proven: integers,
+//! dates and times with their own kind; numerics of one scale; text, bytes and the like
+//! for equality alone. NULL makes any of them unknown, at either end.
+
+use crate::GiveUp;
+use crate::decode::power_of_ten;
+use crate::types::{Column, Repr};
+use datafusion_common::ScalarValue;
+use datafusion_expr::Operator;
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::{self, BinaryExpr, Column as ColumnExpr};
+use pgspan_sql::engine::predicate::{Comparison, Operand, Predicate};
+use std::sync::Arc;
+
+type Expr = Arc<dyn PhysicalExpr>;
+
+/// All conditions over inputs that stand at the given places of a batch.
+pub(crate) fn all(
+    predicates: &[Predicate],
+    columns: &[Column],
+    places: &[usize],
+) -> Result<Expr, GiveUp> {
+    let parts =
+        predicates.iter().map(|p| expr(p, columns, places)).collect::<Result<Vec<_>, _>>()?;
+    joined(parts, Operator::And)
+}
+
+fn joined(parts: Vec<Expr>, operator: Operator) -> Result<Expr, GiveUp> {
+    let one = |a: Expr, b: Expr| Arc::new(BinaryExpr::new(a, operator, b)) as Expr;
+    parts.into_iter().reduce(one).ok_or(GiveUp::new("an empty condition", ""))
+}
+
+fn expr(p: &Predicate, columns: &[Column], places: &[usize]) -> Result<Expr, GiveUp> {
+    let each = |list: &[Predicate]| {
+        list.iter().map(|p| expr(p, columns, places)).collect::<Result<Vec<_>, _>>()
+    };
+    match p {
+        Predicate::And(list) => joined(each(list)?, Operator::And),
+        Predicate::Or(list) => joined(each(list)?, Operator::Or),
+        Predicate::Not(inner) => Ok(expressions::not(expr(inner, columns, places)?)?),
+        Predicate::IsNull(i, null) => {
+            let input = column(*i, places)?;
+            Ok(if *null { expressions::is_null(input)? } else { expressions::is_not_null(input)? })
+        }
+        Predicate::Compare(comparison, left, right) => {
+            let refuse =
+                || GiveUp::new("a comparison that is not proven", format!("{comparison:?}"));
+            let typed = |o: &Operand| match o {
+                Operand::Input(i) => columns.get(*i),
+                Operand::Literal(..) => None,
+            };
+            let (l, r) = match (left, right) {
+                (Operand::Input(a), Operand::Input(b)) => {
+                    let (x, y) =
+                        (typed(left).ok_or_else(refuse)?, typed(right).ok_or_else(refuse)?);
+                    if !x.joins(y) || !ordered(x, *comparison) {
+                        return Err(refuse());
+                    }
+                    (column(*a, places)?, column(*b, places)?)
+                }
+                (Operand::Input(a), Operand::Literal(text, name)) => {
+                    let x = typed(left).ok_or_else(refuse)?;
+                    let value = literal(x, text, name).filter(|_| ordered(x, *comparison));
+                    (column(*a, places)?, expressions::lit(value.ok_or_else(refuse)?))
+                }
+                (Operand::Literal(text, name), Operand::Input(b)) => {
+                    let y = typed(right).ok_or_else(refuse)?;
+                    let value = literal(y, text, name).filter(|_| ordered(y, *comparison));
+                    (expressions::lit(value.ok_or_else(refuse)?), column(*b, places)?)
+                }
+                _ => return Err(refuse()),
+            };
+            let operator = match comparison {
+                Comparison::Equal => Operator::Eq,
+                Comparison::NotEqual => Operator::NotEq,
+                Comparison::Less => Operator::Lt,
+                Comparison::LessOrEqual => Operator::LtEq,
+                Comparison::Greater => Operator::Gt,
+                Comparison::GreaterOrEqual => Operator::GtEq,
+            };
+            Ok(Arc::new(BinaryExpr::new(l, operator, r)))
+        }
+    }
+}
+
+fn column(i: usize, places: &[usize]) -> Result<Expr, GiveUp> {
+    let place = places.get(i).ok_or(GiveUp::new("a column that is not there", ""))?;
+    Ok(Arc::new(ColumnExpr::new(&format!("c{place}"), *place)))
+}
+
+/// Whether a comparison of this column means what PostgreSQL's means.
+fn ordered(c: &Column, comparison: Comparison) -> bool {
+    let equality = matches!(comparison, Comparison::Equal | Comparison::NotEqual);
+    match c.repr {
+        // An oid is unsigned.
+        Repr::Int => equality || c.oid != 26,
+        Repr::Number { .. } => true,
+        Repr::Bool | Repr::Exact => equality,
+        Repr::Opaque => false,
+    }
+}
+
+/// A literal in the form that the column is held in.
+fn literal(c: &Column, text: &str, type_name: &str) -> Option<ScalarValue> {
+    match &c.repr {
+        Repr::Int => {
+            let integer =
+                matches!(c.oid, 20 | 21 | 23) && matches!(type_name, "" | "int2" | "int4" | "int8");
+            integer.then(|| text.parse().ok()).flatten().map(|n| ScalarValue::Int64(Some(n)))
+        }
+        Repr::Number { scale, .. } => {
+            if !matches!(type_name, "numeric" | "" | "int2" | "int4" | "int8") {
+                return None;
+            }
+            let scale = u32::try_from(scale.known()?).ok()?;
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+            let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+            let negative = whole.starts_with('-');
+            let whole = whole.strip_prefix('-').unwrap_or(whole);
+            let fraction = fraction.trim_end_matches('0');
+            let missing = scale.checked_sub(u32::try_from(fraction.len()).ok()?)?;
+            if !digits(whole)
+                || !digits(fraction)
+                || whole.len() + fraction.len() > 20
+                || scale > 17
+            {
+                return None;
+            }
+            let n: i128 = format!("{whole}{fraction}").parse().ok()?;
+            let n = n * power_of_ten(missing);
+            Some(ScalarValue::Decimal128(Some(if negative { -n } else { n }), 38, 0))
+        }
+        Repr::Exact => {
+            let bytes = match (c.oid, type_name) {
+                (25 | 1043, "text" | "varchar" | "") => text.as_bytes().to_vec(),
+                (1042, "bpchar" | "") if c.typmod >= 4 => {
+                    // Values are filled up with blanks to the declared length.
+                    let length = usize::try_from(c.typmod - 4).ok()?;
+                    let text = text.trim_end_matches(' ');
+                    let blanks = length.checked_sub(text.chars().count());
+                    // A longer text equals none; that is not for here to say.
+                    format!("{text}{}", " ".repeat(blanks?)).into_bytes()
+                }
+                _ => return None,
+            };
+            Some(ScalarValue::Binary(Some(bytes)))
+        }
+        Repr::Bool | Repr::Opaque => None,
+    }
+}
