@@ -226,8 +226,9 @@ pub fn source_facts(schema: &str, name: &str) -> String {
 }
 
 /// Settings of a source session, as postgres_fdw's `configure_remote_session` makes them.
+/// Compiling scans to machine code costs more than it saves where their rows are sent away.
 pub const SOURCE_SESSION: &str = "SET search_path = pg_catalog; SET timezone = 'GMT'; SET datestyle = ISO; \
-SET intervalstyle = postgres; SET extra_float_digits = 3; SET max_parallel_workers_per_gather = 0";
+SET intervalstyle = postgres; SET extra_float_digits = 3; SET max_parallel_workers_per_gather = 0; SET jit = off";
 
 /// How home is asked what postgres_fdw would ship.
 pub const EXPLAIN_PREFIX: &str = "EXPLAIN (VERBOSE, FORMAT JSON, COSTS OFF) ";
@@ -243,6 +244,10 @@ pg_catalog.set_config('enable_hashagg', 'on', true), pg_catalog.set_config('enab
 pg_catalog.set_config('enable_partitionwise_aggregate', 'off', true), \
 pg_catalog.set_config('max_parallel_workers_per_gather', '0', true), \
 pg_catalog.set_config('from_collapse_limit', '20', true), pg_catalog.set_config('join_collapse_limit', '20', true)";
+
+/// An output beside a core's own, an aggregate that no source is asked to compute: home
+/// then plans the fold above the scans.
+pub const ENGINE_FOLDS: &str = ", pg_catalog.max(pg_catalog.now())";
 
 /// How home is asked for its plan of a core.
 pub const ENGINE_EXPLAIN: &str = "EXPLAIN (VERBOSE, FORMAT JSON) ";

@@ -209,6 +209,8 @@ fn constant(number: u64) -> &'static Statement {
             "ROLLBACK",
             "ROLLBACK TO SAVEPOINT pgspan",
             "SELECT 1 OPERATOR(pg_catalog./) 0",
+            "SET max_parallel_workers_per_gather TO DEFAULT",
+            "SET max_parallel_workers_per_gather = 0",
         ]
         .iter()
         .zip(0..)
@@ -237,6 +239,11 @@ pub(crate) fn savepoint(server: &mut ServerConnection) {
 pub(crate) fn back_to_savepoint(server: &mut ServerConnection) {
     run_prepared(server, constant(6));
     run_prepared(server, constant(3));
+}
+
+/// Appends the leave for a source to use its parallel workers, or its end.
+pub(crate) fn parallel_workers(server: &mut ServerConnection, allowed: bool) {
+    run_prepared(server, constant(if allowed { 8 } else { 9 }));
 }
 
 /// Appends a statement that takes the transaction's snapshot and does nothing else.

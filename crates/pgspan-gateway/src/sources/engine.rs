@@ -10,8 +10,9 @@ use crate::strategy::engine::give_up;
 use bytes::BytesMut;
 use pgspan_engine::{ColumnType, Program};
 use pgspan_pool::{ServerConnection, ServerError};
-use pgspan_sql::analyze::Kind;
+use pgspan_sql::analyze::{Analysis, Kind};
 use pgspan_sql::ask;
+use pgspan_sql::engine::constant;
 use pgspan_sql::engine::split::split;
 use pgspan_sql::engine::tree::{self, Tree};
 use pgspan_sql::route::Reason;
@@ -29,6 +30,8 @@ pub(crate) struct EnginePlan {
     pub types: Vec<Vec<u32>>,
     /// Rows that each database expects of its fragment.
     pub rows: Vec<f64>,
+    /// It holds values that home gave for subqueries: it is good for one run.
+    pub once: bool,
 }
 
 /// What is known of whether the engine can run a statement.
@@ -48,8 +51,10 @@ pub(crate) async fn engine_plan(
         return Err(Reason::new("the engine does not run inside a transaction block").into());
     }
     let known = plan.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if let Some(known) = known {
-        return Ok(known?);
+    match known {
+        Some(Ok(known)) if !known.once => return Ok(known),
+        Some(Err(reason)) => return Err(reason.into()),
+        _ => {}
     }
     let made = make(session, request, plan).await;
     let keep = match &made {
@@ -75,14 +80,108 @@ async fn make(
     }
     let names: Vec<String> =
         plan.fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect();
-    let split = split(&request.text, analysis, &names)?;
+    check_home(session, plan).await?;
+    let (text, constants) = with_constants(session, request, plan).await?;
+    let reread;
+    let statement = if constants {
+        let odd = || Reason::new("the statement could not be rewritten");
+        let catalog = session.database.catalog();
+        let parsed = pgspan_sql::parse::parse(&text).ok_or_else(odd)?;
+        reread = pgspan_sql::analyze::analyze(&parsed, &catalog)?;
+        Statement { text: &text, analysis: &reread, once: true }
+    } else {
+        Statement { text: &request.text, analysis, once: false }
+    };
+    let mut first = None;
+    for fold in [true, false] {
+        match make_split(session, request, plan, &statement, &names, fold).await {
+            Err(Stop::GiveUp(reason)) => {
+                tracing::debug!(%reason, fold, "no core");
+                first = first.or(Some(reason));
+            }
+            other => return other,
+        }
+    }
+    Err(first.unwrap_or(Reason::new("no core")).into())
+}
+
+/// The statement, with the values of its constant subqueries.
+struct Statement<'a> {
+    text: &'a str,
+    analysis: &'a Analysis,
+    once: bool,
+}
+
+/// Asks home for the values of subqueries that stand by themselves, in the statement's own
+/// snapshot, and puts them into its text.
+async fn with_constants(
+    session: &mut Session,
+    request: &Request,
+    plan: &CachedPlan,
+) -> Result<(String, bool), Stop> {
+    let mut edits = Vec::new();
+    for constant in constant::find(&request.text, &plan.analysis, &plan.facts.home) {
+        let server = &mut session.server;
+        home::savepoint(server);
+        home::run_once(server, &constant.question);
+        home::back_to_savepoint(server);
+        frontend::sync(&mut server.outbox);
+        match home::answers(server, &mut session.client.outbox).await {
+            Ok(got) => {
+                let text = |v: &bytes::Bytes| String::from_utf8_lossy(v).into_owned();
+                let value = got.value(1, 0).map(text);
+                let type_name = got.value(1, 1).map(text).unwrap_or_default();
+                let new = constant.literal(value.as_deref(), &type_name);
+                edits.extend(new.map(|new| (constant.span, new)));
+            }
+            // It speaks of the query around it, or fails; both are home's to say.
+            Err(ServerError::Sql(_)) => session.leave_savepoint().await?,
+            Err(lost) => return Err(lost.into()),
+        }
+    }
+    edits.sort_by_key(|(span, _)| span.0);
+    let mut out = String::new();
+    let mut at = 0;
+    for ((start, end), new) in &edits {
+        out.push_str(request.text.get(at..*start).unwrap_or(""));
+        out.push_str(new);
+        at = *end;
+    }
+    out.push_str(request.text.get(at..).unwrap_or(""));
+    Ok((out, !edits.is_empty()))
+}
+
+/// What rules the engine out whatever the core is.
+async fn check_home(session: &mut Session, plan: &CachedPlan) -> Result<(), Stop> {
+    let analysis = &plan.analysis;
+    let server = &mut session.server;
+    home::run_once(server, &ask::engine_hazards(&ask::table_names(analysis)));
+    frontend::sync(&mut server.outbox);
+    let got = home::answers(server, &mut session.client.outbox).await?;
+    let odd = || Stop::GiveUp(Reason::new("catalog answer"));
+    if got.value(0, 0).map(|v| &v[..]) != Some(b"f") {
+        return Err(Reason::new("operators or functions beside PostgreSQL's own").into());
+    }
+    let collated: Vec<String> =
+        serde_json::from_slice(got.value(0, 1).ok_or_else(odd)?).map_err(|_| odd())?;
+    match collated.iter().find(|c| analysis.star || analysis.words.contains(*c)) {
+        Some(c) => Err(Reason::about("a column with a collation of its own", c).into()),
+        None => Ok(()),
+    }
+}
+
+/// Home's plan of a core, under planner settings of the engine's.
+async fn explain_core(
+    session: &mut Session,
+    request: &Request,
+    core: &str,
+) -> Result<bytes::Bytes, Stop> {
     let server = &mut session.server;
     home::savepoint(server);
     home::run_once(server, ask::ENGINE_PLANNER);
-    home::run_once(server, &ask::engine_hazards(&ask::table_names(analysis)));
     let explained = "pgspan:explain";
     frontend::close_statement(&mut server.outbox, explained);
-    let sql = format!("{}{}", ask::ENGINE_EXPLAIN, split.core);
+    let sql = format!("{}{core}", ask::ENGINE_EXPLAIN);
     frontend::parse(&mut server.outbox, explained, &sql, &request.param_oids);
     match &request.batch {
         Some(b) => frontend::bind(
@@ -100,25 +199,33 @@ async fn make(
     home::execute(server);
     home::back_to_savepoint(server);
     frontend::sync(&mut server.outbox);
-    let got = home::answers(server, &mut session.client.outbox).await;
-    let got = match got {
-        Ok(got) => got,
+    match home::answers(server, &mut session.client.outbox).await {
+        Ok(got) => got
+            .value(2, 0)
+            .cloned()
+            .ok_or(Stop::GiveUp(Reason::new("home's plan could not be read"))),
         Err(ServerError::Sql(e)) => {
             session.leave_savepoint().await?;
-            return Err(Reason::about("home does not plan the core", e.to_string()).into());
+            Err(Reason::about("home does not plan the core", e.to_string()).into())
         }
-        Err(lost) => return Err(lost.into()),
-    };
-    let odd = || Stop::GiveUp(Reason::new("catalog answer"));
-    if got.value(2, 0).map(|v| &v[..]) != Some(b"f") {
-        return Err(Reason::new("operators or functions beside PostgreSQL's own").into());
+        Err(lost) => Err(lost.into()),
     }
-    let collated: Vec<String> =
-        serde_json::from_slice(got.value(2, 1).ok_or_else(odd)?).map_err(|_| odd())?;
-    if let Some(c) = collated.iter().find(|c| analysis.star || analysis.words.contains(*c)) {
-        return Err(Reason::about("a column with a collation of its own", c).into());
+}
+
+async fn make_split(
+    session: &mut Session,
+    request: &Request,
+    plan: &CachedPlan,
+    statement: &Statement<'_>,
+    names: &[String],
+    fold: bool,
+) -> Result<Arc<EnginePlan>, Stop> {
+    let split = split(statement.text, statement.analysis, names, fold)?;
+    if !fold && split.grouped {
+        return Err(Reason::new("DISTINCT").into());
     }
     let facts = &plan.facts;
+    let odd = || Stop::GiveUp(Reason::new("catalog answer"));
     let relations: Vec<_> = facts
         .needs
         .tables
@@ -127,7 +234,15 @@ async fn make(
         .collect::<Option<_>>()
         .ok_or_else(odd)?;
     let known = tree::Known { needs: &facts.needs, relations: &relations, sources: &facts.sources };
-    let tree = tree::read(got.value(3, 0).ok_or_else(odd)?, split.columns, &known)?;
+    let explained = explain_core(session, request, &split.core).await?;
+    let mut tree = tree::read(&explained, split.columns, &known)?;
+    if split.grouped && tree.folds_much() {
+        let core = split.core_with(ask::ENGINE_FOLDS);
+        let explained = explain_core(session, request, &core).await?;
+        if let Ok(better) = tree::read(&explained, split.columns, &known) {
+            tree = better;
+        }
+    }
     let (types, rows) = describe(session, plan, &tree).await?;
     let program = Program::new(&tree, split.top.as_ref(), &types, &rows).map_err(give_up)?;
     let finish = split.finish(&program.carrier(plan.plan.first_parameter));
@@ -135,7 +250,15 @@ async fn make(
     finish_types.extend(program.array_types());
     let oids = |t: &Vec<ColumnType>| t.iter().map(|t| t.oid).collect();
     let types = types.iter().map(oids).collect();
-    Ok(Arc::new(EnginePlan { tree, program, finish, finish_types, types, rows }))
+    Ok(Arc::new(EnginePlan {
+        tree,
+        program,
+        finish,
+        finish_types,
+        types,
+        rows,
+        once: statement.once,
+    }))
 }
 
 /// What the databases say of their fragments: column types, and rows they expect.

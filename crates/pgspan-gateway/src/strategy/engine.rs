@@ -14,7 +14,7 @@ use crate::sources::fetch::{self, Caller};
 use bytes::Buf as _;
 use pgspan_engine::{Answer, Feed, GiveUp, Limits, Started};
 use pgspan_pool::{Lease, ServerConnection, ServerError};
-use pgspan_sql::engine::tree::Fragment;
+use pgspan_sql::engine::tree::{Fragment, LARGE_PAGES};
 use pgspan_sql::quote::literal;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields};
@@ -22,9 +22,6 @@ use pgspan_wire::frontend;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
-
-/// A table of a source is read in parts from this many pages of 8 KiB on.
-const PARTS_PAGES_MIN: i64 = 1024;
 
 /// Bytes read from a source at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -93,22 +90,28 @@ pub(crate) async fn gather(
     let gather = async {
         for (place, spec) in plan.plan.servers.iter().enumerate() {
             let own = fragments.iter().enumerate().filter(|(_, f)| f.server == Some(place));
-            let mut jobs: Vec<(String, Vec<u32>, Feed)> = Vec::new();
+            let mut jobs: Vec<(String, Vec<u32>, Feed, bool)> = Vec::new();
             for (i, fragment) in own {
                 let feeds = feeds.get_mut(i).and_then(Option::take).unwrap_or_default();
                 let parts = feeds.len();
                 let types = engine.types.get(i).cloned().unwrap_or_default();
                 for (part, feed) in feeds.into_iter().enumerate() {
-                    jobs.push((part_sql(fragment, part, parts), types.clone(), feed));
+                    // A fold of floats depends on the order of its rows; other fragments do not.
+                    let parallel = parts == 1 && !fragment.sums && fragment.table.is_none();
+                    jobs.push((part_sql(fragment, part, parts), types.clone(), feed, parallel));
                 }
             }
             let leases = connections(&caller, spec, jobs.len()).await?;
             let several = leases.len() > 1;
-            for (mut lease, (sql, types, feed)) in leases.into_iter().zip(jobs) {
+            for (mut lease, (sql, types, feed, parallel)) in leases.into_iter().zip(jobs) {
                 at_work.push(cancel.at_work(lease.cancel_key.clone()));
                 let name = spec.name.clone();
                 work.spawn(async move {
-                    let pumped = pump(&mut lease, &sql, &types, feed, several).await;
+                    let pumped = pump(&mut lease, &sql, &types, feed, several, parallel).await;
+                    if pumped.is_err() {
+                        // Its settings are in doubt.
+                        lease.discard();
+                    }
                     pumped.map_err(|e| e.at(&name))
                 });
             }
@@ -125,7 +128,7 @@ pub(crate) async fn gather(
                 let sql = fragments.get(i).map(Fragment::sql).unwrap_or_default();
                 let types = engine.types.get(i).cloned().unwrap_or_default();
                 for feed in feeds {
-                    let pumped = pump(server, &sql, &types, feed, false).await;
+                    let pumped = pump(server, &sql, &types, feed, false, false).await;
                     pumped.map_err(|e| match e {
                         Broken::Lost(e) => Stop::from(e),
                         other => Stop::GiveUp(other.at("home")),
@@ -173,7 +176,7 @@ fn share(session: &Session, plan: &CachedPlan, fragments: &[Fragment]) -> Vec<us
         let own = || (0..fragments.len()).filter(|i| fragments[*i].server == Some(place));
         let mut free = limits.source_connections_max.saturating_sub(own().count());
         for i in own() {
-            let large = fragments[i].table.is_some() && fragments[i].pages >= PARTS_PAGES_MIN;
+            let large = fragments[i].table.is_some() && fragments[i].pages >= LARGE_PAGES;
             let more =
                 if large { limits.engine_streams_max.saturating_sub(1).min(free) } else { 0 };
             streams[i] += more;
@@ -281,13 +284,20 @@ async fn pump(
     types: &[u32],
     mut feed: Feed,
     commit: bool,
+    parallel: bool,
 ) -> Result<(), Broken> {
     let once = "pgspan:once";
+    if parallel {
+        home::parallel_workers(server, true);
+    }
     frontend::close_statement(&mut server.outbox, once);
     frontend::parse(&mut server.outbox, once, sql, &[]);
     frontend::bind(&mut server.outbox, "pgspan:", once, &[], home::NO_PARAMETERS, &[1]);
     frontend::describe_portal(&mut server.outbox, "pgspan:");
     home::execute(server);
+    if parallel {
+        home::parallel_workers(server, false);
+    }
     if commit {
         home::commit(server);
     }

@@ -270,6 +270,27 @@ pub fn is_closed(text: &str) -> bool {
     !text.contains('$') && names(text).is_some()
 }
 
+/// An expression whose bare columns get a relation's name.
+pub fn qualified(text: &str, alias: &str) -> String {
+    let Some(e) = Expression::read(text) else { return text.to_owned() };
+    let mut places = Vec::new();
+    visit(&e.tree, &mut |name, body| {
+        if name == "ColumnRef" && strings(&body["fields"]).is_some_and(|f| f.len() == 1) {
+            let at = body["location"].as_u64().and_then(|n| usize::try_from(n).ok());
+            places.extend(at.and_then(|n| n.checked_sub(PREFIX.len())));
+        }
+    });
+    places.sort_unstable();
+    let mut out = text.to_owned();
+    // A plain name is written as EXPLAIN writes it elsewhere.
+    let plain = alias.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let alias = if plain { alias.to_owned() } else { crate::quote::ident(alias) };
+    for at in places.into_iter().rev() {
+        out.insert_str(at, &format!("{alias}."));
+    }
+    out
+}
+
 /// `alias.column`, and nothing else.
 pub fn is_column(text: &str) -> bool {
     column(text).is_some()
@@ -455,6 +476,7 @@ mod tests {
         assert!(is_strict("(l.n * ('1'::numeric - l.m))") && is_strict("l.n"));
         assert!(!is_strict("COALESCE(l.n, 0)") && !is_strict("'1'::numeric"));
         assert_eq!(names("(a.x + b.y)").unwrap(), ["a", "b"]);
+        assert_eq!(qualified("sum((a * b.c))", "t"), "sum((t.a * b.c))");
         assert_eq!(names("count(*)").unwrap(), [""; 0]);
     }
 }

@@ -39,6 +39,8 @@ pub struct TopN {
 pub struct Split {
     /// The core.
     pub core: String,
+    /// Bytes of the core up to the end of its select list.
+    list_end: usize,
     /// The finish, with [`Split::from`] in the place of its FROM.
     finish: (String, String),
     /// Whether the core folds rows.
@@ -52,6 +54,12 @@ pub struct Split {
 }
 
 impl Split {
+    /// The core with one more output behind its own.
+    pub fn core_with(&self, output: &str) -> String {
+        let (head, tail) = self.core.split_at(self.list_end);
+        format!("{head}{output}{tail}")
+    }
+
     /// The finish over a carrier, an item of FROM that gives the columns `c1`, `c2`, …
     pub fn finish(&self, carrier: &str) -> String {
         format!("{}{carrier}{}", self.finish.0, self.finish.1)
@@ -80,11 +88,13 @@ struct Splitter<'a> {
     core: Vec<String>,
 }
 
-/// Splits the SELECT of an analyzed text; `names` are the names of its result.
+/// Splits the SELECT of an analyzed text; `names` are the names of its result. With
+/// `fold` the core takes GROUP BY and the aggregates; without it they stay in the finish,
+/// as they must where an aggregate's argument is more than the engine can pass on.
 ///
 /// # Errors
 /// Why it cannot be split.
-pub fn split(text: &str, a: &Analysis, names: &[String]) -> Result<Split, Reason> {
+pub fn split(text: &str, a: &Analysis, names: &[String], fold: bool) -> Result<Split, Reason> {
     let select = &a.select;
     let refuse = |what| Err(Reason::new(what));
     if select["op"] != 1 {
@@ -120,6 +130,11 @@ pub fn split(text: &str, a: &Analysis, names: &[String]) -> Result<Split, Reason
     for part in [&select["target_list"], &select["sort_clause"]] {
         visit(part, &mut |name, body| grouped |= name == "FuncCall" && is_aggregate(body));
     }
+    let folds = grouped;
+    if !folds && !fold {
+        return refuse("nothing is folded");
+    }
+    grouped &= fold;
     let items = s.items(&clauses.list, targets.len())?;
     let group_items = match &clauses.group {
         Some(span) => s.items(span, groups.len())?,
@@ -133,6 +148,13 @@ pub fn split(text: &str, a: &Analysis, names: &[String]) -> Result<Split, Reason
         let ordinal = ordinal.and_then(|n| usize::try_from(n).ok()?.checked_sub(1));
         if node(group).is_some_and(|(n, _)| n == "GroupingSet") {
             return refuse("grouping sets");
+        }
+        let ambiguous = bare_name(group).is_some_and(|n| {
+            let mut same = targets.iter().filter(|t| t["node"]["ResTarget"]["name"] == n);
+            same.any(|t| last_name(&t["node"]["ResTarget"]["val"]) != Some(n))
+        });
+        if ambiguous && !fold {
+            return refuse("GROUP BY a name of the result");
         }
         let by_alias = bare_name(group).and_then(|n| {
             targets.iter().position(|t| t.pointer("/node/ResTarget/name").is_some_and(|v| v == n))
@@ -179,8 +201,13 @@ pub fn split(text: &str, a: &Analysis, names: &[String]) -> Result<Split, Reason
         let whole = column_ref(value)
             || (grouped && !has_aggregate(value) && group_trees.contains(&without_places(value)));
         if whole {
-            // The name stays, because GROUP BY may speak of it.
-            let column = s.carry(&format!("{} AS {}", s.source(&span), ident(&name)));
+            let text = s.source(&span).to_owned();
+            // The name stays where GROUP BY may speak of it.
+            let column = if grouped {
+                s.carry(&format!("{text} AS {}", ident(&name)))
+            } else {
+                s.carry(&text)
+            };
             finish_list.push(format!("{CARRIER}.c{} AS {}", column + 1, ident(&name)));
             item_columns.push(Some(column));
         } else {
@@ -210,8 +237,21 @@ pub fn split(text: &str, a: &Analysis, names: &[String]) -> Result<Split, Reason
     finish.push_str(&finish_list.join(", "));
     finish.push_str(" FROM ");
     let mut tail = String::new();
+    if folds && !fold {
+        let mut list = Vec::new();
+        for ((span, group), ordinal) in group_items.iter().zip(groups).zip(&ordinals) {
+            list.push(match ordinal {
+                Some(_) => s.source(span).to_owned(),
+                None => s.replaced(span, group, false)?,
+            });
+        }
+        if !list.is_empty() {
+            tail.push_str(" GROUP BY ");
+            tail.push_str(&list.join(", "));
+        }
+    }
     if let Some(span) = &clauses.having {
-        tail.push_str(" WHERE ");
+        tail.push_str(if fold { " WHERE " } else { " HAVING " });
         tail.push_str(&s.replaced(span, having, grouped)?);
     }
     if let Some(span) = &clauses.window {
@@ -231,7 +271,7 @@ pub fn split(text: &str, a: &Analysis, names: &[String]) -> Result<Split, Reason
             } else {
                 s.replaced(span, value, grouped)?
             };
-            if list.is_empty() {
+            if list.is_empty() && (fold || !folds) {
                 top = s.top(sort, targets, &item_columns, names, span);
             }
             list.push(text);
@@ -250,12 +290,15 @@ pub fn split(text: &str, a: &Analysis, names: &[String]) -> Result<Split, Reason
     // The core.
     let columns: Vec<&str> = s.core.iter().map(String::as_str).filter(|c| !c.is_empty()).collect();
     let list = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
-    let mut core = format!("SELECT {core_distinct}{list} FROM {}", s.source(&clauses.from));
+    let mut core = format!("SELECT {core_distinct}{list}");
+    let list_end = core.len();
+    core.push_str(" FROM ");
+    core.push_str(s.source(&clauses.from));
     if let Some(span) = &clauses.where_ {
         core.push_str(" WHERE ");
         core.push_str(s.source(span));
     }
-    if !group_items.is_empty() {
+    if fold && !group_items.is_empty() {
         let mut list = Vec::new();
         for (span, ordinal) in group_items.iter().zip(&ordinals) {
             list.push(match ordinal {
@@ -275,10 +318,11 @@ pub fn split(text: &str, a: &Analysis, names: &[String]) -> Result<Split, Reason
         && clauses.limit.is_none();
     Ok(Split {
         core,
+        list_end,
         finish: (finish, tail),
         grouped: grouped || !core_distinct.is_empty(),
         columns: s.core.len(),
-        plain: plain_list && untouched,
+        plain: plain_list && untouched && (fold || !folds),
         top,
     })
 }
@@ -642,6 +686,14 @@ fn bare_name(value: &Value) -> Option<&str> {
     }
 }
 
+/// The last name of a column reference.
+fn last_name(value: &Value) -> Option<&str> {
+    match node(value)? {
+        ("ColumnRef", body) => strings(&body["fields"])?.last().copied(),
+        _ => None,
+    }
+}
+
 /// A tree that equals another whatever their places in the text.
 pub fn without_places(value: &Value) -> Value {
     match value {
@@ -673,7 +725,7 @@ mod tests {
         );
         let a = analyze(&parse(sql).unwrap(), &catalog).unwrap();
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        split(sql, &a, &names)
+        split(sql, &a, &names, true)
     }
 
     #[test]

@@ -139,13 +139,26 @@ pub struct Fragment {
     pub conditional: bool,
     /// Set when it reads one plain table of a source, which may be read in parts.
     pub table: Option<(String, String)>,
-    /// Pages of that table.
+    /// Pages of the table, where there is but one.
     pub pages: i64,
+    /// The source sums something up.
+    pub sums: bool,
     /// Rows that home's planner expects.
     pub rows: f64,
     /// What EXPLAIN names it.
     pub label: String,
 }
+
+impl Tree {
+    /// Whether a source would fold a large table by itself, in one process: reading it in
+    /// parts and folding it here is quicker wherever something is summed up.
+    pub fn folds_much(&self) -> bool {
+        self.fragments.iter().any(|f| f.sums && f.pages >= LARGE_PAGES)
+    }
+}
+
+/// A table of a source is large from this many pages of 8 KiB on.
+pub const LARGE_PAGES: i64 = 1024;
 
 impl Fragment {
     /// Its SQL.
@@ -187,7 +200,14 @@ pub struct Tree {
 pub fn read(json: &[u8], columns: usize, known: &Known<'_>) -> Result<Tree, Reason> {
     let odd = || Reason::new("home's plan could not be read");
     let value: Value = serde_json::from_slice(json).map_err(|_| odd())?;
-    let root = value.get(0).and_then(|v| v.get("Plan")).ok_or_else(odd)?;
+    let mut root = value.pointer("/0/Plan").ok_or_else(odd)?.clone();
+    let mut all = Vec::new();
+    aliases(&root, &mut all);
+    if let [only] = all.as_slice() {
+        // Of a single relation EXPLAIN writes some columns without its name.
+        qualify(&mut root, only);
+    }
+    let root = &root;
     let outputs = outputs(root);
     let demand = outputs.get(..columns).ok_or_else(odd)?;
     let mut reader = Reader { known, fragments: Vec::new() };
@@ -230,6 +250,29 @@ fn aliases(plan: &Value, out: &mut Vec<String>) {
         out.push(alias.to_owned());
     }
     children(plan).iter().for_each(|c| aliases(c, out));
+}
+
+/// Writes bare columns with the relation's name.
+fn qualify(plan: &mut Value, alias: &str) {
+    let Some(map) = plan.as_object_mut() else { return };
+    for (key, value) in map {
+        match value {
+            Value::Array(items) if key == "Plans" => {
+                items.iter_mut().for_each(|p| qualify(p, alias));
+            }
+            Value::Array(items) if key == "Output" || key == "Group Key" => {
+                for item in items {
+                    if let Some(text) = item.as_str() {
+                        *item = Value::String(expression::qualified(text, alias));
+                    }
+                }
+            }
+            Value::String(text) if key == "Filter" || key.ends_with(" Cond") => {
+                *text = expression::qualified(text, alias);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A list without repetition, and where each went.
@@ -296,6 +339,7 @@ impl Reader<'_> {
             conditional: !conditions.is_empty(),
             table: None,
             pages: 0,
+            sums: false,
             rows: plan["Plan Rows"].as_f64().unwrap_or(0.0),
             label: format!("{schema}.{name}"),
         });
@@ -401,7 +445,11 @@ impl Reader<'_> {
             conditional: single_table.is_some() && remote::has_where(sql),
             from,
             table: single_table.map(|t| (t.0.clone(), t.1.clone())),
-            pages: single.map_or(0, |s| s.pages),
+            pages: match places.as_slice() {
+                [(_, i, _)] => self.known.sources.get(*i).map_or(0, |s| s.pages),
+                _ => 0,
+            },
+            sums: folded && items.iter().any(|i| i.starts_with("sum(") || i.starts_with("avg(")),
             rows: plan["Plan Rows"].as_f64().unwrap_or(0.0),
             label: relations
                 .iter()
