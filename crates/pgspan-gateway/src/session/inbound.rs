@@ -21,7 +21,7 @@ impl Session {
         let whole_max = self.shared.config.limits.statement_bytes_max;
         loop {
             if self.held.last().is_some_and(|f| f.tag == b'S') {
-                if self.pending > 0 {
+                if self.owed.ready() > 0 {
                     return Ok(Next::Wait);
                 }
                 if !self.discard_to_sync {
@@ -61,7 +61,7 @@ impl Session {
                 let held = held && !self.held.is_empty();
                 let too_long = size > self.shared.config.limits.home_join_bytes_max;
                 if size > whole_max && !held && (!binds_foreign || too_long) {
-                    self.note(tag);
+                    self.owed.sent(tag);
                     if read {
                         self.block.unknown();
                         self.count_relayed();
@@ -82,17 +82,23 @@ impl Session {
                     }
                 }
                 b'Q' => {
+                    // A batch without a Sync before it goes first.
+                    self.relay_held();
                     // Without the terminating zero.
                     let text = frame::HEADER_BYTES..size.saturating_sub(1).max(frame::HEADER_BYTES);
                     if self.is_for_us(&self.client.inbox[text.clone()]) {
-                        if self.pending > 0 || self.batch_open {
+                        if self.owed.ready() > 0 {
                             return Ok(Next::Wait);
                         }
-                        return Ok(Next::Query(self.take(tag, size)));
+                        if !self.owed.batch_open() {
+                            return Ok(Next::Query(self.take(tag, size)));
+                        }
+                        // In the middle of a batch: home may even have to skip it.
+                        self.block.unknown();
                     }
                     let text = &self.client.inbox[text];
-                    let outside = self.pending == 0
-                        && !self.batch_open
+                    let outside = self.owed.ready() == 0
+                        && !self.owed.batch_open()
                         && self.server.status == TransactionStatus::Idle;
                     self.block.ran(text, outside);
                     if text.get(..10).is_some_and(|t| t.eq_ignore_ascii_case(b"DEALLOCATE")) {
@@ -105,7 +111,10 @@ impl Session {
                 b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {
                     self.hold_or_relay(tag, size)?;
                 }
-                _ => self.relay(tag, size),
+                _ => {
+                    self.relay_held();
+                    self.relay(tag, size);
+                }
             }
         }
     }
@@ -121,22 +130,9 @@ impl Session {
 
     /// Passes a whole message on.
     fn relay(&mut self, tag: u8, size: usize) {
-        self.note(tag);
+        self.owed.sent(tag);
         self.server.outbox.extend_from_slice(&self.client.inbox[..size]);
         self.client.inbox.advance(size);
-    }
-
-    /// Keeps count of what will be answered.
-    pub(super) fn note(&mut self, tag: u8) {
-        match tag {
-            b'Q' | b'F' => self.pending += 1,
-            b'S' => {
-                self.pending += 1;
-                self.batch_open = false;
-            }
-            b'P' | b'B' | b'E' | b'D' | b'C' | b'H' => self.batch_open = true,
-            _ => {}
-        }
     }
 
     /// Whether a text is to be looked at more closely.
@@ -157,8 +153,8 @@ impl Session {
     /// The catalog is to be read before the next statement, if nothing is under way.
     fn catalog_is_due(&self) -> bool {
         self.accelerates()
-            && self.pending == 0
-            && !self.batch_open
+            && self.owed.ready() == 0
+            && !self.owed.batch_open()
             && self.server.status == TransactionStatus::Idle
             && self.database.is_due(self.catalog_age_max())
     }
@@ -197,7 +193,7 @@ impl Session {
             }
             _ => {}
         }
-        if !self.held.is_empty() || (starts && !self.batch_open) {
+        if !self.held.is_empty() || (starts && !self.owed.batch_open()) {
             let frame = self.take(tag, size);
             self.held.push(frame);
             if tag == b'H' {
@@ -220,10 +216,11 @@ impl Session {
         let held = std::mem::take(&mut self.held);
         if held.iter().all(|f| b"PDCH".contains(&f.tag)) {
             for f in held.iter().filter(|f| f.tag != b'H') {
+                self.owed.sent(f.tag);
                 self.server.outbox.extend_from_slice(&f.raw);
             }
             frontend::sync(&mut self.server.outbox);
-            self.pending += 1;
+            self.owed.sent(b'S');
             self.swallow_ready = true;
         } else {
             self.held = held;
@@ -237,7 +234,7 @@ impl Session {
             self.block.unknown();
         }
         for f in std::mem::take(&mut self.held) {
-            self.note(f.tag);
+            self.owed.sent(f.tag);
             self.server.outbox.extend_from_slice(&f.raw);
         }
     }

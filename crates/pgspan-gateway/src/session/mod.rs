@@ -11,6 +11,7 @@ pub(crate) mod catalog;
 pub(crate) mod home;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
+pub(crate) mod owed;
 pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod serve;
@@ -21,6 +22,7 @@ use crate::gateway::{Database, Endpoint, Shared};
 use block::Block;
 use bytes::BytesMut;
 use cancel::CancelHandle;
+use owed::Owed;
 use pgspan_pool::{ServerConnection, Stream};
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
@@ -89,10 +91,10 @@ pub(crate) struct Session {
     pub statements: Statements,
     /// Messages held back until their batch is whole.
     pub held: Vec<pgspan_wire::frame::Frame>,
-    /// ReadyForQuery messages still to come.
-    pub pending: usize,
-    /// Extended-protocol messages were relayed since the last Sync.
-    pub batch_open: bool,
+    /// What was relayed and is not answered yet.
+    pub owed: Owed,
+    /// An error came since the last ReadyForQuery.
+    pub failed: bool,
     /// The next ReadyForQuery answers a Sync of our own.
     pub swallow_ready: bool,
     /// After an error that the gateway answered itself: discard up to Sync.
@@ -144,8 +146,8 @@ impl Session {
             database,
             statements: Statements::default(),
             held: Vec::new(),
-            pending: 0,
-            batch_open: false,
+            owed: Owed::default(),
+            failed: false,
             swallow_ready: false,
             discard_to_sync: false,
             client_rest: 0,
@@ -182,7 +184,7 @@ impl Session {
             let _sent = tokio::time::timeout(bound, self.client.send()).await;
         }
         let idle = self.server.status == TransactionStatus::Idle && !self.server.is_busy();
-        if !idle || self.pending > 0 {
+        if !idle || self.owed.ready() > 0 {
             // The server would go on working for nobody.
             self.cancel.cancel_own().await;
         }
@@ -218,8 +220,8 @@ impl Session {
 
     /// Nothing runs, nothing waits, no transaction is open.
     fn at_rest(&self) -> bool {
-        self.pending == 0
-            && !self.batch_open
+        self.owed.ready() == 0
+            && !self.owed.batch_open()
             && self.server.status == TransactionStatus::Idle
             && self.client.outbox.is_empty()
             && self.server.outbox.is_empty()

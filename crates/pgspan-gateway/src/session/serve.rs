@@ -23,7 +23,7 @@ impl Session {
             super::show::is_show(text.as_bytes()).then(|| self.show(text)).flatten()
         {
             frontend::query(&mut self.server.outbox, &select);
-            self.note(b'Q');
+            self.owed.sent(b'Q');
             return Ok(());
         }
         if !self.names_foreign(text.as_bytes()) {
@@ -107,7 +107,7 @@ impl Session {
     /// Hands whole messages to home; the relay loop brings the answers back.
     fn relay_whole(&mut self, frames: &[Frame]) {
         for f in frames {
-            self.note(f.tag);
+            self.owed.sent(f.tag);
             self.server.outbox.extend_from_slice(&f.raw);
         }
     }
