@@ -6,7 +6,7 @@ use super::{End, Next, Session};
 use bytes::Buf as _;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame, LENGTH_MAX};
-use pgspan_wire::frontend::{self, Parse, Target};
+use pgspan_wire::frontend::{Parse, Target};
 
 fn protocol(error: pgspan_wire::WireError) -> End {
     End::Protocol(ErrorFields::new("FATAL", "08P01", format!("invalid message: {error}")))
@@ -20,6 +20,10 @@ impl Session {
     pub(super) fn read_client(&mut self) -> Result<Next, End> {
         let whole_max = self.shared.config.limits.statement_bytes_max;
         loop {
+            if self.swallow_ready {
+                // Whether the client's next messages count is known with that answer.
+                return Ok(Next::Wait);
+            }
             if self.held.last().is_some_and(|f| f.tag == b'S') {
                 if self.owed.ready() > 0 {
                     return Ok(Next::Wait);
@@ -107,6 +111,13 @@ impl Session {
                     }
                     self.count_relayed();
                     self.relay(tag, size);
+                }
+                b'H' if !self.held.is_empty() => {
+                    if self.owed.ready() > 0 {
+                        return Ok(Next::Wait);
+                    }
+                    self.client.inbox.advance(size);
+                    return Ok(Next::Flush);
                 }
                 b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {
                     self.hold_or_relay(tag, size)?;
@@ -196,9 +207,6 @@ impl Session {
         if !self.held.is_empty() || (starts && !self.owed.batch_open()) {
             let frame = self.take(tag, size);
             self.held.push(frame);
-            if tag == b'H' {
-                self.flush_held();
-            }
             return Ok(());
         }
         if starts && tag == b'B' {
@@ -209,27 +217,8 @@ impl Session {
         Ok(())
     }
 
-    /// The client wants answers before its Sync. Parse and Describe alone are closed
-    /// with a Sync of our own, whose ReadyForQuery is swallowed, so that what follows
-    /// starts on clean ground; anything else is relayed as it is.
-    fn flush_held(&mut self) {
-        let held = std::mem::take(&mut self.held);
-        if held.iter().all(|f| b"PDCH".contains(&f.tag)) {
-            for f in held.iter().filter(|f| f.tag != b'H') {
-                self.owed.sent(f.tag);
-                self.server.outbox.extend_from_slice(&f.raw);
-            }
-            frontend::sync(&mut self.server.outbox);
-            self.owed.sent(b'S');
-            self.swallow_ready = true;
-        } else {
-            self.held = held;
-            self.relay_held();
-        }
-    }
-
     /// What is held goes to home as it is.
-    fn relay_held(&mut self) {
+    pub(super) fn relay_held(&mut self) {
         if !self.held.is_empty() {
             self.block.unknown();
         }

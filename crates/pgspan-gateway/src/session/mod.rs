@@ -119,6 +119,8 @@ pub(crate) enum Next {
     Query(pgspan_wire::frame::Frame),
     /// A whole extended batch that executes such a statement.
     Batch,
+    /// The client wants answers to a batch that is held and not whole.
+    Flush,
     /// The client said goodbye.
     Terminate,
 }
@@ -199,6 +201,7 @@ impl Session {
             match self.read_client()? {
                 Next::Query(frame) => self.serve_query(frame).await?,
                 Next::Batch => self.serve_batch().await?,
+                Next::Flush => self.serve_flush().await?,
                 Next::Terminate => return Err(End::Client),
                 Next::Wait => {
                     let idle = self.at_rest();

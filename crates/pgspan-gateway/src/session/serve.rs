@@ -83,6 +83,30 @@ impl Session {
         Ok(())
     }
 
+    /// The client wants answers before its Sync. Parse and Describe alone are closed
+    /// with a Sync of our own, whose ReadyForQuery is swallowed, so that what follows
+    /// starts on clean ground; anything else is relayed as it is.
+    pub(super) async fn serve_flush(&mut self) -> Result<(), End> {
+        self.refresh_catalog().await?;
+        let mut frames = std::mem::take(&mut self.held);
+        self.notice_statement(&mut frames);
+        let prepares = frames.iter().all(|f| b"PDC".contains(&f.tag));
+        self.held = frames;
+        if prepares {
+            for f in std::mem::take(&mut self.held) {
+                self.owed.sent(f.tag);
+                self.server.outbox.extend_from_slice(&f.raw);
+            }
+            frontend::sync(&mut self.server.outbox);
+            self.owed.sent(b'S');
+            self.swallow_ready = true;
+        } else {
+            self.relay_held();
+            frontend::flush(&mut self.server.outbox);
+        }
+        Ok(())
+    }
+
     /// What a Parse in a held batch prepares, seen with the catalog as it is now. A
     /// SHOW of the gateway's own is replaced by the SELECT that stands for it.
     fn notice_statement(&mut self, frames: &mut [Frame]) {
