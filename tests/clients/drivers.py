@@ -76,7 +76,7 @@ def java(here, cache):
     folder, sources = cache / "java", sorted((here / "pgjdbc").glob("*.java"))
     once(folder, sources, lambda: run("javac", "-Xlint:all", "-Werror", "-cp", jar, "-d", folder, *sources))
     return [Driver("pgjdbc", ["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", f"{folder}:{jar}", "Main"],
-                   {"STATEMENTS": str(here / "statements.txt")})]
+                   {"STATEMENTS": str(here / "statements.json")})]
 
 
 def rust(here, cache):
@@ -89,6 +89,13 @@ def rust(here, cache):
 
 MAKERS = {
     "psycopg": in_python("psycopg"),
+    "asyncpg": in_python("asyncpg"),
+    "sqlalchemy": in_python("sqlalchemy"),
+    "node-postgres": node,
+    "pgjdbc": java,
+    "psql": of_programs("psql"),
+    "pgbench": of_programs("pgbench"),
+    "pg_dump": of_programs("pg_dump"),
 }
 
 

@@ -19,7 +19,7 @@ import time
 import drivers
 
 HERE = pathlib.Path(__file__).resolve().parent
-DRIVER_SECONDS_MAX = 120
+DRIVER_SECONDS_MAX = 180
 HOME, SOURCE = "clients_home", "clients_source"
 SHOWN_CHARACTERS_MAX = 1500
 
