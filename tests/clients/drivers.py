@@ -93,6 +93,7 @@ MAKERS = {
     "sqlalchemy": in_python("sqlalchemy"),
     "node-postgres": node,
     "pgjdbc": java,
+    "rust": rust,
     "psql": of_programs("psql"),
     "pgbench": of_programs("pgbench"),
     "pg_dump": of_programs("pg_dump"),
