@@ -12,6 +12,13 @@ fn protocol(error: pgspan_wire::WireError) -> End {
     End::Protocol(ErrorFields::new("FATAL", "08P01", format!("invalid message: {error}")))
 }
 
+/// The statement that a whole Parse message names.
+pub(super) fn parsed_name(tag: u8, raw: &[u8]) -> Option<String> {
+    let body = raw.get(frame::HEADER_BYTES..).filter(|_| tag == b'P')?;
+    let end = body.iter().position(|byte| *byte == 0)?;
+    Some(String::from_utf8_lossy(&body[..end]).into_owned())
+}
+
 /// Type bytes of messages that a client may send.
 const KNOWN: &[u8] = b"QPBEDCSHFXdcfp";
 
@@ -32,7 +39,11 @@ impl Session {
                     return Ok(Next::Batch);
                 }
                 // An error before it spoils the whole batch.
-                self.held.clear();
+                for frame in std::mem::take(&mut self.held) {
+                    if let Some(name) = parsed_name(frame.tag, &frame.raw) {
+                        self.statements.remove(&name);
+                    }
+                }
                 self.end_discarding();
             }
             if self.client_rest > 0 {
@@ -65,7 +76,7 @@ impl Session {
                 let held = held && !self.held.is_empty();
                 let too_long = size > self.shared.config.limits.home_join_bytes_max;
                 if size > whole_max && !held && (!binds_foreign || too_long) {
-                    self.owed.sent(tag);
+                    self.hand_over(tag, None);
                     if read {
                         self.block.unknown();
                         self.count_relayed();
@@ -79,6 +90,8 @@ impl Session {
             }
             match tag {
                 b'X' => return Ok(Next::Terminate),
+                // Whatever it is, home says what is wrong with it.
+                _ if self.owed.copying_in() => self.relay(tag, size),
                 _ if self.discard_to_sync => {
                     self.client.inbox.advance(size);
                     if tag == b'S' {
@@ -141,9 +154,36 @@ impl Session {
 
     /// Passes a whole message on.
     fn relay(&mut self, tag: u8, size: usize) {
+        let raw = self.client.inbox.split_to(size);
+        self.hand_over(tag, Some(&raw));
+    }
+
+    /// A message goes to home; `None`: too long to be seen whole, it follows.
+    pub(super) fn hand_over(&mut self, tag: u8, raw: Option<&[u8]>) {
         self.owed.sent(tag);
-        self.server.outbox.extend_from_slice(&self.client.inbox[..size]);
-        self.client.inbox.advance(size);
+        match (tag, raw) {
+            // Whatever a Query does, the unnamed statement is gone.
+            (b'Q', _) => {
+                self.statements.remove("");
+                self.unnamed_at_home = false;
+            }
+            (b'P', Some(raw)) => {
+                let name = parsed_name(tag, raw).unwrap_or_default();
+                self.unnamed_at_home |= name.is_empty();
+                if self.owed.skipping() {
+                    self.statements.remove(&name);
+                }
+                self.owed.parses(name);
+            }
+            (b'P', None) => {
+                // Its text is not kept, and its name not read.
+                self.unnamed_at_home = true;
+                self.statements = super::request::Statements::default();
+                self.owed.parses(String::new());
+            }
+            _ => {}
+        }
+        self.server.outbox.extend_from_slice(raw.unwrap_or_default());
     }
 
     /// Whether a text is to be looked at more closely.
@@ -223,8 +263,7 @@ impl Session {
             self.block.unknown();
         }
         for f in std::mem::take(&mut self.held) {
-            self.owed.sent(f.tag);
-            self.server.outbox.extend_from_slice(&f.raw);
+            self.hand_over(f.tag, Some(&f.raw));
         }
     }
 }

@@ -93,6 +93,8 @@ pub(crate) struct Session {
     pub held: Vec<pgspan_wire::frame::Frame>,
     /// What was relayed and is not answered yet.
     pub owed: Owed,
+    /// Home may have an unnamed statement of the client's.
+    pub unnamed_at_home: bool,
     /// An error came since the last ReadyForQuery.
     pub failed: bool,
     /// The next ReadyForQuery answers a Sync of our own.
@@ -149,6 +151,7 @@ impl Session {
             statements: Statements::default(),
             held: Vec::new(),
             owed: Owed::default(),
+            unnamed_at_home: false,
             failed: false,
             swallow_ready: false,
             discard_to_sync: false,

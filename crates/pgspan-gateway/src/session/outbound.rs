@@ -80,6 +80,10 @@ impl Session {
         }
         self.client.outbox.extend_from_slice(&inbox[..run]);
         inbox.advance(run);
+        for name in self.owed.not_parsed() {
+            // Whether home kept an older one of that name is home's to tell.
+            self.statements.remove(&name);
+        }
         let unknown_name = error.is_some_and(|e| e.sqlstate() == "42P01");
         if ddl || unknown_name {
             self.database.disturb();

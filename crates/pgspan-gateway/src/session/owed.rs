@@ -14,6 +14,10 @@ pub(crate) struct Owed {
     /// Type bytes of what was sent and is not answered, oldest first. `c` stands for
     /// the end of COPY data.
     queue: VecDeque<u8>,
+    /// The names of the Parses among them.
+    parsing: VecDeque<String>,
+    /// Those of them that failed or were skipped.
+    not_parsed: Vec<String>,
     /// How many of them end with ReadyForQuery.
     ready: usize,
     /// Extended messages were sent since the last Sync or Query.
@@ -43,6 +47,28 @@ impl Owed {
     /// Extended messages are at home whose Sync was not sent.
     pub fn batch_open(&self) -> bool {
         self.open || self.skipping
+    }
+
+    /// Home discards what it is sent now.
+    pub fn skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Home reads COPY data: what is not part of it is an error.
+    pub fn copying_in(&self) -> bool {
+        self.copying_in
+    }
+
+    /// The Parse that was just sent is of this name.
+    pub fn parses(&mut self, name: String) {
+        if !self.skipping {
+            self.parsing.push_back(name);
+        }
+    }
+
+    /// Names whose Parse was not answered with success.
+    pub fn not_parsed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.not_parsed)
     }
 
     /// A message goes to home.
@@ -78,10 +104,14 @@ impl Owed {
                     }
                 }
             }
-            b'1' => self.answers(b'P'),
-            b'2' => self.answers(b'B'),
-            b'3' => self.answers(b'C'),
-            b'T' | b'n' => self.answers(b'D'),
+            b'1' => {
+                if self.answers(b'P') {
+                    self.parsing.pop_front();
+                }
+            }
+            b'2' => drop(self.answers(b'B')),
+            b'3' => drop(self.answers(b'C')),
+            b'T' | b'n' => drop(self.answers(b'D')),
             b'C' | b'I' | b's' => {
                 self.copying_in = false;
                 self.answers(b'E');
@@ -100,10 +130,13 @@ impl Owed {
         self.queue.front().copied()
     }
 
-    fn answers(&mut self, tag: u8) {
-        if self.front() == Some(tag) {
+    /// Whether the oldest message is of this type: then it is answered.
+    fn answers(&mut self, tag: u8) -> bool {
+        let oldest = self.front() == Some(tag);
+        if oldest {
             self.queue.pop_front();
         }
+        oldest
     }
 
     /// After an error in an extended message nothing is answered up to a Sync.
@@ -118,6 +151,9 @@ impl Owed {
             }
             self.ready -= usize::from(ends_ready(front));
             self.queue.pop_front();
+            if front == b'P' {
+                self.not_parsed.extend(self.parsing.pop_front());
+            }
         }
         self.skipping = true;
     }
@@ -202,6 +238,24 @@ mod tests {
         assert_eq!(after(&[(b"Qdc", b"GCZ")]), (0, false));
         assert_eq!(after(&[(b"QdcdcQ", b"GCGCZ")]), (1, false));
         assert_eq!(after(&[(b"Qdc", b"EZ"), (b"Q", b"TDCZ")]), (0, false));
+    }
+
+    #[test]
+    fn what_was_not_parsed_is_told() {
+        let mut owed = Owed::default();
+        for name in ["a", "b", "c"] {
+            owed.sent(b'P');
+            owed.parses(name.to_owned());
+        }
+        owed.sent(b'S');
+        owed.sent(b'P');
+        owed.parses("d".to_owned());
+        owed.received(b'1');
+        owed.received(b'E');
+        assert_eq!(owed.not_parsed(), ["b", "c"]);
+        owed.received(b'Z');
+        owed.received(b'1');
+        assert!(owed.not_parsed().is_empty());
     }
 
     #[test]

@@ -22,8 +22,8 @@ impl Session {
         if let Some(select) =
             super::show::is_show(text.as_bytes()).then(|| self.show(text)).flatten()
         {
+            self.hand_over(b'Q', None);
             frontend::query(&mut self.server.outbox, &select);
-            self.owed.sent(b'Q');
             return Ok(());
         }
         if !self.names_foreign(text.as_bytes()) {
@@ -33,10 +33,12 @@ impl Session {
             return Ok(());
         }
         let request = Request { text: text.to_owned(), param_oids: Arc::new([]), batch: None };
-        if !self.answer(&request).await? {
+        if self.answer(&request).await? {
+            self.close_unnamed().await
+        } else {
             self.relay_whole(&[frame]);
+            Ok(())
         }
-        Ok(())
     }
 
     /// A whole batch of the extended protocol that may be ours.
@@ -94,8 +96,7 @@ impl Session {
         self.held = frames;
         if prepares {
             for f in std::mem::take(&mut self.held) {
-                self.owed.sent(f.tag);
-                self.server.outbox.extend_from_slice(&f.raw);
+                self.hand_over(f.tag, Some(&f.raw));
             }
             frontend::sync(&mut self.server.outbox);
             self.owed.sent(b'S');
@@ -131,8 +132,22 @@ impl Session {
     /// Hands whole messages to home; the relay loop brings the answers back.
     fn relay_whole(&mut self, frames: &[Frame]) {
         for f in frames {
-            self.owed.sent(f.tag);
-            self.server.outbox.extend_from_slice(&f.raw);
+            self.hand_over(f.tag, Some(&f.raw));
+        }
+    }
+
+    /// A Query that the gateway answers takes the client's unnamed statement away at
+    /// home, as a Query at home does.
+    async fn close_unnamed(&mut self) -> Result<(), End> {
+        self.statements.remove("");
+        if !std::mem::take(&mut self.unnamed_at_home) {
+            return Ok(());
+        }
+        frontend::close_statement(&mut self.server.outbox, "");
+        frontend::sync(&mut self.server.outbox);
+        match super::home::answers(&mut self.server, &mut self.client.outbox).await {
+            Ok(_) | Err(ServerError::Sql(_)) => Ok(()),
+            Err(lost) => Err(End::Server(lost.to_string())),
         }
     }
 
@@ -140,6 +155,8 @@ impl Session {
     /// the client has its error.
     async fn relay_head(&mut self, head: &[Frame]) -> Result<bool, End> {
         let lost = |e: ServerError| End::Server(e.to_string());
+        let name = head.first().and_then(|f| super::inbound::parsed_name(f.tag, &f.raw));
+        self.unnamed_at_home |= name.as_deref() == Some("");
         for f in head {
             self.server.outbox.extend_from_slice(&f.raw);
         }
@@ -154,6 +171,10 @@ impl Session {
             } else if ok {
                 return Ok(true);
             } else {
+                if let Some(name) = name {
+                    // Whether home kept an older one of that name is home's to tell.
+                    self.statements.remove(&name);
+                }
                 self.client.outbox.extend_from_slice(&frame.raw);
                 return Ok(false);
             }

@@ -7,7 +7,9 @@ use futures_util::{TryStreamExt, future::join_all};
 use record::{Statement, emit, judged, place, statements};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgArguments, PgListener, PgPoolCopyExt, PgPoolOptions, PgRow};
-use sqlx::{Acquire, Column, Connection, Executor, PgConnection, Row, Statement as _, TypeInfo, ValueRef};
+use sqlx::{
+    Acquire, Column, Connection, Executor, PgConnection, Row, Statement as _, TypeInfo, ValueRef,
+};
 
 const JOIN: &str = "SELECT u.username, o.product_name FROM users u JOIN remote_orders o USING (user_id) ORDER BY o.order_id";
 const ORDERS: &str = "SELECT count(*), sum(total_amount) FROM remote_orders";
@@ -58,15 +60,21 @@ fn bound<'q>(statement: &'q Statement) -> sqlx::query::Query<'q, sqlx::Postgres,
 async fn play(conn: &mut PgConnection, how: &str, statement: &Statement) {
     let result = match how {
         "raw" => sqlx::raw_sql(&statement.sql).fetch_all(conn).await.map(|got| rows(&got)),
-        "not cached" => bound(statement).persistent(false).fetch_all(conn).await.map(|got| rows(&got)),
+        "not cached" => {
+            bound(statement).persistent(false).fetch_all(conn).await.map(|got| rows(&got))
+        }
         "describe" => conn.prepare(&statement.sql).await.map(|ready| {
-            let columns: Vec<Value> = ready.columns().iter().map(|c| json!([c.name(), c.type_info().name()])).collect();
+            let columns: Vec<Value> =
+                ready.columns().iter().map(|c| json!([c.name(), c.type_info().name()])).collect();
             json!([columns, format!("{:?}", ready.parameters())])
         }),
         _ => bound(statement).fetch_all(conn).await.map(|got| rows(&got)),
     };
     let state = result.as_ref().err().map(|error| {
-        error.as_database_error().and_then(|db| db.code()).map_or_else(|| error.to_string(), |code| code.into_owned())
+        error
+            .as_database_error()
+            .and_then(|db| db.code())
+            .map_or_else(|| error.to_string(), |code| code.into_owned())
     });
     let name = format!("{how}: {}", statement.name);
     if how == "describe" {
@@ -103,7 +111,11 @@ async fn transactions() -> Value {
 async fn streams() -> Value {
     let mut conn = connect().await;
     let mut seen = Vec::new();
-    for sql in [JOIN, "SELECT m.id FROM remote_many m LEFT JOIN users u ON u.user_id = m.id ORDER BY m.id", "SELECT 1 / (order_id - 4) FROM remote_orders ORDER BY order_id"] {
+    for sql in [
+        JOIN,
+        "SELECT m.id FROM remote_many m LEFT JOIN users u ON u.user_id = m.id ORDER BY m.id",
+        "SELECT 1 / (order_id - 4) FROM remote_orders ORDER BY order_id",
+    ] {
         {
             let mut stream = sqlx::query(sql).fetch(&mut conn);
             // Dropped in the middle: the rest is read before the next statement.
@@ -135,7 +147,12 @@ async fn pool() -> Value {
     let out = pool.copy_out_raw(&format!("COPY ({JOIN}) TO STDOUT")).await.unwrap();
     let parts: Vec<_> = out.try_collect().await.unwrap();
     seen.push(json!(hex(&parts.concat())));
-    seen.push(either(sqlx::query("DELETE FROM remote_notes WHERE id >= 15000").execute(&pool).await.map(|done| json!(done.rows_affected()))));
+    seen.push(either(
+        sqlx::query("DELETE FROM remote_notes WHERE id >= 15000")
+            .execute(&pool)
+            .await
+            .map(|done| json!(done.rows_affected())),
+    ));
     pool.close().await;
     json!(seen)
 }
@@ -157,10 +174,19 @@ async fn ddl() -> Value {
     let (mut conn, mut other) = (connect().await, connect().await);
     let mut far = PgConnection::connect(&place(true)).await.unwrap();
     let mut seen = vec![one(&mut far, "ALTER TABLE shrinking ADD extra int DEFAULT 5").await];
-    for change in ["SELECT 1", "ALTER FOREIGN TABLE remote_shrinking ADD extra int", "ALTER FOREIGN TABLE remote_shrinking DROP extra",
-        "ALTER FOREIGN TABLE remote_shrinking RENAME name TO title", "ALTER FOREIGN TABLE remote_shrinking RENAME title TO name", "DROP FOREIGN TABLE remote_shrinking"] {
+    for change in [
+        "SELECT 1",
+        "ALTER FOREIGN TABLE remote_shrinking ADD extra int",
+        "ALTER FOREIGN TABLE remote_shrinking DROP extra",
+        "ALTER FOREIGN TABLE remote_shrinking RENAME name TO title",
+        "ALTER FOREIGN TABLE remote_shrinking RENAME title TO name",
+        "DROP FOREIGN TABLE remote_shrinking",
+    ] {
         seen.push(one(&mut other, change).await);
-        for sql in ["SELECT * FROM remote_shrinking", "SELECT s.*, u.username FROM remote_shrinking s JOIN users u ON u.user_id = s.id"] {
+        for sql in [
+            "SELECT * FROM remote_shrinking",
+            "SELECT s.*, u.username FROM remote_shrinking s JOIN users u ON u.user_id = s.id",
+        ] {
             seen.push(one(&mut conn, sql).await);
             seen.push(one(&mut conn, sql).await);
         }

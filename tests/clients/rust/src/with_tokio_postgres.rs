@@ -33,7 +33,11 @@ impl<'a> FromSql<'a> for Raw {
 struct Given(Value);
 
 impl ToSql for Given {
-    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    fn to_sql(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         match &self.0 {
             Value::Null => Ok(IsNull::Yes),
             Value::Number(number) => (number.as_i64().unwrap() as i32).to_sql(ty, out),
@@ -76,7 +80,9 @@ fn fault(error: &Error) -> Value {
 
 fn rows(rows: &[Row]) -> Value {
     let of = |row: &Row| -> Vec<Value> {
-        (0..row.len()).map(|n| row.get::<_, Option<Raw>>(n).map_or(Value::Null, |raw| json!(raw.0))).collect()
+        (0..row.len())
+            .map(|n| row.get::<_, Option<Raw>>(n).map_or(Value::Null, |raw| json!(raw.0)))
+            .collect()
     };
     json!(rows.iter().map(of).collect::<Vec<_>>())
 }
@@ -105,9 +111,13 @@ async fn simple(client: &Client, sql: &str) -> Result<Value, Error> {
     let mut seen = Vec::new();
     for message in client.simple_query(sql).await? {
         seen.push(match message {
-            SimpleQueryMessage::Row(row) => json!((0..row.len()).map(|n| row.get(n)).collect::<Vec<_>>()),
+            SimpleQueryMessage::Row(row) => {
+                json!((0..row.len()).map(|n| row.get(n)).collect::<Vec<_>>())
+            }
             SimpleQueryMessage::CommandComplete(count) => json!({"complete": count}),
-            SimpleQueryMessage::RowDescription(columns) => json!(columns.iter().map(|c| c.name()).collect::<Vec<_>>()),
+            SimpleQueryMessage::RowDescription(columns) => {
+                json!(columns.iter().map(|c| c.name()).collect::<Vec<_>>())
+            }
             _ => json!("?"),
         });
     }
@@ -124,7 +134,10 @@ async fn play(client: &Client, how: &str, statement: &Statement) {
     } else {
         prepared(client, &statement.sql, &statement.params).await
     };
-    let state = result.as_ref().err().map(|e| e.code().map_or_else(|| e.to_string(), |code| code.code().to_owned()));
+    let state = result
+        .as_ref()
+        .err()
+        .map(|e| e.code().map_or_else(|| e.to_string(), |code| code.code().to_owned()));
     judged(&format!("{how}: {}", statement.name), statement, state, either(result));
 }
 
@@ -133,9 +146,19 @@ async fn pipelined() -> Value {
     let client = connect().await;
     let mut seen = Vec::new();
     for _ in 0..3 {
-        let all = [JOIN, ORDERS, "SELECT 1 / (order_id - 3) FROM remote_orders", JOIN, "SELECT missing FROM remote_orders", "SELECT 1", ORDERS];
+        let all = [
+            JOIN,
+            ORDERS,
+            "SELECT 1 / (order_id - 3) FROM remote_orders",
+            JOIN,
+            "SELECT missing FROM remote_orders",
+            "SELECT 1",
+            ORDERS,
+        ];
         seen.push(json!(join_all(all.iter().map(|sql| one(&client, sql))).await));
-        seen.push(json!(join_all(all.iter().map(|sql| async { either(simple(&client, sql).await) })).await));
+        seen.push(json!(
+            join_all(all.iter().map(|sql| async { either(simple(&client, sql).await) })).await
+        ));
     }
     json!(seen)
 }
@@ -163,7 +186,12 @@ async fn executions() -> Value {
 async fn portals() -> Value {
     let mut client = connect().await;
     let mut seen = Vec::new();
-    for sql in [JOIN, "SELECT order_id FROM remote_orders ORDER BY 1", "SELECT user_id FROM users ORDER BY 1", "SELECT 1 / (order_id - 4) FROM remote_orders ORDER BY order_id"] {
+    for sql in [
+        JOIN,
+        "SELECT order_id FROM remote_orders ORDER BY 1",
+        "SELECT user_id FROM users ORDER BY 1",
+        "SELECT 1 / (order_id - 4) FROM remote_orders ORDER BY order_id",
+    ] {
         let transaction = client.transaction().await.unwrap();
         let portal = transaction.bind(sql, &[]).await.unwrap();
         for size in [2, 1, 100, 1] {
@@ -179,16 +207,36 @@ async fn portals() -> Value {
 async fn transactions() -> Value {
     let mut client = connect().await;
     let mut seen = Vec::new();
-    for level in [IsolationLevel::ReadCommitted, IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
+    for level in [
+        IsolationLevel::ReadCommitted,
+        IsolationLevel::RepeatableRead,
+        IsolationLevel::Serializable,
+    ] {
         for read_only in [false, true] {
-            let mut transaction = client.build_transaction().isolation_level(level).read_only(read_only).start().await.unwrap();
+            let mut transaction = client
+                .build_transaction()
+                .isolation_level(level)
+                .read_only(read_only)
+                .start()
+                .await
+                .unwrap();
             seen.push(either(transaction.query(JOIN, &[]).await.map(|got| rows(&got))));
             let inner = transaction.savepoint("nested").await.unwrap();
-            seen.push(either(inner.query("SELECT 1 / (order_id - 3) FROM remote_orders", &[]).await.map(|got| rows(&got))));
+            seen.push(either(
+                inner
+                    .query("SELECT 1 / (order_id - 3) FROM remote_orders", &[])
+                    .await
+                    .map(|got| rows(&got)),
+            ));
             seen.push(either(inner.query(JOIN, &[]).await.map(|got| rows(&got))));
             inner.rollback().await.unwrap();
             seen.push(either(transaction.query(ORDERS, &[]).await.map(|got| rows(&got))));
-            seen.push(either(transaction.execute("INSERT INTO notes (body) VALUES ('tokio')", &[]).await.map(|n| json!(n))));
+            seen.push(either(
+                transaction
+                    .execute("INSERT INTO notes (body) VALUES ('tokio')", &[])
+                    .await
+                    .map(|n| json!(n)),
+            ));
             // Dropped: rolled back without being waited for.
             drop(transaction);
             seen.push(one(&client, JOIN).await);
@@ -200,12 +248,19 @@ async fn transactions() -> Value {
 async fn copies() -> Value {
     let client = connect().await;
     let mut seen = Vec::new();
-    for query in [JOIN, ORDERS, "SELECT missing FROM remote_orders", "SELECT 1 / (order_id - 4) FROM remote_orders ORDER BY 1"] {
+    for query in [
+        JOIN,
+        ORDERS,
+        "SELECT missing FROM remote_orders",
+        "SELECT 1 / (order_id - 4) FROM remote_orders ORDER BY 1",
+    ] {
         for options in ["", " (FORMAT binary)"] {
             let run = async {
                 let out = client.copy_out(&format!("COPY ({query}) TO STDOUT{options}")).await?;
                 let parts: Vec<Bytes> = out.try_collect().await?;
-                Ok(json!(parts.concat().iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+                Ok(json!(
+                    parts.concat().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+                ))
             };
             seen.push(either(run.await));
         }
@@ -223,11 +278,16 @@ async fn copies() -> Value {
             seen.push(one(&client, JOIN).await);
         }
         // Dropped in the middle: the client gives up.
-        if let Ok(sink) = client.copy_in::<str, Bytes>(&format!("COPY {table} (id, body) FROM STDIN")).await {
+        if let Ok(sink) =
+            client.copy_in::<str, Bytes>(&format!("COPY {table} (id, body) FROM STDIN")).await
+        {
             pin_mut!(sink);
             let _ = sink.feed(Bytes::from_static(b"14009\tnever\n")).await;
         }
-        seen.push(one(&client, &format!("SELECT id, body FROM {table} WHERE id >= 14000 ORDER BY id")).await);
+        seen.push(
+            one(&client, &format!("SELECT id, body FROM {table} WHERE id >= 14000 ORDER BY id"))
+                .await,
+        );
         seen.push(one(&client, &format!("DELETE FROM {table} WHERE id >= 14000")).await);
     }
     json!(seen)
@@ -241,7 +301,9 @@ async fn notifications() -> Value {
     let mut seen = vec![json!(heard.recv().await)];
     client.batch_execute("NOTIFY news, 'own'").await.unwrap();
     seen.push(json!(heard.recv().await));
-    seen.push(one(&client, "SELECT complain(product_name, 0) FROM remote_orders ORDER BY order_id").await);
+    seen.push(
+        one(&client, "SELECT complain(product_name, 0) FROM remote_orders ORDER BY order_id").await,
+    );
     for _ in 0..6 {
         seen.push(json!(heard.recv().await));
     }
@@ -252,7 +314,11 @@ async fn cancels() -> Value {
     let (client, (far, _)) = (connect().await, connect_to(true).await);
     far.batch_execute("BEGIN; LOCK TABLE many").await.unwrap();
     let mut seen = Vec::new();
-    for sql in ["SELECT pg_sleep(30)", "SELECT count(*) FROM remote_many", "SELECT m.name, u.username FROM remote_many m JOIN users u ON u.user_id = m.id"] {
+    for sql in [
+        "SELECT pg_sleep(30)",
+        "SELECT count(*) FROM remote_many",
+        "SELECT m.name, u.username FROM remote_many m JOIN users u ON u.user_id = m.id",
+    ] {
         let token = client.cancel_token();
         let stop = async {
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -262,7 +328,11 @@ async fn cancels() -> Value {
         seen.push(ended);
         seen.push(one(&client, JOIN).await);
         // A future that is dropped: its answer is read and thrown away.
-        let dropped = tokio::time::timeout(Duration::from_millis(50), client.query("SELECT pg_sleep(0.2), count(*) FROM remote_orders", &[])).await;
+        let dropped = tokio::time::timeout(
+            Duration::from_millis(50),
+            client.query("SELECT pg_sleep(0.2), count(*) FROM remote_orders", &[]),
+        )
+        .await;
         seen.push(json!(dropped.is_err()));
         seen.push(one(&client, ORDERS).await);
     }
@@ -274,10 +344,19 @@ async fn ddl() -> Value {
     let (client, other, (far, _)) = (connect().await, connect().await, connect_to(true).await);
     far.batch_execute("ALTER TABLE shrinking ADD extra int DEFAULT 5").await.unwrap();
     let all = client.prepare("SELECT * FROM remote_shrinking").await.unwrap();
-    let join = client.prepare("SELECT s.*, u.username FROM remote_shrinking s JOIN users u ON u.user_id = s.id").await.unwrap();
+    let join = client
+        .prepare("SELECT s.*, u.username FROM remote_shrinking s JOIN users u ON u.user_id = s.id")
+        .await
+        .unwrap();
     let mut seen = Vec::new();
-    for change in ["SELECT 1", "ALTER FOREIGN TABLE remote_shrinking ADD extra int", "ALTER FOREIGN TABLE remote_shrinking DROP extra",
-        "ALTER FOREIGN TABLE remote_shrinking RENAME name TO title", "ALTER FOREIGN TABLE remote_shrinking RENAME title TO name", "DROP FOREIGN TABLE remote_shrinking"] {
+    for change in [
+        "SELECT 1",
+        "ALTER FOREIGN TABLE remote_shrinking ADD extra int",
+        "ALTER FOREIGN TABLE remote_shrinking DROP extra",
+        "ALTER FOREIGN TABLE remote_shrinking RENAME name TO title",
+        "ALTER FOREIGN TABLE remote_shrinking RENAME title TO name",
+        "DROP FOREIGN TABLE remote_shrinking",
+    ] {
         seen.push(either(other.batch_execute(change).await.map(|()| json!(change))));
         for statement in [&all, &join] {
             for _ in 0..2 {
