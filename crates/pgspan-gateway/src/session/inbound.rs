@@ -8,8 +8,11 @@ use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame, LENGTH_MAX};
 use pgspan_wire::frontend::{Parse, Target};
 
-fn protocol(error: pgspan_wire::WireError) -> End {
-    End::Protocol(ErrorFields::new("FATAL", "08P01", format!("invalid message: {error}")))
+/// A length that cannot be: where the next message begins is not known, and PostgreSQL
+/// ends the connection without a word.
+fn framing(error: pgspan_wire::WireError) -> End {
+    tracing::info!(%error, "invalid message");
+    End::Client
 }
 
 /// The statement that a whole Parse message names.
@@ -55,7 +58,7 @@ impl Session {
                     return Ok(Next::Wait);
                 }
             }
-            let Some((tag, size)) = frame::peek(&self.client.inbox).map_err(protocol)? else {
+            let Some((tag, size)) = frame::peek(&self.client.inbox).map_err(framing)? else {
                 return Ok(Next::Wait);
             };
             if !KNOWN.contains(&tag) {
@@ -133,7 +136,12 @@ impl Session {
                     return Ok(Next::Flush);
                 }
                 b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {
-                    self.hold_or_relay(tag, size)?;
+                    if self.hold_or_relay(tag, size).is_err() {
+                        // Home says what is wrong with it.
+                        self.relay_held();
+                        self.block.unknown();
+                        self.relay(tag, size);
+                    }
                 }
                 _ => {
                     self.relay_held();
@@ -211,12 +219,12 @@ impl Session {
     }
 
     /// One message of the extended protocol.
-    fn hold_or_relay(&mut self, tag: u8, size: usize) -> Result<(), End> {
+    fn hold_or_relay(&mut self, tag: u8, size: usize) -> Result<(), pgspan_wire::WireError> {
         let body = bytes::Bytes::copy_from_slice(&self.client.inbox[frame::HEADER_BYTES..size]);
         let mut starts = false;
         match tag {
             b'P' => {
-                let parse = Parse::decode(body).map_err(protocol)?;
+                let parse = Parse::decode(body)?;
                 starts = self.is_for_us(&parse.sql);
                 let foreign = starts && self.names_foreign(&parse.sql);
                 let param_oids = parse.param_oids.into();
@@ -225,8 +233,8 @@ impl Session {
             }
             b'B' => {
                 let mut f = frame::Fields::new(b'B', body);
-                let _portal = f.cstr().map_err(protocol)?;
-                let name = f.text().map_err(protocol)?;
+                let _portal = f.cstr()?;
+                let name = f.text()?;
                 match self.statements.get(&name) {
                     Some(p) if p.foreign => starts = true,
                     Some(p) => {
@@ -238,7 +246,7 @@ impl Session {
                 }
             }
             b'C' => {
-                if let Target::Statement(name) = Target::decode(b'C', body).map_err(protocol)? {
+                if let Target::Statement(name) = Target::decode(b'C', body)? {
                     self.statements.remove(&name);
                 }
             }

@@ -93,6 +93,8 @@ pub(crate) struct Session {
     pub held: Vec<pgspan_wire::frame::Frame>,
     /// What was relayed and is not answered yet.
     pub owed: Owed,
+    /// Home has told the client why it ends the session.
+    pub farewell_told: bool,
     /// Home may have an unnamed statement of the client's.
     pub unnamed_at_home: bool,
     /// An error came since the last ReadyForQuery.
@@ -151,6 +153,7 @@ impl Session {
             statements: Statements::default(),
             held: Vec::new(),
             owed: Owed::default(),
+            farewell_told: false,
             unnamed_at_home: false,
             failed: false,
             swallow_ready: false,
@@ -169,8 +172,10 @@ impl Session {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        let listens = !matches!(end, End::Client);
         let farewell = match end {
             End::Client => None,
+            End::Server(_) if self.farewell_told => None,
             End::Server(reason) => {
                 tracing::info!(reason, "server connection lost");
                 let text = "server closed the connection unexpectedly";
@@ -184,6 +189,8 @@ impl Session {
         };
         if let Some(error) = farewell {
             error.put(&mut self.client.outbox);
+        }
+        if listens {
             let bound = std::time::Duration::from_secs(5);
             // The client may be gone as well; there is nobody else to tell.
             let _sent = tokio::time::timeout(bound, self.client.send()).await;
@@ -205,7 +212,7 @@ impl Session {
                 Next::Query(frame) => self.serve_query(frame).await?,
                 Next::Batch => self.serve_batch().await?,
                 Next::Flush => self.serve_flush().await?,
-                Next::Terminate => return Err(End::Client),
+                Next::Terminate => return Err(self.terminate().await),
                 Next::Wait => {
                     let idle = self.at_rest();
                     tokio::select! {
@@ -216,6 +223,28 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// The client says goodbye: home finishes what it was sent before, as it would
+    /// without a gateway, and whoever still listens gets the answers.
+    async fn terminate(&mut self) -> End {
+        pgspan_wire::frontend::terminate(&mut self.server.outbox);
+        let mut listening = true;
+        while self.server.send().await.is_ok() && self.read_server().is_ok() {
+            if listening {
+                listening = self.client.send().await.is_ok();
+            }
+            self.client.outbox.clear();
+            let server = &mut self.server;
+            let more = poll_fn(|cx| read(&mut server.stream, &mut server.inbox, cx)).await;
+            if !matches!(more, Ok(n) if n > 0) {
+                break;
+            }
+        }
+        // Nothing is left to be cancelled.
+        self.server.status = TransactionStatus::Idle;
+        self.owed = Owed::default();
+        End::Client
     }
 
     /// A statement that names no foreign table goes to home.

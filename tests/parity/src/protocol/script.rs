@@ -18,6 +18,10 @@ pub struct Script {
     pub steps: Vec<Step>,
     /// Texts that PostgreSQL's transcript must contain.
     pub demands: Vec<String>,
+    /// A RowDescription in front of an error is not compared.
+    pub loose_description: bool,
+    /// Why the players differ: a divergence that was reviewed.
+    pub known: Option<String>,
 }
 
 /// One line of a script.
@@ -92,14 +96,17 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Script>, String> {
                 setup_source: source.clone(),
                 steps: Vec::new(),
                 demands: Vec::new(),
+                loose_description: false,
+                known: None,
             }),
             _ => {
                 let script =
                     scripts.last_mut().ok_or_else(|| fail("no `script` before it".to_owned()))?;
-                if word == "demand" {
-                    script.demands.push(rest.to_owned());
-                } else {
-                    script.steps.push(step(word, rest).map_err(fail)?);
+                match (word, rest) {
+                    ("demand", _) => script.demands.push(rest.to_owned()),
+                    ("known", _) => script.known = Some(rest.to_owned()),
+                    ("loose", "description") => script.loose_description = true,
+                    _ => script.steps.push(step(word, rest).map_err(fail)?),
                 }
             }
         }
