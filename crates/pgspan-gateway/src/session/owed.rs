@@ -105,9 +105,8 @@ impl Owed {
                 }
             }
             b'1' => {
-                if self.answers(b'P') {
-                    self.parsing.pop_front();
-                }
+                let parsed = self.answers(b'P');
+                self.parsing.drain(..usize::from(parsed).min(self.parsing.len()));
             }
             b'2' => drop(self.answers(b'B')),
             b'3' => drop(self.answers(b'C')),
