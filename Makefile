@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity parity-mutation bench check fmt build release bootstrap
+.PHONY: help demo test test-clients protocol fuzz soak parity parity-mutation bench check fmt build release bootstrap
 
 CARGO ?= cargo
 # Extra arguments: make demo ARGS="--keep --lang zh"
@@ -33,9 +33,17 @@ test: bootstrap ## everything: lints, documentation, rules, tests, parity with P
 	$(CARGO) run --quiet -p xtask -- tidy
 	$(CARGO) build -p pgspan -p pgspan-parity
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) test --workspace
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity --bin pgspan-protocol
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --random 300
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- $(ARGS)
+
+test-clients: build ## real drivers at PostgreSQL and at the gateway; ARGS="--only psycopg,psql"
+	@scripts/bootstrap --clients
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' python3 tests/clients/run.py --cache '$(target_dir)/clients' $(ARGS)
+
+protocol: build ## messages compared one by one; ARGS="--filter copy/"
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity --bin pgspan-protocol -- $(ARGS)
 
 parity: build ## PostgreSQL and the gateway must agree; ARGS="--filter hazard-01"
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- $(ARGS)

@@ -14,6 +14,9 @@ use crate::reply::{Reply, ResultSet};
 /// How long an answer may take.
 pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// What [`Connection::message`] says when the wait is over.
+pub const NOTHING: &str = "no answer in time";
+
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
@@ -301,6 +304,49 @@ impl Connection {
         Ok(())
     }
 
+    /// A connection on which nothing was said yet.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn silent(address: &Address) -> Result<Connection, String> {
+        Connection::dial(address)
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.output.extend_from_slice(bytes);
+        self.send()
+    }
+
+    /// The next message, if one comes in time.
+    ///
+    /// # Errors
+    /// None came, the connection is gone, or what came is not a message.
+    pub fn message(&mut self, wait_max: Duration) -> Result<frame::Frame, String> {
+        self.next(Instant::now() + wait_max)
+    }
+
+    /// The next byte alone: the answer to a request for encryption.
+    ///
+    /// # Errors
+    /// None came.
+    pub fn byte(&mut self) -> Result<u8, String> {
+        let mut byte = [0_u8];
+        self.stream
+            .set_read_timeout(Some(ANSWER_WAIT_MAX))
+            .and_then(|()| self.stream.read_exact(&mut byte))
+            .map_err(|error| error.to_string())?;
+        Ok(byte[0])
+    }
+
+    /// The client's side is closed, without a word.
+    pub fn hang_up(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
     fn send(&mut self) -> Result<(), String> {
         let output = std::mem::take(&mut self.output);
         self.stream.write_all(&output).map_err(|error| format!("send: {error}"))
@@ -315,7 +361,7 @@ impl Connection {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(format!("no answer within {ANSWER_WAIT_MAX:?}"));
+                return Err(NOTHING.to_owned());
             }
             self.stream.set_read_timeout(Some(left)).map_err(|error| error.to_string())?;
             let mut chunk = [0u8; 64 * 1024];

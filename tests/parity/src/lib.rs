@@ -16,6 +16,7 @@
 //! | [`lab`], [`world`] | the servers; the databases that one file plays in |
 //! | [`runner`], [`scenario`] | one query in its variants; many sessions in order |
 //! | [`mutant`] | a deliberately wrong gateway, to prove that the suite can fail |
+//! | [`protocol`] | scripts of messages, compared message by message |
 //! | [`random`] | queries nobody thought of, from a seed |
 //! | [`options`], [`report`] | the command line; totals |
 //!
@@ -37,6 +38,7 @@ pub mod expand;
 pub mod lab;
 pub mod mutant;
 pub mod options;
+pub mod protocol;
 pub mod random;
 pub mod reply;
 pub mod report;

@@ -17,7 +17,7 @@ impl Session {
 
     /// Reads the catalog again when it is due and home is at rest.
     pub(super) async fn refresh_catalog(&mut self) -> Result<(), End> {
-        let idle = self.server.status == TransactionStatus::Idle && self.pending == 0;
+        let idle = self.server.status == TransactionStatus::Idle && self.owed.ready() == 0;
         if !idle || !self.accelerates() || !self.database.is_due(self.catalog_age_max()) {
             return Ok(());
         }

@@ -6,10 +6,20 @@ use super::{End, Next, Session};
 use bytes::Buf as _;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame, LENGTH_MAX};
-use pgspan_wire::frontend::{self, Parse, Target};
+use pgspan_wire::frontend::{Parse, Target};
 
-fn protocol(error: pgspan_wire::WireError) -> End {
-    End::Protocol(ErrorFields::new("FATAL", "08P01", format!("invalid message: {error}")))
+/// A length that cannot be: where the next message begins is not known, and PostgreSQL
+/// ends the connection without a word.
+fn framing(error: pgspan_wire::WireError) -> End {
+    tracing::info!(%error, "invalid message");
+    End::Client
+}
+
+/// The statement that a whole Parse message names.
+pub(super) fn parsed_name(tag: u8, raw: &[u8]) -> Option<String> {
+    let body = raw.get(frame::HEADER_BYTES..).filter(|_| tag == b'P')?;
+    let end = body.iter().position(|byte| *byte == 0)?;
+    Some(String::from_utf8_lossy(&body[..end]).into_owned())
 }
 
 /// Type bytes of messages that a client may send.
@@ -20,15 +30,23 @@ impl Session {
     pub(super) fn read_client(&mut self) -> Result<Next, End> {
         let whole_max = self.shared.config.limits.statement_bytes_max;
         loop {
+            if self.swallow_ready {
+                // Whether the client's next messages count is known with that answer.
+                return Ok(Next::Wait);
+            }
             if self.held.last().is_some_and(|f| f.tag == b'S') {
-                if self.pending > 0 {
+                if self.owed.ready() > 0 {
                     return Ok(Next::Wait);
                 }
                 if !self.discard_to_sync {
                     return Ok(Next::Batch);
                 }
                 // An error before it spoils the whole batch.
-                self.held.clear();
+                for frame in std::mem::take(&mut self.held) {
+                    if let Some(name) = parsed_name(frame.tag, &frame.raw) {
+                        self.statements.remove(&name);
+                    }
+                }
                 self.end_discarding();
             }
             if self.client_rest > 0 {
@@ -40,7 +58,7 @@ impl Session {
                     return Ok(Next::Wait);
                 }
             }
-            let Some((tag, size)) = frame::peek(&self.client.inbox).map_err(protocol)? else {
+            let Some((tag, size)) = frame::peek(&self.client.inbox).map_err(framing)? else {
                 return Ok(Next::Wait);
             };
             if !KNOWN.contains(&tag) {
@@ -61,7 +79,7 @@ impl Session {
                 let held = held && !self.held.is_empty();
                 let too_long = size > self.shared.config.limits.home_join_bytes_max;
                 if size > whole_max && !held && (!binds_foreign || too_long) {
-                    self.note(tag);
+                    self.hand_over(tag, None);
                     if read {
                         self.block.unknown();
                         self.count_relayed();
@@ -75,6 +93,8 @@ impl Session {
             }
             match tag {
                 b'X' => return Ok(Next::Terminate),
+                // Whatever it is, home says what is wrong with it.
+                _ if self.owed.copying_in() => self.relay(tag, size),
                 _ if self.discard_to_sync => {
                     self.client.inbox.advance(size);
                     if tag == b'S' {
@@ -82,17 +102,23 @@ impl Session {
                     }
                 }
                 b'Q' => {
+                    // A batch without a Sync before it goes first.
+                    self.relay_held();
                     // Without the terminating zero.
                     let text = frame::HEADER_BYTES..size.saturating_sub(1).max(frame::HEADER_BYTES);
                     if self.is_for_us(&self.client.inbox[text.clone()]) {
-                        if self.pending > 0 || self.batch_open {
+                        if self.owed.ready() > 0 {
                             return Ok(Next::Wait);
                         }
-                        return Ok(Next::Query(self.take(tag, size)));
+                        if !self.owed.batch_open() {
+                            return Ok(Next::Query(self.take(tag, size)));
+                        }
+                        // In the middle of a batch: home may even have to skip it.
+                        self.block.unknown();
                     }
                     let text = &self.client.inbox[text];
-                    let outside = self.pending == 0
-                        && !self.batch_open
+                    let outside = self.owed.ready() == 0
+                        && !self.owed.batch_open()
                         && self.server.status == TransactionStatus::Idle;
                     self.block.ran(text, outside);
                     if text.get(..10).is_some_and(|t| t.eq_ignore_ascii_case(b"DEALLOCATE")) {
@@ -102,10 +128,25 @@ impl Session {
                     self.count_relayed();
                     self.relay(tag, size);
                 }
-                b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {
-                    self.hold_or_relay(tag, size)?;
+                b'H' if !self.held.is_empty() => {
+                    if self.owed.ready() > 0 {
+                        return Ok(Next::Wait);
+                    }
+                    self.client.inbox.advance(size);
+                    return Ok(Next::Flush);
                 }
-                _ => self.relay(tag, size),
+                b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {
+                    if self.hold_or_relay(tag, size).is_err() {
+                        // Home says what is wrong with it.
+                        self.relay_held();
+                        self.block.unknown();
+                        self.relay(tag, size);
+                    }
+                }
+                _ => {
+                    self.relay_held();
+                    self.relay(tag, size);
+                }
             }
         }
     }
@@ -121,22 +162,36 @@ impl Session {
 
     /// Passes a whole message on.
     fn relay(&mut self, tag: u8, size: usize) {
-        self.note(tag);
-        self.server.outbox.extend_from_slice(&self.client.inbox[..size]);
-        self.client.inbox.advance(size);
+        let raw = self.client.inbox.split_to(size);
+        self.hand_over(tag, Some(&raw));
     }
 
-    /// Keeps count of what will be answered.
-    pub(super) fn note(&mut self, tag: u8) {
-        match tag {
-            b'Q' | b'F' => self.pending += 1,
-            b'S' => {
-                self.pending += 1;
-                self.batch_open = false;
+    /// A message goes to home; `None`: too long to be seen whole, it follows.
+    pub(super) fn hand_over(&mut self, tag: u8, raw: Option<&[u8]>) {
+        self.owed.sent(tag);
+        match (tag, raw) {
+            // Whatever a Query does, the unnamed statement is gone.
+            (b'Q', _) => {
+                self.statements.remove("");
+                self.unnamed_at_home = false;
             }
-            b'P' | b'B' | b'E' | b'D' | b'C' | b'H' => self.batch_open = true,
+            (b'P', Some(raw)) => {
+                let name = parsed_name(tag, raw).unwrap_or_default();
+                self.unnamed_at_home |= name.is_empty();
+                if self.owed.skipping() {
+                    self.statements.remove(&name);
+                }
+                self.owed.parses(name);
+            }
+            (b'P', None) => {
+                // Its text is not kept, and its name not read.
+                self.unnamed_at_home = true;
+                self.statements = super::request::Statements::default();
+                self.owed.parses(String::new());
+            }
             _ => {}
         }
+        self.server.outbox.extend_from_slice(raw.unwrap_or_default());
     }
 
     /// Whether a text is to be looked at more closely.
@@ -157,19 +212,19 @@ impl Session {
     /// The catalog is to be read before the next statement, if nothing is under way.
     fn catalog_is_due(&self) -> bool {
         self.accelerates()
-            && self.pending == 0
-            && !self.batch_open
+            && self.owed.ready() == 0
+            && !self.owed.batch_open()
             && self.server.status == TransactionStatus::Idle
             && self.database.is_due(self.catalog_age_max())
     }
 
     /// One message of the extended protocol.
-    fn hold_or_relay(&mut self, tag: u8, size: usize) -> Result<(), End> {
+    fn hold_or_relay(&mut self, tag: u8, size: usize) -> Result<(), pgspan_wire::WireError> {
         let body = bytes::Bytes::copy_from_slice(&self.client.inbox[frame::HEADER_BYTES..size]);
         let mut starts = false;
         match tag {
             b'P' => {
-                let parse = Parse::decode(body).map_err(protocol)?;
+                let parse = Parse::decode(body)?;
                 starts = self.is_for_us(&parse.sql);
                 let foreign = starts && self.names_foreign(&parse.sql);
                 let param_oids = parse.param_oids.into();
@@ -178,8 +233,8 @@ impl Session {
             }
             b'B' => {
                 let mut f = frame::Fields::new(b'B', body);
-                let _portal = f.cstr().map_err(protocol)?;
-                let name = f.text().map_err(protocol)?;
+                let _portal = f.cstr()?;
+                let name = f.text()?;
                 match self.statements.get(&name) {
                     Some(p) if p.foreign => starts = true,
                     Some(p) => {
@@ -191,18 +246,15 @@ impl Session {
                 }
             }
             b'C' => {
-                if let Target::Statement(name) = Target::decode(b'C', body).map_err(protocol)? {
+                if let Target::Statement(name) = Target::decode(b'C', body)? {
                     self.statements.remove(&name);
                 }
             }
             _ => {}
         }
-        if !self.held.is_empty() || (starts && !self.batch_open) {
+        if !self.held.is_empty() || (starts && !self.owed.batch_open()) {
             let frame = self.take(tag, size);
             self.held.push(frame);
-            if tag == b'H' {
-                self.flush_held();
-            }
             return Ok(());
         }
         if starts && tag == b'B' {
@@ -213,32 +265,13 @@ impl Session {
         Ok(())
     }
 
-    /// The client wants answers before its Sync. Parse and Describe alone are closed
-    /// with a Sync of our own, whose ReadyForQuery is swallowed, so that what follows
-    /// starts on clean ground; anything else is relayed as it is.
-    fn flush_held(&mut self) {
-        let held = std::mem::take(&mut self.held);
-        if held.iter().all(|f| b"PDCH".contains(&f.tag)) {
-            for f in held.iter().filter(|f| f.tag != b'H') {
-                self.server.outbox.extend_from_slice(&f.raw);
-            }
-            frontend::sync(&mut self.server.outbox);
-            self.pending += 1;
-            self.swallow_ready = true;
-        } else {
-            self.held = held;
-            self.relay_held();
-        }
-    }
-
     /// What is held goes to home as it is.
-    fn relay_held(&mut self) {
+    pub(super) fn relay_held(&mut self) {
         if !self.held.is_empty() {
             self.block.unknown();
         }
         for f in std::mem::take(&mut self.held) {
-            self.note(f.tag);
-            self.server.outbox.extend_from_slice(&f.raw);
+            self.hand_over(f.tag, Some(&f.raw));
         }
     }
 }

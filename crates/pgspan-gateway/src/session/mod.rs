@@ -11,6 +11,7 @@ pub(crate) mod catalog;
 pub(crate) mod home;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
+pub(crate) mod owed;
 pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod serve;
@@ -21,6 +22,7 @@ use crate::gateway::{Database, Endpoint, Shared};
 use block::Block;
 use bytes::BytesMut;
 use cancel::CancelHandle;
+use owed::Owed;
 use pgspan_pool::{ServerConnection, Stream};
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
@@ -89,10 +91,14 @@ pub(crate) struct Session {
     pub statements: Statements,
     /// Messages held back until their batch is whole.
     pub held: Vec<pgspan_wire::frame::Frame>,
-    /// ReadyForQuery messages still to come.
-    pub pending: usize,
-    /// Extended-protocol messages were relayed since the last Sync.
-    pub batch_open: bool,
+    /// What was relayed and is not answered yet.
+    pub owed: Owed,
+    /// Home has told the client why it ends the session.
+    pub farewell_told: bool,
+    /// Home may have an unnamed statement of the client's.
+    pub unnamed_at_home: bool,
+    /// An error came since the last ReadyForQuery.
+    pub failed: bool,
     /// The next ReadyForQuery answers a Sync of our own.
     pub swallow_ready: bool,
     /// After an error that the gateway answered itself: discard up to Sync.
@@ -117,6 +123,8 @@ pub(crate) enum Next {
     Query(pgspan_wire::frame::Frame),
     /// A whole extended batch that executes such a statement.
     Batch,
+    /// The client wants answers to a batch that is held and not whole.
+    Flush,
     /// The client said goodbye.
     Terminate,
 }
@@ -144,8 +152,10 @@ impl Session {
             database,
             statements: Statements::default(),
             held: Vec::new(),
-            pending: 0,
-            batch_open: false,
+            owed: Owed::default(),
+            farewell_told: false,
+            unnamed_at_home: false,
+            failed: false,
             swallow_ready: false,
             discard_to_sync: false,
             client_rest: 0,
@@ -162,8 +172,10 @@ impl Session {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        let listens = !matches!(end, End::Client);
         let farewell = match end {
             End::Client => None,
+            End::Server(_) if self.farewell_told => None,
             End::Server(reason) => {
                 tracing::info!(reason, "server connection lost");
                 let text = "server closed the connection unexpectedly";
@@ -177,12 +189,14 @@ impl Session {
         };
         if let Some(error) = farewell {
             error.put(&mut self.client.outbox);
+        }
+        if listens {
             let bound = std::time::Duration::from_secs(5);
             // The client may be gone as well; there is nobody else to tell.
             let _sent = tokio::time::timeout(bound, self.client.send()).await;
         }
         let idle = self.server.status == TransactionStatus::Idle && !self.server.is_busy();
-        if !idle || self.pending > 0 {
+        if !idle || self.owed.ready() > 0 {
             // The server would go on working for nobody.
             self.cancel.cancel_own().await;
         }
@@ -197,7 +211,8 @@ impl Session {
             match self.read_client()? {
                 Next::Query(frame) => self.serve_query(frame).await?,
                 Next::Batch => self.serve_batch().await?,
-                Next::Terminate => return Err(End::Client),
+                Next::Flush => self.serve_flush().await?,
+                Next::Terminate => return Err(self.terminate().await),
                 Next::Wait => {
                     let idle = self.at_rest();
                     tokio::select! {
@@ -210,6 +225,28 @@ impl Session {
         }
     }
 
+    /// The client says goodbye: home finishes what it was sent before, as it would
+    /// without a gateway, and whoever still listens gets the answers.
+    async fn terminate(&mut self) -> End {
+        pgspan_wire::frontend::terminate(&mut self.server.outbox);
+        let mut listening = true;
+        while self.server.send().await.is_ok() && self.read_server().is_ok() {
+            if listening {
+                listening = self.client.send().await.is_ok();
+            }
+            self.client.outbox.clear();
+            let server = &mut self.server;
+            let more = poll_fn(|cx| read(&mut server.stream, &mut server.inbox, cx)).await;
+            if !matches!(more, Ok(n) if n > 0) {
+                break;
+            }
+        }
+        // Nothing is left to be cancelled.
+        self.server.status = TransactionStatus::Idle;
+        self.owed = Owed::default();
+        End::Client
+    }
+
     /// A statement that names no foreign table goes to home.
     fn count_relayed(&mut self) {
         self.shared.routes.count_relayed();
@@ -218,8 +255,8 @@ impl Session {
 
     /// Nothing runs, nothing waits, no transaction is open.
     fn at_rest(&self) -> bool {
-        self.pending == 0
-            && !self.batch_open
+        self.owed.ready() == 0
+            && !self.owed.batch_open()
             && self.server.status == TransactionStatus::Idle
             && self.client.outbox.is_empty()
             && self.server.outbox.is_empty()

@@ -28,23 +28,26 @@ impl Session {
             let left = inbox.len() - run;
             if left < size {
                 if size > WHOLE_BYTES_MAX {
+                    self.owed.received(tag);
+                    self.failed |= tag == b'E';
                     self.server_rest = size - left;
                     run += left;
                 }
                 break;
             }
             let body = &inbox[run + HEADER_BYTES..run + size];
+            self.owed.received(tag);
             match tag {
                 b'Z' => {
                     let byte = body.first().copied().unwrap_or(0);
                     self.server.status = TransactionStatus::from_byte(byte)
                         .ok_or_else(|| End::Server("bad ReadyForQuery".to_owned()))?;
-                    self.pending = self.pending.saturating_sub(1);
+                    let failed = std::mem::take(&mut self.failed);
                     if std::mem::take(&mut self.swallow_ready) {
                         self.client.outbox.extend_from_slice(&inbox[..run]);
                         inbox.advance(run + size);
                         run = 0;
-                        self.discard_to_sync |= error.is_some();
+                        self.discard_to_sync |= failed;
                         continue;
                     }
                     if self.server.status == TransactionStatus::Idle {
@@ -69,6 +72,9 @@ impl Session {
                 b'E' => {
                     let body = bytes::Bytes::copy_from_slice(body);
                     error = ErrorFields::decode(body).ok();
+                    let severity = error.as_ref().and_then(|e| e.field(b'V').or(e.field(b'S')));
+                    self.farewell_told |= severity.is_some_and(|s| s == "FATAL" || s == "PANIC");
+                    self.failed = true;
                 }
                 _ => {}
             }
@@ -76,6 +82,10 @@ impl Session {
         }
         self.client.outbox.extend_from_slice(&inbox[..run]);
         inbox.advance(run);
+        for name in self.owed.not_parsed() {
+            // Whether home kept an older one of that name is home's to tell.
+            self.statements.remove(&name);
+        }
         let unknown_name = error.is_some_and(|e| e.sqlstate() == "42P01");
         if ddl || unknown_name {
             self.database.disturb();

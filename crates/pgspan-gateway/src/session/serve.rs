@@ -22,8 +22,8 @@ impl Session {
         if let Some(select) =
             super::show::is_show(text.as_bytes()).then(|| self.show(text)).flatten()
         {
+            self.hand_over(b'Q', None);
             frontend::query(&mut self.server.outbox, &select);
-            self.note(b'Q');
             return Ok(());
         }
         if !self.names_foreign(text.as_bytes()) {
@@ -33,10 +33,12 @@ impl Session {
             return Ok(());
         }
         let request = Request { text: text.to_owned(), param_oids: Arc::new([]), batch: None };
-        if !self.answer(&request).await? {
+        if self.answer(&request).await? {
+            self.close_unnamed().await
+        } else {
             self.relay_whole(&[frame]);
+            Ok(())
         }
-        Ok(())
     }
 
     /// A whole batch of the extended protocol that may be ours.
@@ -83,6 +85,29 @@ impl Session {
         Ok(())
     }
 
+    /// The client wants answers before its Sync. Parse and Describe alone are closed
+    /// with a Sync of our own, whose ReadyForQuery is swallowed, so that what follows
+    /// starts on clean ground; anything else is relayed as it is.
+    pub(super) async fn serve_flush(&mut self) -> Result<(), End> {
+        self.refresh_catalog().await?;
+        let mut frames = std::mem::take(&mut self.held);
+        self.notice_statement(&mut frames);
+        let prepares = frames.iter().all(|f| b"PDC".contains(&f.tag));
+        self.held = frames;
+        if prepares {
+            for f in std::mem::take(&mut self.held) {
+                self.hand_over(f.tag, Some(&f.raw));
+            }
+            frontend::sync(&mut self.server.outbox);
+            self.owed.sent(b'S');
+            self.swallow_ready = true;
+        } else {
+            self.relay_held();
+            frontend::flush(&mut self.server.outbox);
+        }
+        Ok(())
+    }
+
     /// What a Parse in a held batch prepares, seen with the catalog as it is now. A
     /// SHOW of the gateway's own is replaced by the SELECT that stands for it.
     fn notice_statement(&mut self, frames: &mut [Frame]) {
@@ -107,8 +132,22 @@ impl Session {
     /// Hands whole messages to home; the relay loop brings the answers back.
     fn relay_whole(&mut self, frames: &[Frame]) {
         for f in frames {
-            self.note(f.tag);
-            self.server.outbox.extend_from_slice(&f.raw);
+            self.hand_over(f.tag, Some(&f.raw));
+        }
+    }
+
+    /// A Query that the gateway answers takes the client's unnamed statement away at
+    /// home, as a Query at home does.
+    async fn close_unnamed(&mut self) -> Result<(), End> {
+        self.statements.remove("");
+        if !std::mem::take(&mut self.unnamed_at_home) {
+            return Ok(());
+        }
+        frontend::close_statement(&mut self.server.outbox, "");
+        frontend::sync(&mut self.server.outbox);
+        match super::home::answers(&mut self.server, &mut self.client.outbox).await {
+            Ok(_) | Err(ServerError::Sql(_)) => Ok(()),
+            Err(lost) => Err(End::Server(lost.to_string())),
         }
     }
 
@@ -116,6 +155,8 @@ impl Session {
     /// the client has its error.
     async fn relay_head(&mut self, head: &[Frame]) -> Result<bool, End> {
         let lost = |e: ServerError| End::Server(e.to_string());
+        let name = head.first().and_then(|f| super::inbound::parsed_name(f.tag, &f.raw));
+        self.unnamed_at_home |= name.as_deref() == Some("");
         for f in head {
             self.server.outbox.extend_from_slice(&f.raw);
         }
@@ -130,6 +171,10 @@ impl Session {
             } else if ok {
                 return Ok(true);
             } else {
+                if let Some(name) = name {
+                    // Whether home kept an older one of that name is home's to tell.
+                    self.statements.remove(&name);
+                }
                 self.client.outbox.extend_from_slice(&frame.raw);
                 return Ok(false);
             }
