@@ -6,11 +6,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity parity-mutation bench check fmt build release bootstrap
+.PHONY: help demo test parity parity-mutation bench bench-small bench-large check fmt build release bootstrap
 
 CARGO ?= cargo
 # Extra arguments: make demo ARGS="--keep --lang zh"
 ARGS ?=
+# The same for the measurements with much data: make bench-large LARGE_ARGS="--lab-dir /tmp/lab"
+LARGE_ARGS ?=
 
 target_dir = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
@@ -23,8 +25,13 @@ bootstrap: ## install what is missing (PostgreSQL, libclang, a C compiler)
 demo: release ## the guide from end to end on real servers, ten marks checked
 	@'$(target_dir)/release/pgspan' demo $(ARGS)
 
-bench: release ## latency and throughput against postgres_fdw and PgBouncer
+bench: release bench-small bench-large ## everything that is measured; the reports go to bench-out/
+
+bench-small: release ## latency and throughput against postgres_fdw and PgBouncer
 	@'$(target_dir)/release/pgspan' bench $(ARGS)
+
+bench-large: release ## large joins against postgres_fdw, DuckDB, chDB and the floor
+	@'$(target_dir)/release/pgspan' bench --large --growth $(LARGE_ARGS)
 
 test: bootstrap ## everything: lints, documentation, rules, tests, parity with PostgreSQL
 	$(CARGO) fmt --all --check
