@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity parity-mutation bench bench-small bench-large check fmt build release bootstrap
+.PHONY: help demo test parity parity-mutation bench bench-small bench-large bench-tpch check fmt build release bootstrap
 
 CARGO ?= cargo
 # Extra arguments: make demo ARGS="--keep --lang zh"
@@ -25,13 +25,16 @@ bootstrap: ## install what is missing (PostgreSQL, libclang, a C compiler)
 demo: release ## the guide from end to end on real servers, ten marks checked
 	@'$(target_dir)/release/pgspan' demo $(ARGS)
 
-bench: release bench-small bench-large ## everything that is measured; the reports go to bench-out/
+bench: release bench-small bench-large bench-tpch ## everything that is measured; the reports go to bench-out/
 
 bench-small: release ## latency and throughput against postgres_fdw and PgBouncer
 	@'$(target_dir)/release/pgspan' bench $(ARGS)
 
 bench-large: release ## large joins against postgres_fdw, DuckDB, chDB and the floor
 	@'$(target_dir)/release/pgspan' bench --large --growth $(LARGE_ARGS)
+
+bench-tpch: release ## TPC-H over two clusters against postgres_fdw and DuckDB
+	@'$(target_dir)/release/pgspan' bench --tpch $(LARGE_ARGS)
 
 test: bootstrap ## everything: lints, documentation, rules, tests, parity with PostgreSQL
 	$(CARGO) fmt --all --check

@@ -227,7 +227,6 @@ impl Client {
     }
 
     /// `COPY … FROM STDIN` of what `fill` writes, piece by piece, until it returns false.
-    #[expect(dead_code)]
     pub fn copy_in(
         &mut self,
         sql: &str,

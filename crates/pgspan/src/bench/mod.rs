@@ -5,6 +5,7 @@
 //! through the gateway, and the baseline's own foreign table that names the orders
 //! server itself. Every figure comes from `pgbench`'s per-transaction log.
 
+mod answers;
 mod client;
 mod equal;
 mod large;
@@ -16,6 +17,7 @@ mod race;
 mod report;
 mod stand;
 mod svg;
+mod tpch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -57,6 +59,9 @@ pub struct Bench {
     /// Instead: large joins, beside postgres_fdw, DuckDB, chDB and the floor
     #[arg(long)]
     large: bool,
+    /// Instead: the 22 queries of TPC-H over two clusters
+    #[arg(long, conflicts_with = "large")]
+    tpch: bool,
     #[command(flatten)]
     volume: large::Volume,
     /// A short run: two rounds of one second each
@@ -88,7 +93,11 @@ pub struct Bench {
 /// Runs the benchmark.
 pub fn run(bench: &Bench) -> ExitCode {
     watch_signals();
-    exit_code(if bench.large { large::run(bench) } else { try_run(bench) })
+    exit_code(match bench {
+        Bench { large: true, .. } => large::run(bench),
+        Bench { tpch: true, .. } => tpch::run(bench),
+        _ => try_run(bench),
+    })
 }
 
 fn try_run(bench: &Bench) -> Result<bool, DemoError> {

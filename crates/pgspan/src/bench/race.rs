@@ -196,6 +196,8 @@ pub struct Run {
     pub seconds: Option<f64>,
     /// Every round.
     pub rounds: Vec<f64>,
+    /// It was asked only once: it took too long.
+    pub once: bool,
     /// It was ended at the limit.
     pub cut: bool,
     /// Why there is no answer.
@@ -258,6 +260,8 @@ pub struct Manner {
     pub rounds: usize,
     /// The limit of one query.
     pub cut: Duration,
+    /// A peer that took longer the first time is not asked again.
+    pub patience: Duration,
 }
 
 /// Runs one query with every peer: once to see the answer, the bytes and the route, then
@@ -278,7 +282,7 @@ pub fn race(
         for turn in 0..peers.len() {
             let place = (round + turn) % peers.len();
             let run = &mut runs[place];
-            if run.error.is_some() {
+            if run.error.is_some() || run.once {
                 continue;
             }
             let pgspan = run.peer == Name::Pgspan;
@@ -306,6 +310,7 @@ fn first(stand: &Stand, query: &Query, oracle: &Rows, peer: &mut Peer, manner: M
         version: peer.version(),
         seconds: None,
         rounds: Vec::new(),
+        once: false,
         cut: false,
         error: None,
         answer: None,
@@ -329,7 +334,8 @@ fn first(stand: &Stand, query: &Query, oracle: &Rows, peer: &mut Peer, manner: M
     }
     match answer {
         Ok(answer) => {
-            if manner.rounds <= 1 {
+            run.once = answer.seconds > manner.patience.as_secs_f64();
+            if run.once || manner.rounds <= 1 {
                 run.rounds.push(answer.seconds);
             }
             run.source_bytes = if peer.name == Name::Floor { Some(answer.bytes) } else { bytes };

@@ -3,7 +3,7 @@
 
 mod data;
 mod growth;
-mod report;
+pub mod report;
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::client::{Client, Rows};
+use super::client::Rows;
 use super::python::Setup;
 use super::race::{Manner, Name, Peer, Player, Query, race};
 use super::stand::{At, Stand, StandOptions, progress};
@@ -47,6 +47,9 @@ pub struct Volume {
     /// between few rows and many, as plots
     #[arg(long)]
     pub growth: bool,
+    /// With --tpch: only `split` (four tables at home) or `foreign` (all of them foreign)
+    #[arg(long, value_name = "NAME", value_parser = ["split", "foreign"])]
+    pub arrangement: Option<String>,
     /// Load the data, start the gateway, and stop there
     #[arg(long, requires = "lab_dir")]
     pub load_only: bool,
@@ -146,7 +149,7 @@ pub fn run(bench: &super::Bench) -> Result<bool, DemoError> {
     let mut report = Report::new(&stand, size);
     let mut peers = peers(&stand, volume)?;
     let rounds = bench.rounds.map_or(if bench.quick { 2 } else { ROUNDS }, usize::from);
-    let manner = Manner { rounds, cut: volume.cut };
+    let manner = Manner { rounds, cut: volume.cut, patience: Duration::MAX };
     for query in queries().iter().filter(|query| volume.wants_query(&query.name)) {
         progress(format!("{}: {}", query.name, query.sql));
         let oracle = oracle(&stand, &query.sql)?;
@@ -208,24 +211,13 @@ fn peers(stand: &Stand, volume: &Volume) -> Result<Vec<Peer>, DemoError> {
 /// PostgreSQL's own answer, asked once for each lab.
 fn oracle(stand: &Stand, sql: &str) -> Result<Rows, DemoError> {
     let mut home = stand.connect(At::Home, HOME)?;
-    let quoted = sql.replace('\'', "''");
-    let known = home.run(&format!("SELECT answer FROM bench_answers WHERE query = '{quoted}'"))?;
-    if let Some(text) = known.scalar() {
-        return serde_json::from_str(text).map_err(|error| DemoError::new(error.to_string()));
-    }
-    progress("PostgreSQL's own answer");
-    let rows = ask(&mut home, sql)?;
-    let json = serde_json::to_string(&rows).map_err(|error| DemoError::new(error.to_string()))?;
-    let json = json.replace('\'', "''");
-    home.run(&format!("INSERT INTO bench_answers VALUES ('{quoted}', '{json}')"))?;
-    Ok(rows)
-}
-
-fn ask(home: &mut Client, sql: &str) -> Result<Rows, DemoError> {
-    home.run("SET search_path = tuned_fdw, public")?;
-    let rows = home.run(sql)?.rows;
-    home.run("RESET search_path")?;
-    Ok(rows)
+    super::answers::remembered(&mut home, sql, |home| {
+        progress("PostgreSQL's own answer");
+        home.run("SET search_path = tuned_fdw, public")?;
+        let rows = home.run(sql)?.rows;
+        home.run("RESET search_path")?;
+        Ok(rows)
+    })
 }
 
 /// Processors of this machine.
