@@ -16,7 +16,8 @@
 //! | [`lab`], [`world`] | the servers; the databases that one file plays in |
 //! | [`runner`], [`scenario`] | one query in its variants; many sessions in order |
 //! | [`mutant`] | a deliberately wrong gateway, to prove that the suite can fail |
-//! | [`random`] | queries nobody thought of, from a seed |
+//! | [`random`] | queries over the shop that nobody thought of, from a seed ([`dice`]) |
+//! | [`fuzz`] | schemas and queries that nobody thought of, with each strategy in turn |
 //! | [`options`], [`report`] | the command line; totals |
 //!
 //! This crate knows nothing of how the gateway works; it sees bytes.
@@ -33,7 +34,9 @@
 pub mod case_file;
 pub mod client;
 pub mod compare;
+pub mod dice;
 pub mod expand;
+pub mod fuzz;
 pub mod lab;
 pub mod mutant;
 pub mod options;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pgspan_parity::case_file::{self, CaseFile};
 use pgspan_parity::lab::Lab;
 use pgspan_parity::options::Options;
-use pgspan_parity::{mutant, random, runner};
+use pgspan_parity::{fuzz, mutant, random, runner};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -47,6 +47,9 @@ fn run(options: &Options) -> Result<bool, String> {
         let (passed, failed) = mutant::run(&lab, &files, options.threads)?;
         println!("{passed} passed, {failed} failed");
         return Ok(failed == 0);
+    }
+    if let Some(count) = options.fuzz {
+        return fuzz::run(options, &lab, count);
     }
     if let Some(count) = options.random {
         return random_queries(options, &lab, count);

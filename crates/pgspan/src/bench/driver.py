@@ -4,6 +4,7 @@ The first line tells where the servers are; each later one is a statement.
 """
 
 import json
+import os
 import sys
 import time
 
@@ -35,7 +36,6 @@ class DuckDb:
 
 def extension():
     import glob
-    import os
     import duckdb_extension_postgres_scanner as package
 
     found = glob.glob(os.path.join(list(package.__path__)[0], "**", "*.duckdb_extension"), recursive=True)
@@ -67,8 +67,9 @@ class ChDb:
 
 def main():
     setup = json.loads(sys.stdin.readline())
-    # What libraries print is not part of the answers.
-    out, sys.stdout = sys.stdout, sys.stderr
+    # What libraries print, a progress bar for one, is not part of the answers.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
 
     def answer(value):
         out.write(json.dumps(value) + "\n")

@@ -12,8 +12,9 @@ use super::client::Rows;
 pub enum Agreement {
     /// Every value has the same text.
     Same,
-    /// Numbers are equal, written in other ways (`1.50` and `1.5`).
-    EqualNumbers,
+    /// Values are equal, written in other ways (`1.50` and `1.5`; a `char(n)` without its
+    /// blanks).
+    Equal,
     /// Numbers differ in their last digits: at most a millionth, or one hundredth.
     Close,
     /// Something else differs.
@@ -25,7 +26,7 @@ impl Agreement {
     pub fn as_str(self) -> &'static str {
         match self {
             Agreement::Same => "same",
-            Agreement::EqualNumbers => "equal",
+            Agreement::Equal => "equal",
             Agreement::Close => "close",
             Agreement::Different => "DIFFERENT",
         }
@@ -57,7 +58,8 @@ fn keyed(rows: &Rows) -> Rows {
     rows.sort_by(|left, right| {
         let texts = |row: &[Option<String>]| -> Vec<Option<String>> {
             row.iter()
-                .map(|value| value.clone().filter(|value| value.parse::<f64>().is_err()))
+                .map(|value| value.as_ref().filter(|value| value.parse::<f64>().is_err()))
+                .map(|value| value.map(|value| value.trim_end().to_owned()))
                 .collect()
         };
         texts(left).cmp(&texts(right)).then_with(|| {
@@ -91,13 +93,14 @@ fn value(left: &Option<String>, right: &Option<String>) -> Agreement {
         return Agreement::Same;
     }
     // A timestamp at midnight is a date to some.
-    if left.trim_end_matches(" 00:00:00") == right.trim_end_matches(" 00:00:00") {
-        return Agreement::EqualNumbers;
+    let plain = |text: &str| text.trim_end_matches(" 00:00:00").trim_end().to_owned();
+    if plain(left) == plain(right) {
+        return Agreement::Equal;
     }
     if let (Some(left), Some(right)) = (digits(left), digits(right))
         && left == right
     {
-        return Agreement::EqualNumbers;
+        return Agreement::Equal;
     }
     match (left.parse::<f64>(), right.parse::<f64>()) {
         (Ok(left), Ok(right)) => {
@@ -142,7 +145,8 @@ mod tests {
         let left = rows(&[&["a", "1.50"], &["b", "NULL"]]);
         for (right, agreement) in [
             (rows(&[&["b", "NULL"], &["a", "1.50"]]), Agreement::Same),
-            (rows(&[&["a", "1.5"], &["b", "NULL"]]), Agreement::EqualNumbers),
+            (rows(&[&["a", "1.5"], &["b", "NULL"]]), Agreement::Equal),
+            (rows(&[&["a  ", "1.50"], &["b", "NULL"]]), Agreement::Equal),
             (rows(&[&["a", "1.51"], &["b", "NULL"]]), Agreement::Close),
             (rows(&[&["a", "1.53"], &["b", "NULL"]]), Agreement::Different),
             (rows(&[&["a", "1.50"], &["b", "0"]]), Agreement::Different),
@@ -158,6 +162,6 @@ mod tests {
         let left = rows(&[&["9007199254740993"]]);
         let right = rows(&[&["9007199254740992"]]);
         assert_eq!(compare(&left, &right), Agreement::Close);
-        assert_eq!(compare(&left, &rows(&[&["9007199254740993.0"]])), Agreement::EqualNumbers);
+        assert_eq!(compare(&left, &rows(&[&["9007199254740993.0"]])), Agreement::Equal);
     }
 }
