@@ -6,13 +6,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity parity-mutation bench bench-small bench-large bench-tpch check fmt build release bootstrap
+.PHONY: help demo test parity parity-mutation fuzz-parity bench bench-small bench-large bench-tpch check fmt build release bootstrap
 
 CARGO ?= cargo
 # Extra arguments: make demo ARGS="--keep --lang zh"
 ARGS ?=
 # The same for the measurements with much data: make bench-large LARGE_ARGS="--lab-dir /tmp/lab"
 LARGE_ARGS ?=
+# How many generated queries, and where they start.
+FUZZ ?= 20000
+SEED ?= 1
 
 target_dir = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
@@ -45,6 +48,8 @@ test: bootstrap ## everything: lints, documentation, rules, tests, parity with P
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) test --workspace
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --random 300
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --fuzz 200
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --properties --values 20000
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- $(ARGS)
 
 parity: build ## PostgreSQL and the gateway must agree; ARGS="--filter hazard-01"
@@ -52,6 +57,10 @@ parity: build ## PostgreSQL and the gateway must agree; ARGS="--filter hazard-01
 
 parity-mutation: build ## a deliberately wrong gateway must turn the parity suite red
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations $(ARGS)
+
+fuzz-parity: release build ## 20,000 generated queries with each strategy, then every type and operation; FUZZ=2000 SEED=7
+	PGSPAN_BIN='$(target_dir)/release/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --fuzz $(FUZZ) --seed $(SEED) $(ARGS)
+	PGSPAN_BIN='$(target_dir)/release/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --properties $(ARGS)
 
 check: ## fast, no servers: formatting, lints, rules, unit tests
 	$(CARGO) fmt --all --check

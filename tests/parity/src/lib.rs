@@ -18,6 +18,7 @@
 //! | [`mutant`] | a deliberately wrong gateway, to prove that the suite can fail |
 //! | [`random`] | queries over the shop that nobody thought of, from a seed ([`dice`]) |
 //! | [`fuzz`] | schemas and queries that nobody thought of, with each strategy in turn |
+//! | [`properties`] | each operation on each type, over very many values |
 //! | [`options`], [`report`] | the command line; totals |
 //!
 //! This crate knows nothing of how the gateway works; it sees bytes.
@@ -40,6 +41,7 @@ pub mod fuzz;
 pub mod lab;
 pub mod mutant;
 pub mod options;
+pub mod properties;
 pub mod random;
 pub mod reply;
 pub mod report;

@@ -14,6 +14,8 @@ usage: cargo run -p pgspan-parity -- [options]
   --random N            play N generated queries instead of the files, and shrink what fails
   --fuzz N              play N generated queries over generated schemas, with each strategy in turn;
                         what fails is made small and written to tests/parity/fuzz-failures
+  --properties          try each operation on each type over many values (--filter names types)
+  --values N            so many on either side (default 100000)
   --failures DIR        another folder for them
   --seed S              where the generated queries start (default 1)
   --routes              print the route of every case
@@ -38,6 +40,10 @@ pub struct Options {
     pub random: Option<usize>,
     /// Play so many generated queries over generated schemas.
     pub fuzz: Option<usize>,
+    /// Try each operation on each type.
+    pub properties: bool,
+    /// So many values on either side.
+    pub values: usize,
     /// Where their failures are kept.
     pub failures: PathBuf,
     /// Where they start.
@@ -68,6 +74,8 @@ impl Options {
             mutations: false,
             random: None,
             fuzz: None,
+            properties: false,
+            values: crate::properties::VALUES,
             failures: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz-failures")),
             seed: 1,
             routes: false,
@@ -86,6 +94,8 @@ impl Options {
                 "--mutations" => options.mutations = true,
                 "--random" => options.random = Some(number(&value()?)?),
                 "--fuzz" => options.fuzz = Some(number(&value()?)?),
+                "--properties" => options.properties = true,
+                "--values" => options.values = number::<usize>(&value()?)?.max(20_000),
                 "--failures" => options.failures = PathBuf::from(value()?),
                 "--seed" => options.seed = number(&value()?)?,
                 "--routes" => options.routes = true,
