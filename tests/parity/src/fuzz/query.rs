@@ -238,7 +238,9 @@ impl Maker<'_> {
             1 if kind == Type::Text => (format!("upper({name})"), Type::Text),
             2 => {
                 let value = literal(&mut self.dice, kind);
-                (format!("coalesce({name}, {value})"), kind)
+                // Without the cast a char's length is lost, and 'a' equals 'a   '.
+                let cast = if kind == Type::Char { "::char(6)" } else { "" };
+                (format!("coalesce({name}, {value}){cast}"), kind)
             }
             3 => (format!("case when {} then {name} end", self.condition(columns, 0)), kind),
             4 if kind == Type::Int4 => (format!("{name}::int8 * 3"), Type::Int8),
