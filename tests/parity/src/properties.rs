@@ -434,12 +434,13 @@ fn one(lab: &Lab, subject: &Subject, values: usize) -> Result<Vec<Tried>, String
         let names = Names::default();
         let manner = Manner { rowsort: !ordered, ..Manner::default() };
         let found = compare::differences(&a, &b, (&names, &names), manner);
-        let route = match b.broken.is_some() {
-            true => {
+        // A session that gave a wrong answer may be out of step.
+        let route = match found.is_empty() {
+            false => {
                 gateway = open(&world, Player::Gateway)?;
-                "broken".to_owned()
+                "wrong".to_owned()
             }
-            false => crate::runner::last_route(&mut gateway).unwrap_or_default().0,
+            true => crate::runner::last_route(&mut gateway).unwrap_or_default().0,
         };
         all.push(Tried {
             what: what.to_owned(),
