@@ -108,12 +108,16 @@ pub fn border(stand: &Stand, size: Size, cut: Duration) -> Result<Vec<Point>, De
     Ok(points)
 }
 
-/// The longest step from one point to the next: how many times more time for each row.
-pub fn steepest(points: &[Point]) -> Option<(u64, f64)> {
+/// The steepest step from one point to the next: the orders that it leads to, how many
+/// times more of them, and how many times more time.
+pub fn steepest(points: &[Point]) -> Option<(u64, f64, f64)> {
     points
         .windows(2)
-        .map(|pair| (pair[1].orders, pair[1].pgspan / pair[0].pgspan))
-        .max_by(|left, right| left.1.total_cmp(&right.1))
+        .map(|pair| {
+            let more = pair[1].orders as f64 / pair[0].orders as f64;
+            (pair[1].orders, more, pair[1].pgspan / pair[0].pgspan)
+        })
+        .max_by(|left, right| (left.2 / left.1).total_cmp(&(right.2 / right.1)))
 }
 
 /// Writes the pictures.

@@ -180,8 +180,12 @@ impl Report {
                     point.route,
                 );
             }
-            if let Some((orders, factor)) = steepest(points) {
-                let _ = writeln!(text, "\nThe longest step: × {factor:.1} at {orders} orders.\n");
+            if let Some((orders, more, time)) = steepest(points) {
+                let _ = writeln!(
+                    text,
+                    "\nThe steepest step leads to {orders} orders: × {time:.1} time for × {more:.1} \
+                     orders.\n"
+                );
             }
         }
         text
