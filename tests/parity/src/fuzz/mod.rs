@@ -32,6 +32,8 @@ use schema::Schema;
 const PER_SCHEMA: usize = 250;
 /// Failures that are made small; the others are only counted.
 const KEPT_MAX: usize = 10;
+/// Reasons that are listed.
+const REASONS_MAX: usize = 12;
 /// One query in so many is played with prepared statements and binary results.
 const BINARY_EVERY: usize = 4;
 
@@ -44,6 +46,8 @@ struct Found {
     rows: usize,
     /// Strategy asked for → route taken → count.
     routes: BTreeMap<&'static str, BTreeMap<String, usize>>,
+    /// Why a query did not run on the engine though it was asked for: route, reason, count.
+    others: BTreeMap<(String, String), usize>,
     wrong: usize,
     kept: usize,
     failures: Vec<String>,
@@ -144,8 +148,11 @@ impl Found {
         if let Some(code) = &verdict.refused {
             *self.refused.entry(code.clone()).or_default() += 1;
         }
-        for (strategy, route) in &verdict.routes {
+        for (strategy, route, reason) in &verdict.routes {
             *self.routes.entry(strategy).or_default().entry(route.clone()).or_default() += 1;
+            if *strategy == "engine" && route != "engine" {
+                *self.others.entry((route.clone(), reason.clone())).or_default() += 1;
+            }
         }
     }
 
@@ -155,6 +162,11 @@ impl Found {
             let routes: Vec<String> =
                 routes.iter().map(|(route, count)| format!("{route} {count}")).collect();
             println!("{strategy:<12} {}", routes.join(", "));
+        }
+        let mut others: Vec<_> = self.others.iter().collect();
+        others.sort_by(|a, b| b.1.cmp(a.1));
+        for ((route, reason), count) in others.into_iter().take(REASONS_MAX) {
+            println!("  engine asked for, {route}: {reason}: {count}");
         }
         let refused: Vec<String> =
             self.refused.iter().map(|(code, count)| format!("{code} {count}")).collect();

@@ -24,8 +24,8 @@ pub struct Verdict {
     pub refused: Option<String>,
     /// Rows that PostgreSQL gave.
     pub rows: usize,
-    /// The route that was taken under each strategy.
-    pub routes: Vec<(&'static str, String)>,
+    /// The route that was taken under each strategy, and why.
+    pub routes: Vec<(&'static str, String, String)>,
     /// Strategy and difference.
     pub wrong: Vec<(&'static str, String)>,
 }
@@ -76,8 +76,10 @@ impl<'w> Table<'w> {
                 *slot = None;
                 continue;
             }
-            if let Some((route, _)) = crate::runner::last_route(session) {
-                verdict.routes.push((strategy, route));
+            if let Some((route, reason)) = crate::runner::last_route(session) {
+                // What stands behind the colon is this query's own.
+                let reason = reason.split(':').next().unwrap_or_default().to_owned();
+                verdict.routes.push((strategy, route, reason));
             }
         }
         Ok(verdict)
