@@ -8,7 +8,8 @@ use crate::case_file::Side;
 use crate::world::{Player, World};
 
 use super::draft::{Draft, shrink};
-use super::play::{STRATEGIES, Table};
+use super::parameters::bind;
+use super::play::{STRATEGIES, Table, Way};
 use super::schema::Schema;
 
 /// Attempts at leaving out rows.
@@ -23,6 +24,8 @@ pub struct Kept {
     pub sql: String,
     /// Its order is promised.
     pub ordered: bool,
+    /// How it was sent.
+    pub way: Way,
     /// Strategies under which it fails.
     pub strategies: Vec<&'static str>,
 }
@@ -35,14 +38,14 @@ pub fn minimise(
     world: &World<'_>,
     schema: &Schema,
     draft: &Draft,
-    binary: bool,
+    way: Way,
 ) -> Result<Kept, String> {
     let failing = |sql: &str, ordered: bool, strategies: &[&'static str]| {
         let mut table = Table::new(world, strategies);
         // Twice: what only fails while the text is new, or only afterwards, is a failure too.
         let mut wrong: Vec<&'static str> = Vec::new();
         for _ in 0..2 {
-            let Ok(verdict) = table.play(sql, ordered, binary) else { continue };
+            let Ok(verdict) = table.play(sql, ordered, way) else { continue };
             // What PostgreSQL refuses is another failure, unless that is the difference.
             if verdict.refused.is_none() || verdict.wrong.len() == strategies.len() {
                 wrong.extend(verdict.wrong.iter().map(|wrong| wrong.0));
@@ -85,7 +88,7 @@ pub fn minimise(
     for at in 0..schema.tables.len() {
         load(world, schema, at)?;
     }
-    Ok(Kept { schema: kept, sql, ordered: small.is_ordered(), strategies })
+    Ok(Kept { schema: kept, sql, ordered: small.is_ordered(), way, strategies })
 }
 
 /// Whether a query names a table.
@@ -117,12 +120,19 @@ pub fn text(label: &str, kept: &Kept) -> String {
     let rowsort = if kept.ordered { "" } else { " rowsort" };
     let strategies: &[&str] =
         if kept.strategies.is_empty() { &["auto"] } else { kept.strategies.as_slice() };
+    let (sql, values) = match kept.way {
+        Way::Parameters => bind(&kept.sql),
+        Way::Simple | Way::Binary => (kept.sql.clone(), Vec::new()),
+    };
     for strategy in strategies {
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "query{rowsort} {label} as {strategy}\nbefore: set pgspan.strategy = '{strategy}'\n{}\n----\nok\n\n",
-            kept.sql
+            "query{rowsort} {label} as {strategy}\nbefore: set pgspan.strategy = '{strategy}'"
         );
+        for (kind, value) in &values {
+            let _ = writeln!(text, "param: {kind}:: {value}");
+        }
+        let _ = write!(text, "{sql}\n----\nok\n\n");
     }
     text
 }
@@ -148,15 +158,17 @@ mod tests {
     fn what_is_kept_can_be_read_again() {
         let kept = Kept {
             schema: Schema::new(4),
-            sql: "select t1.k as o1\nfrom f0 t1".to_owned(),
+            sql: "select t1.k as o1\nfrom f0 t1\nwhere t1.k = '5'::int4".to_owned(),
             ordered: false,
+            way: Way::Parameters,
             strategies: vec!["engine", "auto"],
         };
         let file = case_file::parse("x", &text("x", &kept)).unwrap();
         assert_eq!(file.cases.len(), 2);
         assert_eq!(file.setups.len(), kept.schema.file("").setups.len());
         let Case::Query(query) = &file.cases[0] else { panic!("not a query") };
-        assert_eq!(query.sql, kept.sql);
+        assert_eq!(query.sql, "select t1.k as o1\nfrom f0 t1\nwhere t1.k = $1::int4");
+        assert_eq!(query.params.len(), 1);
         assert_eq!(query.before, ["set pgspan.strategy = 'engine'"]);
         assert!(query.marks.rowsort);
     }

@@ -7,11 +7,13 @@
 //! | [`schema`] | tables and rows from a seed |
 //! | [`draft`] | a query as a tree, and how it gets smaller |
 //! | [`query`] | queries from a seed |
+//! | [`parameters`] | the same query with parameters |
 //! | [`play`] | sessions, and what counts as a difference |
 //! | [`keep`] | a failure made small, rows included, and written as a case file |
 
 pub mod draft;
 pub mod keep;
+pub mod parameters;
 pub mod play;
 pub mod query;
 pub mod schema;
@@ -25,7 +27,7 @@ use std::time::Instant;
 use crate::lab::Lab;
 use crate::options::Options;
 use crate::world::{self, World};
-use play::{STRATEGIES, Table, Verdict};
+use play::{STRATEGIES, Table, Verdict, Way};
 use schema::Schema;
 
 /// Queries of one schema.
@@ -34,8 +36,6 @@ const PER_SCHEMA: usize = 250;
 const KEPT_MAX: usize = 10;
 /// Reasons that are listed.
 const REASONS_MAX: usize = 12;
-/// One query in so many is played with prepared statements and binary results.
-const BINARY_EVERY: usize = 4;
 
 /// What a run found.
 #[derive(Debug, Default)]
@@ -104,23 +104,23 @@ fn one_schema(
     let mut table = Table::new(&world, &STRATEGIES);
     let mut failures = Vec::new();
     for (at, draft) in query::drafts(&schema, seed, count).into_iter().enumerate() {
-        let binary = at % BINARY_EVERY == BINARY_EVERY - 1;
-        let verdict = table.play(&draft.sql(), draft.is_ordered(), binary)?;
+        let way = Way::of(at);
+        let verdict = table.play(&draft.sql(), draft.is_ordered(), way)?;
         let mut found = found.lock().map_err(|error| error.to_string())?;
         found.count(&verdict);
         if !verdict.wrong.is_empty() {
             let place = format!("seed {seed}/{at}");
-            println!("{}", failure(&place, &draft.sql(), &verdict));
+            println!("{}", failure(&format!("{place} {way:?}"), &draft.sql(), &verdict));
             found.failures.push(place);
             if found.kept < KEPT_MAX {
                 found.kept += 1;
-                failures.push((at, draft, binary));
+                failures.push((at, draft, way));
             }
         }
     }
     drop(table);
-    for (at, draft, binary) in failures {
-        let kept = keep::minimise(&world, &schema, &draft, binary)?;
+    for (at, draft, way) in failures {
+        let kept = keep::minimise(&world, &schema, &draft, way)?;
         let path = keep::write(&options.failures, &format!("seed_{seed}_{at}"), &kept)?;
         println!("kept as {}:\n{}\n", path.display(), kept.sql);
     }

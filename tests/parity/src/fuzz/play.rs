@@ -1,5 +1,8 @@
 //! Sessions of one world: PostgreSQL, and the gateway once for each strategy.
 
+use bytes::Bytes;
+
+use super::parameters::bind;
 use crate::client::{Connection, Extended, Flow};
 use crate::compare::{self, Manner, Names};
 use crate::reply::Reply;
@@ -14,6 +17,28 @@ const TIMEOUT: &str = "set statement_timeout = '3s'";
 const ROWS_MAX: usize = 5_000;
 /// SQLSTATE of a statement that took too long.
 const CANCELLED: &str = "57014";
+
+/// How a query is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As a simple Query.
+    Simple,
+    /// Prepared, with binary results.
+    Binary,
+    /// Prepared, with parameters in the place of typed constants.
+    Parameters,
+}
+
+impl Way {
+    /// Half of the queries are simple.
+    pub fn of(at: usize) -> Way {
+        match at % 4 {
+            1 => Way::Parameters,
+            3 => Way::Binary,
+            _ => Way::Simple,
+        }
+    }
+}
 
 /// What became of one query.
 #[derive(Debug, Default)]
@@ -48,11 +73,11 @@ impl<'w> Table<'w> {
     ///
     /// # Errors
     /// When a session cannot be opened.
-    pub fn play(&mut self, sql: &str, ordered: bool, binary: bool) -> Result<Verdict, String> {
+    pub fn play(&mut self, sql: &str, ordered: bool, way: Way) -> Result<Verdict, String> {
         let mut verdict = Verdict::default();
         let oracle = {
             let session = open(&mut self.oracle, self.world, Player::Oracle, None)?;
-            ask(session, sql, binary)
+            ask(session, sql, way)
         };
         verdict.rows = oracle.row_count();
         if oracle.broken.is_some() {
@@ -66,7 +91,7 @@ impl<'w> Table<'w> {
         }
         for (strategy, slot) in &mut self.gateways {
             let session = open(slot, self.world, Player::Gateway, Some(strategy))?;
-            let reply = ask(session, sql, binary);
+            let reply = ask(session, sql, way);
             if let Some(difference) = difference(&oracle, &reply, ordered) {
                 verdict.wrong.push((strategy, difference));
             }
@@ -111,16 +136,22 @@ fn open<'s>(
     Ok(slot.insert(session))
 }
 
-fn ask(session: &mut Connection, sql: &str, binary: bool) -> Reply {
-    if !binary {
-        return session.simple(sql);
-    }
+fn ask(session: &mut Connection, sql: &str, way: Way) -> Reply {
+    let (text, values) = match way {
+        Way::Simple => return session.simple(sql),
+        Way::Binary => (sql.to_owned(), Vec::new()),
+        Way::Parameters => bind(sql),
+    };
+    let params: Vec<Option<Bytes>> =
+        values.into_iter().map(|(_, value)| Some(Bytes::from(value))).collect();
+    let formats = vec![0; params.len()];
+    let oids = vec![0; params.len()];
     session.extended(&Extended {
-        sql,
-        param_oids: &[],
-        params: &[],
-        param_formats: &[],
-        result_format: 1,
+        sql: &text,
+        param_oids: &oids,
+        params: &params,
+        param_formats: &formats,
+        result_format: i16::from(way == Way::Binary),
         flow: Flow::Prepared,
     })
 }
@@ -142,7 +173,6 @@ fn difference(oracle: &Reply, gateway: &Reply, ordered: bool) -> Option<String> 
 mod tests {
     use super::*;
     use crate::reply::ResultSet;
-    use bytes::Bytes;
     use pgspan_wire::backend::ErrorFields;
 
     fn rows(values: &[&'static str]) -> Reply {

@@ -18,11 +18,13 @@ struct Maker<'a> {
     dice: Dice,
     schema: &'a Schema,
     aliases: usize,
+    /// Only what every join engine knows: half of the queries.
+    plain: bool,
 }
 
 /// So many drafts from a seed.
 pub fn drafts(schema: &Schema, seed: u64, count: usize) -> Vec<Draft> {
-    let mut maker = Maker { dice: Dice::new(seed ^ 0x5eed), schema, aliases: 0 };
+    let mut maker = Maker { dice: Dice::new(seed ^ 0x5eed), schema, aliases: 0, plain: false };
     (0..count).map(|_| maker.draft()).collect()
 }
 
@@ -53,7 +55,7 @@ impl Maker<'_> {
 
     /// A column that can be compared with another one, of the same type most of the time.
     fn partner(&mut self, columns: &[Column], kind: Type) -> Option<Column> {
-        let family = !self.dice.one_in(5);
+        let family = self.plain || !self.dice.one_in(5);
         let fits = |other: Type| {
             if family { other == kind } else { other.family() == kind.family() }
         };
@@ -82,7 +84,7 @@ impl Maker<'_> {
     }
 
     fn condition(&mut self, columns: &[Column], depth: usize) -> String {
-        if depth > 0 && self.dice.one_in(4) {
+        if depth > 0 && self.dice.one_in(if self.plain { 12 } else { 4 }) {
             let (a, b) = (self.condition(columns, depth - 1), self.condition(columns, depth - 1));
             return match self.dice.below(4) {
                 0 | 1 => format!("({a} or {b})"),
@@ -92,6 +94,16 @@ impl Maker<'_> {
         }
         let (name, kind) = self.dice.pick(columns).clone();
         let value = literal(&mut self.dice, kind);
+        if self.plain {
+            return match self.dice.below(8) {
+                0 => format!("{name} is null"),
+                1 | 2 => format!("{name} is not null"),
+                3 => format!("{name} in ({value}, {})", literal(&mut self.dice, kind)),
+                4 if kind != Type::Bool => format!("{name} <= {value}"),
+                5 if kind != Type::Bool => format!("{name} > {value}"),
+                _ => format!("{name} <> {value}"),
+            };
+        }
         match self.dice.below(16) {
             0 => format!("{name} is null"),
             1 => format!("{name} is not null"),
@@ -141,12 +153,13 @@ impl Maker<'_> {
             filter = format!(" and {}", self.condition(&inner, 1));
         }
         // A condition of both, besides the equality.
-        if self.dice.one_in(3) {
+        if !self.plain && self.dice.one_in(3) {
             let both: Vec<Column> = columns.iter().chain(&inner).cloned().collect();
             filter.push_str(&format!(" and {}", self.condition(&both, 0)));
         }
         let from = format!("from {} {alias}", table.name);
-        match self.dice.below(8) {
+        let kinds = if self.plain { 7 } else { 8 };
+        match self.dice.below(kinds) {
             0 | 1 => format!("exists (select 1 {from} where {other} = {name}{filter})"),
             2 | 3 => format!("not exists (select 1 {from} where {other} = {name}{filter})"),
             4 | 5 => format!("{name} in (select {other} {from} where true{filter})"),
@@ -184,7 +197,7 @@ impl Maker<'_> {
                 if self.dice.one_in(5) {
                     on.push(self.equality(&columns, &own));
                 }
-                if self.dice.one_in(3) {
+                if self.dice.one_in(if self.plain { 8 } else { 3 }) {
                     let both: Vec<Column> = columns.iter().chain(&own).cloned().collect();
                     on.push(self.condition(&both, 1));
                 }
@@ -204,7 +217,7 @@ impl Maker<'_> {
             let condition = self.condition(&columns, 2);
             select.filter.push(condition);
         }
-        if self.dice.one_in(3) {
+        if self.dice.one_in(if self.plain { 6 } else { 3 }) {
             let condition = self.subquery(&columns);
             select.filter.push(condition);
         }
@@ -219,7 +232,7 @@ impl Maker<'_> {
             let cte = &ctes[self.dice.below(ctes.len())];
             return Relation { source: cte.source.clone(), columns: rename(&cte.columns) };
         }
-        if width > 1 && self.dice.one_in(6) {
+        if !self.plain && width > 1 && self.dice.one_in(6) {
             let mut select = Select::default();
             let width = 1 + self.dice.below(2);
             let columns = self.joined(&mut select, width, &[]);
@@ -294,12 +307,12 @@ impl Maker<'_> {
                         if self.dice.one_in(4) { self.expression(column, columns) } else { column };
                     chosen.push(column);
                 }
-                if !clear.is_empty() && self.dice.one_in(12) {
+                if !self.plain && !clear.is_empty() && self.dice.one_in(12) {
                     let (by, over) = (self.dice.pick(&clear).0.clone(), self.dice.pick(&clear));
                     let window = format!("rank() over (partition by {by} order by {})", over.0);
                     chosen.push((window, Type::Int8));
                 }
-                if self.dice.one_in(12) {
+                if !self.plain && self.dice.one_in(12) {
                     let table = self.table();
                     let alias = self.alias();
                     let inner = self.columns(&table, &alias);
@@ -329,7 +342,7 @@ impl Maker<'_> {
                 (format!("sum({name})"), if kind == Type::Int8 { Type::Numeric } else { kind })
             }
             8 if kind.has_sum() => (format!("avg({name})"), Type::Numeric),
-            9 => {
+            9 if !self.plain => {
                 let filter = self.condition(columns, 0);
                 (format!("count({name}) filter (where {filter})"), Type::Int8)
             }
@@ -339,6 +352,7 @@ impl Maker<'_> {
 
     fn draft(&mut self) -> Draft {
         self.aliases = 0;
+        self.plain = self.dice.one_in(2);
         loop {
             let draft = self.any();
             // The gateway is the subject: something must be foreign.
@@ -354,7 +368,7 @@ impl Maker<'_> {
     fn any(&mut self) -> Draft {
         let mut draft = Draft::default();
         let mut ctes = Vec::new();
-        if self.dice.one_in(6) {
+        if !self.plain && self.dice.one_in(6) {
             let mut select = Select::default();
             let width = 1 + self.dice.below(2);
             let columns = self.joined(&mut select, width, &[]);
@@ -365,7 +379,7 @@ impl Maker<'_> {
         let width = [1, 2, 2, 2, 2, 3, 3, 3, 4, 5][self.dice.below(10)];
         let columns = self.joined(&mut draft.body, width, &ctes);
         let outputs = self.outputs(&mut draft.body, &columns);
-        if self.dice.one_in(7) {
+        if self.dice.one_in(if self.plain { 14 } else { 7 }) {
             draft.union = self.second(&outputs);
         }
         let clear = outputs.iter().all(|column| !column.1.is_ambiguous());
