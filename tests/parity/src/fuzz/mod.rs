@@ -46,8 +46,9 @@ struct Found {
     rows: usize,
     /// Strategy asked for → route taken → count.
     routes: BTreeMap<&'static str, BTreeMap<String, usize>>,
-    /// Why a query did not run on the engine though it was asked for: route, reason, count.
-    others: BTreeMap<(String, String), usize>,
+    /// Why queries did not run on the engine though it was asked for: route and reason;
+    /// how many, and where and in which words first.
+    others: BTreeMap<(String, String), (usize, String)>,
     wrong: usize,
     kept: usize,
     failures: Vec<String>,
@@ -107,9 +108,9 @@ fn one_schema(
         let way = Way::of(at);
         let verdict = table.play(&draft.sql(), draft.is_ordered(), way)?;
         let mut found = found.lock().map_err(|error| error.to_string())?;
-        found.count(&verdict);
+        let place = format!("seed {seed}/{at}");
+        found.count(&place, &verdict);
         if !verdict.wrong.is_empty() {
-            let place = format!("seed {seed}/{at}");
             println!("{}", failure(&format!("{place} {way:?}"), &draft.sql(), &verdict));
             found.failures.push(place);
             if found.kept < KEPT_MAX {
@@ -137,7 +138,7 @@ fn failure(place: &str, sql: &str, verdict: &Verdict) -> String {
 }
 
 impl Found {
-    fn count(&mut self, verdict: &Verdict) {
+    fn count(&mut self, place: &str, verdict: &Verdict) {
         if verdict.skipped {
             self.skipped += 1;
             return;
@@ -151,7 +152,13 @@ impl Found {
         for (strategy, route, reason) in &verdict.routes {
             *self.routes.entry(strategy).or_default().entry(route.clone()).or_default() += 1;
             if *strategy == "engine" && route != "engine" {
-                *self.others.entry((route.clone(), reason.clone())).or_default() += 1;
+                // What stands behind the colon is this query's own.
+                let short = reason.split(':').next().unwrap_or_default().to_owned();
+                let other = self
+                    .others
+                    .entry((route.clone(), short))
+                    .or_insert_with(|| (0, format!("{place}: {reason}")));
+                other.0 += 1;
             }
         }
     }
@@ -164,9 +171,9 @@ impl Found {
             println!("{strategy:<12} {}", routes.join(", "));
         }
         let mut others: Vec<_> = self.others.iter().collect();
-        others.sort_by(|a, b| b.1.cmp(a.1));
-        for ((route, reason), count) in others.into_iter().take(REASONS_MAX) {
-            println!("  engine asked for, {route}: {reason}: {count}");
+        others.sort_by_key(|other| std::cmp::Reverse(other.1.0));
+        for ((route, reason), (count, example)) in others.into_iter().take(REASONS_MAX) {
+            println!("  engine asked for, {route}: {reason}: {count} (first {example})");
         }
         let refused: Vec<String> =
             self.refused.iter().map(|(code, count)| format!("{code} {count}")).collect();

@@ -102,8 +102,6 @@ impl<'w> Table<'w> {
                 continue;
             }
             if let Some((route, reason)) = crate::runner::last_route(session) {
-                // What stands behind the colon is this query's own.
-                let reason = reason.split(':').next().unwrap_or_default().to_owned();
                 verdict.routes.push((strategy, route, reason));
             }
         }
