@@ -21,6 +21,8 @@ use report::{Arrangement, Report};
 const ROUNDS: usize = 3;
 /// What takes longer is run once.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// With less, the generator's keys are not unique.
+const SCALE_MIN: f64 = 0.01;
 const PEERS: [Name; 3] = [Name::Pgspan, Name::Fdw, Name::Duckdb];
 
 /// The queries.
@@ -51,6 +53,9 @@ fn queries() -> Vec<Query> {
 pub fn run(bench: &super::Bench) -> Result<bool, DemoError> {
     let volume = &bench.volume;
     volume.check(&PEERS, &queries())?;
+    if volume.scale < SCALE_MIN {
+        return Err(DemoError::new(format!("a scale factor of at least {SCALE_MIN}, please")));
+    }
     super::warn_of_noise();
     let stand = volume.open(bench)?;
     data::load(&stand, volume.scale)?;
