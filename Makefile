@@ -6,11 +6,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients protocol fuzz soak parity parity-mutation bench check fmt build release bootstrap
+.PHONY: help demo test test-clients protocol fuzz soak parity parity-mutation fuzz-parity bench bench-small bench-large bench-tpch check fmt build release bootstrap
 
 CARGO ?= cargo
 # Extra arguments: make demo ARGS="--keep --lang zh"
 ARGS ?=
+# The same for the measurements with much data: make bench-large LARGE_ARGS="--lab-dir /tmp/lab"
+LARGE_ARGS ?=
+# How many generated queries, and where they start.
+FUZZ ?= 20000
+SEED ?= 1
 
 target_dir = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
@@ -23,8 +28,16 @@ bootstrap: ## install what is missing (PostgreSQL, libclang, a C compiler)
 demo: release ## the guide from end to end on real servers, ten marks checked
 	@'$(target_dir)/release/pgspan' demo $(ARGS)
 
-bench: release ## latency and throughput against postgres_fdw and PgBouncer
+bench: release bench-small bench-large bench-tpch ## everything that is measured; the reports go to bench-out/
+
+bench-small: release ## latency and throughput against postgres_fdw and PgBouncer
 	@'$(target_dir)/release/pgspan' bench $(ARGS)
+
+bench-large: release ## large joins against postgres_fdw, DuckDB, chDB and the floor
+	@'$(target_dir)/release/pgspan' bench --large --growth $(LARGE_ARGS)
+
+bench-tpch: release ## TPC-H over two clusters against postgres_fdw and DuckDB
+	@'$(target_dir)/release/pgspan' bench --tpch $(LARGE_ARGS)
 
 test: bootstrap ## everything: lints, documentation, rules, tests, parity with PostgreSQL
 	$(CARGO) fmt --all --check
@@ -36,6 +49,8 @@ test: bootstrap ## everything: lints, documentation, rules, tests, parity with P
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity --bin pgspan-protocol
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --random 300
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --fuzz 200
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --properties --values 20000
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- $(ARGS)
 
 test-clients: build ## real drivers at PostgreSQL and at the gateway; ARGS="--only psycopg,psql"
@@ -50,6 +65,10 @@ parity: build ## PostgreSQL and the gateway must agree; ARGS="--filter hazard-01
 
 parity-mutation: build ## a deliberately wrong gateway must turn the parity suite red
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations $(ARGS)
+
+fuzz-parity: release build ## 20,000 generated queries with each strategy, then every type and operation; FUZZ=2000 SEED=7
+	PGSPAN_BIN='$(target_dir)/release/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --fuzz $(FUZZ) --seed $(SEED) $(ARGS)
+	PGSPAN_BIN='$(target_dir)/release/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --properties $(ARGS)
 
 check: ## fast, no servers: formatting, lints, rules, unit tests
 	$(CARGO) fmt --all --check

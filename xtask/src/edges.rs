@@ -22,7 +22,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
         &["pgspan-wire", "pgspan-sql", "pgspan-pool", "pgspan-engine"],
     ),
     ("pgspan-lab", "crates/pgspan-lab", &[]),
-    ("pgspan", "crates/pgspan", &["pgspan-gateway", "pgspan-lab"]),
+    ("pgspan", "crates/pgspan", &["pgspan-gateway", "pgspan-lab", "pgspan-wire"]),
     ("pgspan-parity", "tests/parity", &["pgspan-wire"]),
     ("xtask", "xtask", &[]),
 ];

@@ -37,10 +37,14 @@ pub struct Decoder {
     rows: usize,
 }
 
+/// Four bytes without a sign (oid), in the place of a width.
+const UNSIGNED: u8 = 0;
+
 fn width(oid: u32) -> u8 {
     match oid {
         21 => 2,
-        23 | 26 | 1082 => 4,
+        23 | 1082 => 4,
+        26 => UNSIGNED,
         _ => 8,
     }
 }
@@ -119,6 +123,7 @@ impl Builder {
         match &mut self.values {
             Values::Int(v, width) => v.push(match (*width, value) {
                 (2, [a, b]) => i64::from(i16::from_be_bytes([*a, *b])),
+                (UNSIGNED, [a, b, c, d]) => i64::from(u32::from_be_bytes([*a, *b, *c, *d])),
                 (4, [a, b, c, d]) => i64::from(i32::from_be_bytes([*a, *b, *c, *d])),
                 (8, _) => i64::from_be_bytes(value.try_into().map_err(|_| odd())?),
                 _ => return Err(odd()),

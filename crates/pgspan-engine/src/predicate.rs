@@ -92,9 +92,7 @@ fn column(i: usize, places: &[usize]) -> Result<Expr, GiveUp> {
 fn ordered(c: &Column, comparison: Comparison) -> bool {
     let equality = matches!(comparison, Comparison::Equal | Comparison::NotEqual);
     match c.repr {
-        // An oid is unsigned.
-        Repr::Int => equality || c.oid != 26,
-        Repr::Number { .. } => true,
+        Repr::Int | Repr::Number { .. } => true,
         Repr::Bool | Repr::Exact => equality,
         Repr::Opaque => false,
     }

@@ -316,8 +316,8 @@ fn folded(
             _ => refuse(c),
         },
         (Function::Min | Function::Max, Some(c)) => match &c.repr {
-            // The type's own order is the order of its integers; oid's is unsigned.
-            Repr::Int if c.oid != 26 => Ok((Column { typmod: -1, ..c.clone() }, false)),
+            // The type's own order is the order of its integers.
+            Repr::Int => Ok((Column { typmod: -1, ..c.clone() }, false)),
             Repr::Number { .. } => Ok((Column { typmod: -1, ..c.clone() }, false)),
             _ => refuse(c),
         },

@@ -37,7 +37,7 @@ use futures::StreamExt as _;
 use pgspan_sql::engine::predicate::Predicate;
 use pgspan_sql::engine::split::TopN;
 use pgspan_sql::engine::tree::{Function, JoinKind, Side};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 type Plan = Arc<dyn ExecutionPlan>;
 type Expr = Arc<dyn PhysicalExpr>;
@@ -53,16 +53,44 @@ pub struct Limits {
     pub answer_bytes_max: usize,
 }
 
-/// The memory of all statements together.
+/// What all statements share: memory, and the threads that compute. They are not those
+/// that serve clients, which would starve beside a long computation.
 #[derive(Debug, Clone)]
 pub struct Budget {
     pool: Arc<dyn MemoryPool>,
+    threads: Arc<OnceLock<Threads>>,
+}
+
+#[derive(Debug)]
+struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Budget {
     /// A budget in bytes.
     pub fn new(bytes_max: usize) -> Budget {
-        Budget { pool: Arc::new(GreedyMemoryPool::new(bytes_max)) }
+        Budget { pool: Arc::new(GreedyMemoryPool::new(bytes_max)), threads: Arc::default() }
+    }
+
+    /// The threads, started at first use; without them the caller's own compute.
+    fn handle(&self) -> tokio::runtime::Handle {
+        let threads = self.threads.get_or_init(|| {
+            let cores = std::thread::available_parallelism().map_or(2, usize::from);
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            let built =
+                builder.worker_threads(cores).thread_name("pgspan-engine").enable_time().build();
+            Threads(built.ok())
+        });
+        match &threads.0 {
+            Some(runtime) => runtime.handle().clone(),
+            None => tokio::runtime::Handle::current(),
+        }
     }
 
     /// Bytes in use.
@@ -144,14 +172,19 @@ impl MemoryPool for QueryPool {
 
 /// A program whose operators wait for rows.
 pub struct Started {
-    pub(crate) plan: Plan,
+    work: Arc<Work>,
+    handle: tokio::runtime::Handle,
+    /// What has come for each fragment so far.
+    pub progress: Vec<Arc<Progress>>,
+}
+
+struct Work {
+    plan: Plan,
     context: Arc<TaskContext>,
     columns: Vec<Column>,
     top: Option<TopN>,
     limits: Limits,
     pool: Arc<QueryPool>,
-    /// What has come for each fragment so far.
-    pub progress: Vec<Arc<Progress>>,
 }
 
 /// The core's rows, as parameters of the finish.
@@ -201,25 +234,42 @@ impl Program {
         let config =
             SessionConfig::new().with_batch_size(BATCH_ROWS).with_target_partitions(partitions);
         let context = TaskContext::default().with_session_config(config).with_runtime(runtime);
-        let started = Started {
+        let work = Work {
             plan,
             context: Arc::new(context),
             columns: self.root.columns.clone(),
             top: self.top.clone(),
             limits,
             pool,
-            progress,
         };
+        let started = Started { work: Arc::new(work), handle: budget.handle(), progress };
         Ok((feeds, started))
     }
 }
 
 impl Started {
-    /// Runs it to the end.
+    /// Runs it to the end on the engine's threads; stops when dropped.
     ///
     /// # Errors
     /// [`GiveUp`], also when a feed was dropped before its end.
     pub async fn run(&self) -> Result<Answer, GiveUp> {
+        let work = self.work.clone();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn_on(async move { work.run().await }, &self.handle);
+        match tasks.join_next().await {
+            Some(Ok(done)) => done,
+            Some(Err(e)) => Err(GiveUp::new("the engine stopped", e.to_string())),
+            None => Err(GiveUp::new("the engine stopped", "")),
+        }
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.work.plan
+    }
+}
+
+impl Work {
+    async fn run(&self) -> Result<Answer, GiveUp> {
         let mut stream = self.plan.execute(0, self.context.clone())?;
         let mut batches: Vec<RecordBatch> = Vec::new();
         let mut bytes = 0;

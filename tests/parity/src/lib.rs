@@ -17,7 +17,9 @@
 //! | [`runner`], [`scenario`] | one query in its variants; many sessions in order |
 //! | [`mutant`] | a deliberately wrong gateway, to prove that the suite can fail |
 //! | [`protocol`] | scripts of messages, compared message by message |
-//! | [`random`] | queries nobody thought of, from a seed |
+//! | [`random`] | queries over the shop that nobody thought of, from a seed ([`dice`]) |
+//! | [`fuzz`] | schemas and queries that nobody thought of, with each strategy in turn |
+//! | [`properties`] | each operation on each type, over very many values |
 //! | [`options`], [`report`] | the command line; totals |
 //!
 //! This crate knows nothing of how the gateway works; it sees bytes.
@@ -34,10 +36,13 @@
 pub mod case_file;
 pub mod client;
 pub mod compare;
+pub mod dice;
 pub mod expand;
+pub mod fuzz;
 pub mod lab;
 pub mod mutant;
 pub mod options;
+pub mod properties;
 pub mod protocol;
 pub mod random;
 pub mod reply;

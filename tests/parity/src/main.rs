@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pgspan_parity::case_file::{self, CaseFile};
 use pgspan_parity::lab::Lab;
 use pgspan_parity::options::Options;
-use pgspan_parity::{mutant, random, runner};
+use pgspan_parity::{fuzz, mutant, properties, random, runner};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -28,6 +28,13 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<bool, String> {
+    if options.properties || options.fuzz.is_some() {
+        let lab = Lab::open(options)?;
+        return match options.fuzz {
+            Some(count) => fuzz::run(options, &lab, count),
+            None => properties::run(options, &lab),
+        };
+    }
     let files = read(options)?;
     let count: usize = files.iter().map(|file| file.cases.len()).sum();
     if options.list {
@@ -104,10 +111,18 @@ fn random_queries(options: &Options, lab: &Lab, count: usize) -> Result<bool, St
 
 /// Reads the case files, longest first so that the threads end together.
 fn read(options: &Options) -> Result<Vec<CaseFile>, String> {
-    let fail = |error: std::io::Error| format!("{}: {error}", options.cases.display());
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(&options.cases).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
+    // What generated queries have found is played with the rest.
+    let folders = [&options.cases, &options.failures];
+    let mut paths = Vec::new();
+    for folder in folders.into_iter().filter(|folder| folder.is_dir()) {
+        let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
+        for entry in std::fs::read_dir(folder).map_err(fail)? {
+            paths.push(entry.map_err(fail)?.path());
+        }
+    }
+    let fail = |error: std::io::Error| format!("{}: {error}", options.cases.display());
+    for path in paths {
         if path.extension().is_none_or(|extension| extension != "case") {
             continue;
         }

@@ -12,6 +12,11 @@ usage: cargo run -p pgspan-parity -- [options]
   --list                list the cases and stop
   --mutations           prove that the suite turns red on a deliberately wrong gateway
   --random N            play N generated queries instead of the files, and shrink what fails
+  --fuzz N              play N generated queries over generated schemas, with each strategy in turn;
+                        what fails is made small and written to tests/parity/fuzz-failures
+  --properties          try each operation on each type over many values (--filter names types)
+  --values N            so many on either side (default 100000)
+  --failures DIR        another folder for them
   --seed S              where the generated queries start (default 1)
   --routes              print the route of every case
   --gateway HOST:PORT   another gateway in front of the same servers
@@ -33,6 +38,14 @@ pub struct Options {
     pub mutations: bool,
     /// Play so many generated queries.
     pub random: Option<usize>,
+    /// Play so many generated queries over generated schemas.
+    pub fuzz: Option<usize>,
+    /// Try each operation on each type.
+    pub properties: bool,
+    /// So many values on either side.
+    pub values: usize,
+    /// Where their failures are kept.
+    pub failures: PathBuf,
     /// Where they start.
     pub seed: u64,
     /// Print routes.
@@ -60,6 +73,10 @@ impl Options {
             list: false,
             mutations: false,
             random: None,
+            fuzz: None,
+            properties: false,
+            values: crate::properties::VALUES,
+            failures: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz-failures")),
             seed: 1,
             routes: false,
             gateway: None,
@@ -76,6 +93,10 @@ impl Options {
                 "--list" => options.list = true,
                 "--mutations" => options.mutations = true,
                 "--random" => options.random = Some(number(&value()?)?),
+                "--fuzz" => options.fuzz = Some(number(&value()?)?),
+                "--properties" => options.properties = true,
+                "--values" => options.values = number::<usize>(&value()?)?.max(20_000),
+                "--failures" => options.failures = PathBuf::from(value()?),
                 "--seed" => options.seed = number(&value()?)?,
                 "--routes" => options.routes = true,
                 "--gateway" => options.gateway = Some(address(&value()?)?),

@@ -4,30 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::case_file::{Case, CaseFile, Expect, Marks, Query};
-
-/// A small generator of numbers (xorshift), so that a seed means one sequence everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n.max(1) as u64).unwrap_or(0)
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len())]
-    }
-}
+use crate::dice::Dice;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -375,10 +352,7 @@ impl Draft {
 
 /// So many drafts from a seed.
 pub fn drafts(seed: u64, count: usize) -> Vec<Draft> {
-    let mut maker = Maker { dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1) };
-    for _ in 0..16 {
-        maker.dice.next();
-    }
+    let mut maker = Maker { dice: Dice::new(seed) };
     (0..count).map(|_| maker.draft()).collect()
 }
 

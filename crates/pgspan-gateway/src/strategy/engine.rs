@@ -154,12 +154,25 @@ pub(crate) async fn gather(
     let deadline = timeout(&plan.session.statement_timeout);
     let answer = tokio::select! {
         biased;
-        got = gather => got?,
-        () = cancel.cancelled() => return Err(cancelled()),
-        () = sleep(deadline) => return Err(timed_out()),
-        () = client_gone(&mut client.stream, &mut client.inbox) => return Err(Stop::End(End::Client)),
+        got = gather => got,
+        () = cancel.cancelled() => Err(cancelled()),
+        () = sleep(deadline) => Err(timed_out()),
+        () = client_gone(&mut client.stream, &mut client.inbox) => Err(Stop::End(End::Client)),
     };
     drop(at_work);
+    let answer = match answer {
+        Err(Stop::End(end)) => return Err(Stop::End(end)),
+        // What home still has to say of its own fragment is read to its end.
+        other => {
+            while server.is_busy() {
+                let frame = server.receive().await?;
+                if matches!(frame.tag, b'S' | b'A') {
+                    client.outbox.extend_from_slice(&frame.raw);
+                }
+            }
+            other?
+        }
+    };
     Ok(Gathered { answer, started, streams, elapsed: began.elapsed() })
 }
 
@@ -270,6 +283,15 @@ impl Broken {
     }
 }
 
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Broken::Lost(e) => e.fmt(f),
+            Broken::GiveUp(reason) => reason.fmt(f),
+        }
+    }
+}
+
 impl From<GiveUp> for Broken {
     fn from(e: GiveUp) -> Broken {
         Broken::GiveUp(give_up(e))
@@ -283,6 +305,24 @@ async fn pump(
     sql: &str,
     types: &[u32],
     mut feed: Feed,
+    commit: bool,
+    parallel: bool,
+) -> Result<(), Broken> {
+    match pump_rows(server, sql, types, &mut feed, commit, parallel).await {
+        Ok(()) => Ok(feed.end().await?),
+        Err(broken) => {
+            // The engine must not take what has come for all.
+            feed.fail(broken.to_string()).await;
+            Err(broken)
+        }
+    }
+}
+
+async fn pump_rows(
+    server: &mut ServerConnection,
+    sql: &str,
+    types: &[u32],
+    feed: &mut Feed,
     commit: bool,
     parallel: bool,
 ) -> Result<(), Broken> {
@@ -362,6 +402,5 @@ async fn pump(
         home::forget_prepared(server);
         return Err(Broken::Lost(ServerError::Sql(e)));
     }
-    feed.end().await?;
     Ok(())
 }

@@ -556,11 +556,24 @@ impl Reader<'_> {
             }
         };
         let rows = |p: &Value| p["Plan Rows"].as_f64().unwrap_or(0.0);
+        let mut probe = self.node(outer, &probe_demand)?;
+        let mut build = self.node(inner, &build_demand)?;
+        // Where only existence counts each key is needed once: rows that repeat it would be
+        // matched again and again.
+        if filter.is_none() {
+            match kind {
+                JoinKind::Semi | JoinKind::Anti => build = distinct(build, build_demand.len()),
+                JoinKind::RightSemi | JoinKind::RightAnti => {
+                    probe = distinct(probe, probe_demand.len());
+                }
+                _ => {}
+            }
+        }
         Ok(Node::Join {
             filter,
             kind,
-            probe: Box::new(self.node(outer, &probe_demand)?),
-            build: Box::new(self.node(inner, &build_demand)?),
+            probe: Box::new(probe),
+            build: Box::new(build),
             keys,
             output,
             rows: (rows(outer), rows(inner)),
@@ -683,6 +696,12 @@ impl Reader<'_> {
         }
         key_of(plan, &alias)
     }
+}
+
+/// Each row once.
+fn distinct(input: Node, columns: usize) -> Node {
+    let all: Vec<usize> = (0..columns).collect();
+    Node::Group { input: Box::new(input), keys: all.clone(), folds: Vec::new(), output: all }
 }
 
 fn find_scan<'v>(plan: &'v Value, alias: &str) -> Option<&'v Value> {

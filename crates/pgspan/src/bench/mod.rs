@@ -5,10 +5,19 @@
 //! through the gateway, and the baseline's own foreign table that names the orders
 //! server itself. Every figure comes from `pgbench`'s per-transaction log.
 
+mod answers;
+mod client;
+mod equal;
+mod large;
 mod measure;
 mod pgbench;
 mod plan;
+mod python;
+mod race;
 mod report;
+mod stand;
+mod svg;
+mod tpch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,6 +56,14 @@ const REPLICATION_LIMIT: Duration = Duration::from_secs(60);
 /// whatever the ratios.
 #[derive(Debug, Args)]
 pub struct Bench {
+    /// Instead: large joins, beside postgres_fdw, DuckDB, chDB and the floor
+    #[arg(long)]
+    large: bool,
+    /// Instead: the 22 queries of TPC-H over two clusters
+    #[arg(long, conflicts_with = "large")]
+    tpch: bool,
+    #[command(flatten)]
+    volume: large::Volume,
     /// A short run: two rounds of one second each
     #[arg(long)]
     quick: bool,
@@ -76,7 +93,11 @@ pub struct Bench {
 /// Runs the benchmark.
 pub fn run(bench: &Bench) -> ExitCode {
     watch_signals();
-    exit_code(try_run(bench))
+    exit_code(match bench {
+        Bench { large: true, .. } => large::run(bench),
+        Bench { tpch: true, .. } => tpch::run(bench),
+        _ => try_run(bench),
+    })
 }
 
 fn try_run(bench: &Bench) -> Result<bool, DemoError> {
@@ -86,9 +107,7 @@ fn try_run(bench: &Bench) -> Result<bool, DemoError> {
         seconds: bench.seconds.unwrap_or(seconds),
     };
     let show = Show { style: Style::for_stdout(), lang: Lang::En, quiet: false };
-    if cfg!(debug_assertions) {
-        note("pgspan: this is a debug build; its figures mean nothing");
-    }
+    warn_of_noise();
     let mut report = Report {
         pgspan_version: env!("CARGO_PKG_VERSION"),
         debug_build: cfg!(debug_assertions),
@@ -101,11 +120,6 @@ fn try_run(bench: &Bench) -> Result<bool, DemoError> {
         missed: 0,
         not_measured: 0,
     };
-    if let Some(load) = report.load_average[0].filter(|load| *load > BUSY_LOAD) {
-        note(format!(
-            "pgspan: the machine is busy (load {load:.1}): run this again when it is idle"
-        ));
-    }
     loopback(bench, effort, &show, &mut report)?;
     network(bench, effort, &show, &mut report)?;
     report.load_average[1] = report::load_average();
@@ -122,6 +136,18 @@ fn try_run(bench: &Bench) -> Result<bool, DemoError> {
         bench.out.display()
     )));
     Ok(!bench.strict || report.missed == 0)
+}
+
+/// Says what makes figures worth less.
+fn warn_of_noise() {
+    if cfg!(debug_assertions) {
+        note("pgspan: this is a debug build; its figures mean nothing");
+    }
+    if let Some(load) = report::load_average().filter(|load| *load > BUSY_LOAD) {
+        note(format!(
+            "pgspan: the machine is busy (load {load:.1}): run this again when it is idle"
+        ));
+    }
 }
 
 /// Everything without added latency.

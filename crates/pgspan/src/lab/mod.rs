@@ -16,6 +16,7 @@ use pgspan_lab::{Lab, LabError};
 use crate::terminal::{Style, note, say};
 
 pub use env::connection_info;
+pub use up::pair;
 
 /// Where a lab lives unless told otherwise.
 const DEFAULT_DIR: &str = ".pgspan/lab";

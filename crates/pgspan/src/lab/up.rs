@@ -53,7 +53,8 @@ pub struct Up {
     json: bool,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+/// Reads `NAME=VALUE`.
+pub fn pair(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(name, value)| (name.trim().to_string(), value.trim().to_string()))
         .ok_or_else(|| "give NAME=VALUE".into())

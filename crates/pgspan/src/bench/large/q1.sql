@@ -1,0 +1,1 @@
+SELECT u.username, COUNT(ro.order_id) AS total_orders, COALESCE(SUM(ro.total_amount), 0) AS total_spent FROM users u LEFT JOIN remote_orders ro ON u.user_id = ro.user_id GROUP BY u.user_id, u.username ORDER BY total_spent DESC LIMIT 20

@@ -1,0 +1,1 @@
+SELECT u.country, ro.order_status, COUNT(*), AVG(ro.total_amount)::decimal(10,2) FROM users u JOIN remote_orders ro ON u.user_id = ro.user_id WHERE ro.order_date >= '2025-01-01' GROUP BY 1, 2 ORDER BY 3 DESC

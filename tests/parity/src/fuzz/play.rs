@@ -1,0 +1,200 @@
+//! Sessions of one world: PostgreSQL, and the gateway once for each strategy.
+
+use bytes::Bytes;
+
+use super::parameters::bind;
+use crate::client::{Connection, Extended, Flow};
+use crate::compare::{self, Manner, Names};
+use crate::reply::Reply;
+use crate::world::World;
+use crate::{case_file::Endpoint, world::Player};
+
+/// What `pgspan.strategy` is set to, in turn.
+pub const STRATEGIES: [&str; 4] = ["auto", "home_join", "engine", "fallback"];
+/// Queries whose joins explode are not played.
+const TIMEOUT: &str = "set statement_timeout = '3s'";
+/// Rows of an answer that is worth comparing.
+const ROWS_MAX: usize = 5_000;
+/// SQLSTATE of a statement that took too long.
+const CANCELLED: &str = "57014";
+
+/// How a query is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As a simple Query.
+    Simple,
+    /// Prepared, with binary results.
+    Binary,
+    /// Prepared, with parameters in the place of typed constants.
+    Parameters,
+}
+
+impl Way {
+    /// Half of the queries are simple.
+    pub fn of(at: usize) -> Way {
+        match at % 4 {
+            1 => Way::Parameters,
+            3 => Way::Binary,
+            _ => Way::Simple,
+        }
+    }
+}
+
+/// What became of one query.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Too large to be played.
+    pub skipped: bool,
+    /// PostgreSQL's SQLSTATE, when it refused.
+    pub refused: Option<String>,
+    /// Rows that PostgreSQL gave.
+    pub rows: usize,
+    /// The route that was taken under each strategy, and why.
+    pub routes: Vec<(&'static str, String, String)>,
+    /// Strategy and difference.
+    pub wrong: Vec<(&'static str, String)>,
+}
+
+/// Open sessions.
+pub struct Table<'w> {
+    world: &'w World<'w>,
+    oracle: Option<Connection>,
+    gateways: Vec<(&'static str, Option<Connection>)>,
+}
+
+impl<'w> Table<'w> {
+    /// No session yet.
+    pub fn new(world: &'w World<'w>, strategies: &[&'static str]) -> Table<'w> {
+        let gateways = strategies.iter().map(|name| (*name, None)).collect();
+        Table { world, oracle: None, gateways }
+    }
+
+    /// Plays a query.
+    ///
+    /// # Errors
+    /// When a session cannot be opened.
+    pub fn play(&mut self, sql: &str, ordered: bool, way: Way) -> Result<Verdict, String> {
+        let mut verdict = Verdict::default();
+        let oracle = {
+            let session = open(&mut self.oracle, self.world, Player::Oracle, None)?;
+            ask(session, sql, way)
+        };
+        verdict.rows = oracle.row_count();
+        if oracle.broken.is_some() {
+            self.oracle = None;
+            return Err(format!("PostgreSQL: {}", oracle.summary()));
+        }
+        verdict.refused = oracle.error.as_ref().map(|error| error.sqlstate().to_owned());
+        if verdict.refused.as_deref() == Some(CANCELLED) || verdict.rows > ROWS_MAX {
+            verdict.skipped = true;
+            return Ok(verdict);
+        }
+        for (strategy, slot) in &mut self.gateways {
+            let session = open(slot, self.world, Player::Gateway, Some(strategy))?;
+            let reply = ask(session, sql, way);
+            if let Some(difference) = difference(&oracle, &reply, ordered) {
+                verdict.wrong.push((strategy, difference));
+            }
+            // A session that gave a wrong answer may be out of step: the next query gets
+            // another one.
+            if verdict.wrong.last().is_some_and(|wrong| wrong.0 == *strategy) {
+                *slot = None;
+                continue;
+            }
+            if let Some((route, reason)) = crate::runner::last_route(session) {
+                verdict.routes.push((strategy, route, reason));
+            }
+        }
+        Ok(verdict)
+    }
+}
+
+fn open<'s>(
+    slot: &'s mut Option<Connection>,
+    world: &World<'_>,
+    player: Player,
+    strategy: Option<&str>,
+) -> Result<&'s mut Connection, String> {
+    let session = match slot.take() {
+        Some(session) => session,
+        None => {
+            let login = world.login(player, Endpoint::Writer)?;
+            let mut session = Connection::open(&login).map_err(|reply| reply.summary())?;
+            let mut first = vec![TIMEOUT.to_owned()];
+            first.extend(strategy.map(|name| format!("set pgspan.strategy = '{name}'")));
+            for sql in first {
+                let reply = session.simple(&sql);
+                if reply.error.is_some() || reply.broken.is_some() {
+                    return Err(format!("{sql}: {}", reply.summary()));
+                }
+            }
+            session
+        }
+    };
+    Ok(slot.insert(session))
+}
+
+fn ask(session: &mut Connection, sql: &str, way: Way) -> Reply {
+    let (text, values) = match way {
+        Way::Simple => return session.simple(sql),
+        Way::Binary => (sql.to_owned(), Vec::new()),
+        Way::Parameters => bind(sql),
+    };
+    let params: Vec<Option<Bytes>> =
+        values.into_iter().map(|(_, value)| Some(Bytes::from(value))).collect();
+    let formats = vec![0; params.len()];
+    let oids = vec![0; params.len()];
+    session.extended(&Extended {
+        sql: &text,
+        param_oids: &oids,
+        params: &params,
+        param_formats: &formats,
+        result_format: i16::from(way == Way::Binary),
+        flow: Flow::Prepared,
+    })
+}
+
+/// How the two differ. Of two errors the SQLSTATE counts: which of several impossible
+/// rows is met first depends on the plan.
+fn difference(oracle: &Reply, gateway: &Reply, ordered: bool) -> Option<String> {
+    if let (Some(a), Some(b)) = (&oracle.error, &gateway.error) {
+        let (a, b) = (a.sqlstate(), b.sqlstate());
+        return (a != b).then(|| format!("PostgreSQL says {a}, the gateway says {b}"));
+    }
+    let names = Names::default();
+    let manner = Manner { rowsort: !ordered, loose_context: true, loose_description: true };
+    let found = compare::differences(oracle, gateway, (&names, &names), manner);
+    (!found.is_empty()).then(|| found.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::ResultSet;
+    use pgspan_wire::backend::ErrorFields;
+
+    fn rows(values: &[&'static str]) -> Reply {
+        let row = |value: &&'static str| vec![Some(Bytes::from_static(value.as_bytes()))];
+        let result = ResultSet { rows: values.iter().map(row).collect(), ..ResultSet::default() };
+        Reply { results: vec![result], ..Reply::default() }
+    }
+
+    fn error(sqlstate: &str) -> Reply {
+        Reply { error: Some(ErrorFields::new("ERROR", sqlstate, "x")), ..Reply::default() }
+    }
+
+    #[test]
+    fn what_counts_as_a_difference() {
+        for (a, b, ordered, differs) in [
+            (rows(&["1", "2"]), rows(&["2", "1"]), false, false),
+            (rows(&["1", "2"]), rows(&["2", "1"]), true, true),
+            (rows(&["1"]), rows(&["1", "1"]), false, true),
+            (error("22003"), error("22003"), false, false),
+            (error("22003"), error("22012"), false, true),
+            (error("22003"), rows(&[]), false, true),
+            (rows(&[]), error("22003"), false, true),
+        ] {
+            assert_eq!(difference(&a, &b, ordered).is_some(), differs, "{a:?} {b:?}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Tables over two or three servers, with rows, from a seed.
+
+use std::fmt::Write as _;
+
+use crate::case_file::{CaseFile, Side};
+use crate::dice::Dice;
+
+use super::values::{TYPES, Type};
+
+/// A table.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Its name, the same wherever it is seen.
+    pub name: String,
+    /// Where its rows are.
+    pub side: Side,
+    /// Its columns; the first one is `id`, which is unique.
+    pub columns: Vec<(String, Type)>,
+    /// Its rows as literals.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// A few tables.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    /// The tables.
+    pub tables: Vec<Table>,
+}
+
+/// Columns that every table has: keys that find partners.
+const KEYS: [(&str, Type); 3] = [("id", Type::Int4), ("k", Type::Int4), ("s", Type::Text)];
+
+impl Schema {
+    /// A schema from a seed.
+    pub fn new(seed: u64) -> Schema {
+        let mut dice = Dice::new(seed);
+        // One source is used by all of them, the other one by some.
+        let sides = [Side::Source, Side::Home, Side::Source, Side::Other, Side::Home, Side::Source];
+        let count = 4 + dice.below(3);
+        let tables = (0..count)
+            .map(|at| {
+                let side = sides[at];
+                let letter = match side {
+                    Side::Home => 'h',
+                    Side::Source => 'f',
+                    Side::Other => 'g',
+                };
+                let mut columns: Vec<(String, Type)> =
+                    KEYS.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
+                for more in 0..4 + dice.below(5) {
+                    columns.push((format!("c{more}"), *dice.pick(&TYPES)));
+                }
+                let rows = match dice.below(10) {
+                    0 => 0,
+                    1 => 1,
+                    2 => 150,
+                    _ => 15 + dice.below(30),
+                };
+                let rows = (0..rows).map(|row| values(&mut dice, &columns, row)).collect();
+                Table { name: format!("{letter}{at}"), side, columns, rows }
+            })
+            .collect();
+        Schema { tables }
+    }
+
+    /// The setup of its databases.
+    pub fn file(&self, name: &str) -> CaseFile {
+        let mut file = CaseFile { name: name.to_owned(), ..CaseFile::default() };
+        let mut home = String::from("${create_server};\n");
+        if self.tables.iter().any(|table| table.side == Side::Other) {
+            home.push_str("${create_other};\n");
+        }
+        for side in [Side::Source, Side::Other, Side::Home] {
+            let own: Vec<&Table> = self.tables.iter().filter(|table| table.side == side).collect();
+            if own.is_empty() && side != Side::Home {
+                continue;
+            }
+            let mut sql = if side == Side::Home { home.clone() } else { String::new() };
+            for table in own {
+                let _ = writeln!(sql, "create table {} ({});", table.name, table.definitions(true));
+                sql.push_str(&table.insert());
+            }
+            if side == Side::Home {
+                for table in &self.tables {
+                    let server = match table.side {
+                        Side::Home => continue,
+                        Side::Source => "src",
+                        Side::Other => "oth",
+                    };
+                    let _ = writeln!(
+                        sql,
+                        "create foreign table {} ({}) server {server} options (schema_name 'public');",
+                        table.name,
+                        table.definitions(false)
+                    );
+                }
+            }
+            sql.push_str("analyze;\n");
+            file.setups.push((side, sql));
+        }
+        file
+    }
+}
+
+impl Table {
+    fn definitions(&self, local: bool) -> String {
+        let columns: Vec<String> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(at, (name, kind))| {
+                let key = if at == 0 && local { " primary key" } else { "" };
+                format!("{name} {}{key}", kind.sql())
+            })
+            .collect();
+        columns.join(", ")
+    }
+
+    /// The statement that brings its rows.
+    pub fn insert(&self) -> String {
+        if self.rows.is_empty() {
+            return String::new();
+        }
+        let rows: Vec<String> =
+            self.rows.iter().map(|row| format!("({})", row.join(", "))).collect();
+        format!("insert into {} values\n {};\n", self.name, rows.join(",\n "))
+    }
+}
+
+fn values(dice: &mut Dice, columns: &[(String, Type)], row: usize) -> Vec<String> {
+    columns
+        .iter()
+        .enumerate()
+        .map(|(at, (_, kind))| {
+            if at == 0 {
+                return (row + 1).to_string();
+            }
+            if dice.one_in(7) {
+                return "null".to_owned();
+            }
+            // Keys have many values, or every join would be a product.
+            if at == 1 && !dice.one_in(4) {
+                return dice.below(25).to_string();
+            }
+            let pool = kind.pool();
+            pool[dice.skewed(pool.len())].to_owned()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_one_schema() {
+        let text = |seed| format!("{:?}", Schema::new(seed));
+        assert_eq!(text(5), text(5));
+        assert_ne!(text(5), text(6));
+    }
+
+    #[test]
+    fn every_schema_crosses_and_every_type_appears() {
+        let mut seen = Vec::new();
+        for seed in 0..40 {
+            let schema = Schema::new(seed);
+            for side in [Side::Home, Side::Source, Side::Other] {
+                assert!(schema.tables.iter().any(|table| table.side == side), "{seed}");
+            }
+            for table in &schema.tables {
+                seen.extend(table.columns.iter().map(|column| column.1));
+            }
+        }
+        for kind in TYPES {
+            assert!(seen.contains(&kind), "{kind:?}");
+        }
+    }
+}
