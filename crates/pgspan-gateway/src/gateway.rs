@@ -109,6 +109,8 @@ pub(crate) struct Shared {
     pub cancels: CancelRegistry,
     pub sources: Sources,
     pub clients: AtomicUsize,
+    /// What the engine runs now.
+    pub progress: crate::progress::Running,
     /// Statements of the straight line that run now.
     pub running: AtomicUsize,
     pub closing: watch::Receiver<bool>,
@@ -181,6 +183,7 @@ impl Gateway {
             routes: Routes::default(),
             cancels: CancelRegistry::default(),
             clients: AtomicUsize::new(0),
+            progress: crate::progress::Running::default(),
             running: AtomicUsize::new(0),
             closing: closed,
             databases: Mutex::default(),

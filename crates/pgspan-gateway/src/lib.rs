@@ -7,14 +7,16 @@
 //! | [`auth`] | who may come in |
 //! | `handshake` | from the first packet to an open session |
 //! | `session` | one client: relay, and the straight line of a query |
-//! | `strategy` | the rungs: direct, home join; what gives up falls back |
+//! | `strategy` | the rungs: direct, home join, engine; what gives up falls back |
 //! | `sources` | what the gateway knows of sources, and fetching from them |
+//! | `progress` | what the engine fetches now |
 //! | [`routes`] | counts per strategy and reason |
 
 pub mod auth;
 pub mod config;
 pub mod gateway;
 mod handshake;
+mod progress;
 pub mod routes;
 mod session;
 mod sources;

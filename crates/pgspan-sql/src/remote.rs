@@ -315,6 +315,9 @@ pub fn output_column(expression: &str) -> Option<String> {
     column_name(&node(item)?.1["val"])
 }
 
+/// A home column's name at the source.
+type Names<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
 /// Whether each output expression of EXPLAIN is exactly the item of the `Remote SQL`'s
 /// select list in its place: nothing is computed at home on top of it. `there` gives a
 /// home column's name at the source.
@@ -370,7 +373,7 @@ pub fn same_but_for_casts(
 
 /// A tree without casts and places, columns by their name at the source, literals by
 /// their text.
-fn plain_tree(value: &Value, there: Option<&dyn Fn(&str) -> Option<String>>) -> Value {
+fn plain_tree(value: &Value, there: Option<&Names<'_>>) -> Value {
     if let Some(column) = column_name(value) {
         let name = match there {
             Some(there) => there(&column),

@@ -11,6 +11,18 @@ use std::process::{Command, ExitCode, Stdio};
 /// count as they do there. Nothing is executed.
 #[derive(Debug, Args)]
 pub struct Explain {
+    #[command(flatten)]
+    connection: Connection,
+    /// Ask for the engine, and show what keeps the statement off it
+    #[arg(long)]
+    why: bool,
+    /// The statement
+    sql: String,
+}
+
+/// Where the gateway is.
+#[derive(Debug, Args)]
+pub struct Connection {
     /// The gateway's endpoint
     #[arg(long, short = 'H', env = "PGHOST")]
     host: Option<String>,
@@ -23,25 +35,34 @@ pub struct Explain {
     /// Database
     #[arg(long, short, env = "PGDATABASE")]
     database: Option<String>,
-    /// The statement
-    sql: String,
+}
+
+impl Connection {
+    /// psql with unaligned output, without headers.
+    pub fn psql(&self) -> Command {
+        let mut psql = Command::new("psql");
+        psql.args(["-X", "-w", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
+        let port = self.port.map(|p| p.to_string());
+        let given = [
+            ("-h", self.host.as_deref()),
+            ("-p", port.as_deref()),
+            ("-U", self.user.as_deref()),
+            ("-d", self.database.as_deref()),
+        ];
+        for (flag, value) in given {
+            if let Some(value) = value {
+                psql.args([flag, value]);
+            }
+        }
+        psql
+    }
 }
 
 /// Runs it.
 pub fn run(options: &Explain) -> ExitCode {
-    let mut psql = Command::new("psql");
-    psql.args(["-X", "-w", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
-    let port = options.port.map(|p| p.to_string());
-    let given = [
-        ("-h", options.host.as_deref()),
-        ("-p", port.as_deref()),
-        ("-U", options.user.as_deref()),
-        ("-d", options.database.as_deref()),
-    ];
-    for (flag, value) in given {
-        if let Some(value) = value {
-            psql.args([flag, value]);
-        }
+    let mut psql = options.connection.psql();
+    if options.why {
+        psql.args(["-c", "SET pgspan.strategy = engine"]);
     }
     let sql = options.sql.trim().trim_end_matches(';');
     psql.args(["-c", &format!("EXPLAIN (VERBOSE, COSTS OFF) {sql}")]);

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod explain;
 mod lab;
+mod progress;
 mod serve;
 mod terminal;
 
@@ -25,6 +26,7 @@ enum Command {
     Serve(serve::Serve),
     CheckConfig(serve::CheckConfig),
     Explain(explain::Explain),
+    Progress(progress::Progress),
     Demo(demo::Demo),
     Verify(Box<demo::Verify>),
     Bench(bench::Bench),
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(options) => serve::serve(&options),
         Command::Explain(options) => explain::run(&options),
+        Command::Progress(options) => progress::run(&options),
         Command::CheckConfig(options) => serve::check_config(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Verify(options) => demo::run_verify(&options),

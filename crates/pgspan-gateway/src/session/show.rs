@@ -49,6 +49,25 @@ impl Session {
                 }),
                 "''::pg_catalog.text, 0::pg_catalog.int8, 0::pg_catalog.int8, 0::pg_catalog.int8",
             )),
+            "progress" => Some(values(
+                "progress(pid, tables, server, rows, rows_expected, bytes, connections, elapsed_s)",
+                self.shared.progress.lines().into_iter().map(|l| {
+                    format!(
+                        "{}::pg_catalog.int4, {}::pg_catalog.text, {}::pg_catalog.text, {}::pg_catalog.int8, \
+                         {:.0}::pg_catalog.int8, {}::pg_catalog.int8, {}::pg_catalog.int8, {:.1}::pg_catalog.numeric",
+                        l.pid,
+                        literal(&l.tables),
+                        literal(&l.server),
+                        l.rows,
+                        l.rows_expected,
+                        l.bytes,
+                        l.connections,
+                        l.elapsed.as_secs_f64()
+                    )
+                }),
+                "0::pg_catalog.int4, ''::pg_catalog.text, ''::pg_catalog.text, 0::pg_catalog.int8, \
+                 0::pg_catalog.int8, 0::pg_catalog.int8, 0::pg_catalog.int8, 0::pg_catalog.numeric",
+            )),
             "version" => Some(format!(
                 "SELECT {}::pg_catalog.text AS version",
                 literal(concat!("pgspan ", env!("CARGO_PKG_VERSION")))

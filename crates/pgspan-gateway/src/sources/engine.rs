@@ -13,6 +13,7 @@ use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::analyze::{Analysis, Kind};
 use pgspan_sql::ask;
 use pgspan_sql::engine::constant;
+use pgspan_sql::engine::shape::subquery_columns;
 use pgspan_sql::engine::split::split;
 use pgspan_sql::engine::tree::{self, Tree};
 use pgspan_sql::route::Reason;
@@ -233,7 +234,13 @@ async fn make_split(
         .map(|n| facts.home.relation(&n.written))
         .collect::<Option<_>>()
         .ok_or_else(odd)?;
-    let known = tree::Known { needs: &facts.needs, relations: &relations, sources: &facts.sources };
+    let subqueries = subquery_columns(&statement.analysis.select);
+    let known = tree::Known {
+        needs: &facts.needs,
+        relations: &relations,
+        sources: &facts.sources,
+        subqueries: &subqueries,
+    };
     let explained = explain_core(session, request, &split.core).await?;
     let mut tree = tree::read(&explained, split.columns, &known)?;
     if split.grouped && tree.folds_much() {

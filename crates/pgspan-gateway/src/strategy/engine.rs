@@ -2,6 +2,7 @@
 //! and home finishes over the rows that are left.
 
 use super::home_join::{self, Bound};
+use crate::progress::Part;
 use crate::session::End;
 use crate::session::Session;
 use crate::session::cancel::AtWork;
@@ -82,6 +83,17 @@ pub(crate) async fn gather(
         .program
         .start(&streams, bounds, &session.shared.sources.engine_budget)
         .map_err(give_up)?;
+    let parts = fragments.iter().enumerate().map(|(i, f)| Part {
+        tables: f.label.clone(),
+        server: f
+            .server
+            .and_then(|s| plan.plan.servers.get(s))
+            .map_or_else(|| "home".to_owned(), |s| s.name.clone()),
+        rows_expected: engine.rows.get(i).copied().unwrap_or(0.0),
+        connections: streams.get(i).copied().unwrap_or(1),
+        progress: started.progress.get(i).cloned().unwrap_or_default(),
+    });
+    let _listed = session.shared.progress.list(session.cancel.pid(), parts.collect());
     let mut feeds: Vec<Option<Vec<Feed>>> = feeds.into_iter().map(Some).collect();
     let mut work = JoinSet::new();
     let mut at_work: Vec<AtWork> = Vec::new();

@@ -30,6 +30,9 @@ pub fn bare(text: &str) -> &str {
     }
 }
 
+/// The source's name and the type OID of a column, by alias and name at home.
+pub type Places<'a> = dyn Fn(&str, &str) -> Option<(String, u32)> + 'a;
+
 /// A parsed expression.
 #[derive(Debug)]
 pub struct Expression<'a> {
@@ -112,7 +115,7 @@ impl<'a> Expression<'a> {
     }
 
     /// Its text for a source; `there` gives the source's name and the type OID of a column.
-    pub fn shipped(&self, there: &dyn Fn(&str, &str) -> Option<(String, u32)>) -> Option<String> {
+    pub fn shipped(&self, there: &Places<'_>) -> Option<String> {
         if !is_column(self.text) {
             class(&self.tree, there)?;
         }
@@ -151,7 +154,7 @@ impl<'a> Expression<'a> {
 }
 
 /// The class of an expression that may be shipped; `None` for all others.
-fn class(tree: &Value, there: &dyn Fn(&str, &str) -> Option<(String, u32)>) -> Option<Class> {
+fn class(tree: &Value, there: &Places<'_>) -> Option<Class> {
     let (name, body) = node(tree)?;
     let of = |v: &Value| class(v, there);
     match name {

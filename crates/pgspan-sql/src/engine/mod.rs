@@ -5,5 +5,6 @@ pub mod constant;
 pub mod early;
 pub mod expression;
 pub mod predicate;
+pub mod shape;
 pub mod split;
 pub mod tree;

@@ -5,6 +5,10 @@
 //! those expressions replaced by the columns that carry them. No name is resolved here,
 //! home resolves the core as it would the original.
 
+use super::shape::{
+    bare_name, column_ref, has_aggregate, has_calls, is_aggregate, is_star, last_name, rows_wanted,
+    without_places,
+};
 use crate::analyze::Analysis;
 use crate::parse::{Lexeme, lex, node, strings, visit};
 use crate::quote::ident;
@@ -12,9 +16,6 @@ use crate::route::Reason;
 use pg_query::protobuf::Token;
 use serde_json::Value;
 use std::ops::Range;
-
-/// Aggregates whose calls may be taken into the core.
-const AGGREGATES: &[&str] = &["count", "sum", "avg", "min", "max"];
 
 /// The name that the carrier has in the finish.
 pub const CARRIER: &str = "pgspan";
@@ -100,9 +101,6 @@ pub fn split(text: &str, a: &Analysis, names: &[String], fold: bool) -> Result<S
     if select["op"] != 1 {
         return refuse("a set operation");
     }
-    if !select["with_clause"].is_null() {
-        return refuse("WITH");
-    }
     if select["group_distinct"] == true {
         return refuse("GROUP BY DISTINCT");
     }
@@ -112,6 +110,9 @@ pub fn split(text: &str, a: &Analysis, names: &[String], fold: bool) -> Result<S
     let having = &select["having_clause"];
     let tokens: Vec<Lexeme> = lex(text).into_iter().filter(|t| t.start >= a.query_start).collect();
     let mut s = Splitter { text, tokens, core: Vec::new() };
+    // WITH stays before the core: its names are the core's alone, because what is finished
+    // at home has no subquery.
+    let with = if select["with_clause"].is_null() { None } else { Some(s.take_with()?) };
     let clauses = s.clauses()?;
     for part in [&select["target_list"], having, &select["sort_clause"], &select["distinct_clause"]]
     {
@@ -290,7 +291,8 @@ pub fn split(text: &str, a: &Analysis, names: &[String], fold: bool) -> Result<S
     // The core.
     let columns: Vec<&str> = s.core.iter().map(String::as_str).filter(|c| !c.is_empty()).collect();
     let list = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
-    let mut core = format!("SELECT {core_distinct}{list}");
+    let with = with.map_or_else(String::new, |w| format!("{w} "));
+    let mut core = format!("{with}SELECT {core_distinct}{list}");
     let list_end = core.len();
     core.push_str(" FROM ");
     core.push_str(s.source(&clauses.from));
@@ -340,6 +342,19 @@ impl Splitter<'_> {
         let start = self.tokens.get(span.start).map_or(0, |t| t.start);
         let end = span.end.checked_sub(1).and_then(|i| self.tokens.get(i)).map_or(0, |t| t.end);
         self.text.get(start..end).unwrap_or("")
+    }
+
+    /// Takes the WITH clause away, and gives its text.
+    fn take_with(&mut self) -> Result<String, Reason> {
+        let mut depth = 0i32;
+        let main = (0..self.tokens.len()).find(|i| {
+            depth += i32::from(self.is_char(*i, b'(')) - i32::from(self.is_char(*i, b')'));
+            depth == 0 && self.is(*i, Token::Select)
+        });
+        let main = main.ok_or(Reason::new("clauses could not be told apart"))?;
+        let text = self.source(&(0..main)).to_owned();
+        self.tokens.drain(..main);
+        Ok(text)
     }
 
     /// Where the clauses are, by the keywords outside parentheses.
@@ -631,81 +646,6 @@ impl Splitter<'_> {
     }
 }
 
-/// LIMIT plus OFFSET, when both are plain numbers.
-fn rows_wanted(select: &Value) -> Option<u64> {
-    let number =
-        |v: &Value| v.pointer("/node/AConst/val/Ival").map(|i| i["ival"].as_u64().unwrap_or(0));
-    let limit = number(&select["limit_count"])?;
-    let offset = match &select["limit_offset"] {
-        Value::Null => 0,
-        other => number(other)?,
-    };
-    // WITH TIES counts by all sort keys, which a superset by the first serves too.
-    limit.checked_add(offset)
-}
-
-/// A call that is no aggregate could give several rows for one.
-fn has_calls(select: &Value) -> bool {
-    let mut found = false;
-    visit(&select["target_list"], &mut |name, body| {
-        found |= name == "FuncCall" && !is_aggregate(body);
-    });
-    found
-}
-
-fn is_aggregate(body: &Value) -> bool {
-    let path = strings(&body["funcname"]).unwrap_or_default();
-    body["over"].is_null() && path.last().is_some_and(|f| AGGREGATES.contains(f))
-}
-
-fn has_aggregate(value: &Value) -> bool {
-    let mut found = false;
-    visit(value, &mut |name, body| found |= name == "FuncCall" && is_aggregate(body));
-    found
-}
-
-fn is_star(value: &Value) -> bool {
-    let fields = match node(value) {
-        Some(("ColumnRef", body)) => body["fields"].as_array(),
-        _ => None,
-    };
-    fields.and_then(|f| node(f.last()?)).is_some_and(|(n, _)| n == "AStar")
-}
-
-fn column_ref(value: &Value) -> bool {
-    matches!(node(value), Some(("ColumnRef", _)))
-}
-
-fn bare_name(value: &Value) -> Option<&str> {
-    match node(value)? {
-        ("ColumnRef", body) => match strings(&body["fields"])?.as_slice() {
-            [one] => Some(*one),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// The last name of a column reference.
-fn last_name(value: &Value) -> Option<&str> {
-    match node(value)? {
-        ("ColumnRef", body) => strings(&body["fields"])?.last().copied(),
-        _ => None,
-    }
-}
-
-/// A tree that equals another whatever their places in the text.
-pub fn without_places(value: &Value) -> Value {
-    match value {
-        Value::Array(items) => items.iter().map(without_places).collect(),
-        Value::Object(map) => {
-            let kept = map.iter().filter(|(k, _)| !k.contains("location"));
-            Value::Object(kept.map(|(k, v)| (k.clone(), without_places(v))).collect())
-        }
-        other => other.clone(),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -761,6 +701,16 @@ mod tests {
             "SELECT extract(year FROM ro.d) AS \"y\", pg_catalog.sum(ro.a), pg_catalog.count(ro.a) FROM ro GROUP BY 1"
         );
         assert!(s.finish("X").contains("(pgspan.c2::pg_catalog.numeric OPERATOR(pg_catalog./) pgspan.c3::pg_catalog.numeric)::decimal(10,2)"));
+    }
+
+    #[test]
+    fn with_stays_before_the_core() {
+        let sql = "WITH t AS (SELECT ro.user_id AS id, sum(ro.a) AS total FROM ro GROUP BY ro.user_id) \
+                   SELECT u.name, t.total FROM u JOIN t ON t.id = u.id ORDER BY t.total DESC";
+        let s = of(sql, &["name", "total"]).unwrap();
+        assert!(s.core.starts_with("WITH t AS (SELECT"));
+        assert!(s.core.ends_with("SELECT u.name, t.total FROM u JOIN t ON t.id = u.id"));
+        assert!(s.finish("X").starts_with("SELECT pgspan.c1 AS \"name\""));
     }
 
     #[test]

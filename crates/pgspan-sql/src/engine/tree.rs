@@ -182,6 +182,8 @@ pub struct Known<'a> {
     pub relations: &'a [&'a HomeRelation],
     /// Their definitions at the source, likewise.
     pub sources: &'a [SourceFacts],
+    /// Subqueries and the names of their columns.
+    pub subqueries: &'a [(String, Vec<String>)],
 }
 
 /// A core as the engine runs it.
@@ -301,9 +303,10 @@ impl Reader<'_> {
             "Merge Join" => self.join(plan, "Merge Cond", demand),
             "Aggregate" => self.group(plan, demand),
             "Unique" => self.unique(plan, demand),
-            "Subquery Scan" if plan.get("Filter").is_none() => {
-                Err(Reason::new("a subquery that is not a join"))
-            }
+            "Subquery Scan" => match text(plan, "Filter") {
+                None => self.subquery(plan, demand),
+                Some(f) => self.filtered(f, demand, |reader, all| reader.subquery(plan, all)),
+            },
             other => Err(Reason::about("an operator that the engine does not have", other)),
         }
     }
@@ -649,6 +652,29 @@ impl Reader<'_> {
         let input = self.node(child, &input_demand)?;
         let output = wanted.into_iter().map(|w| w.unwrap_or_else(|f| keys.len() + f)).collect();
         Ok(super::early::fold_early(Node::Group { input: Box::new(input), keys, folds, output }))
+    }
+
+    /// A subquery's columns by their names: its own output has their order.
+    fn subquery(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
+        let odd = || Reason::new("home's plan could not be read");
+        let alias = text(plan, "Alias").ok_or_else(odd)?;
+        let child = children(plan).first().ok_or_else(odd)?;
+        let refuse = || Reason::about("a subquery whose columns have no plain names", alias);
+        let mut named = self.known.subqueries.iter().filter(|(a, _)| a == alias);
+        let (Some((_, names)), None) = (named.next(), named.next()) else {
+            return Err(refuse());
+        };
+        let own = outputs(child);
+        let mut inner = Vec::new();
+        let mut places = Vec::new();
+        for d in demand {
+            let column = expression::column(d).ok_or_else(refuse)?;
+            let mut same = names.iter().enumerate().filter(|(_, n)| **n == column);
+            let (Some((i, _)), None) = (same.next(), same.next()) else { return Err(refuse()) };
+            places.push((place(&mut inner, own.get(i).ok_or_else(refuse)?), false));
+        }
+        let input = Box::new(self.node(child, &inner)?);
+        Ok(Node::Pick { input, columns: places })
     }
 
     /// What a node gives, filtered by a condition that the engine evaluates.

@@ -1,0 +1,130 @@
+//! Questions about the tree of a SELECT.
+
+use crate::parse::{node, strings, visit};
+use serde_json::Value;
+
+/// Aggregates whose calls may be taken into the core.
+const AGGREGATES: &[&str] = &["count", "sum", "avg", "min", "max"];
+
+/// LIMIT plus OFFSET, when both are plain numbers.
+pub(super) fn rows_wanted(select: &Value) -> Option<u64> {
+    let number =
+        |v: &Value| v.pointer("/node/AConst/val/Ival").map(|i| i["ival"].as_u64().unwrap_or(0));
+    let limit = number(&select["limit_count"])?;
+    let offset = match &select["limit_offset"] {
+        Value::Null => 0,
+        other => number(other)?,
+    };
+    // WITH TIES counts by all sort keys, which a superset by the first serves too.
+    limit.checked_add(offset)
+}
+
+/// A call that is no aggregate could give several rows for one.
+pub(super) fn has_calls(select: &Value) -> bool {
+    let mut found = false;
+    visit(&select["target_list"], &mut |name, body| {
+        found |= name == "FuncCall" && !is_aggregate(body);
+    });
+    found
+}
+
+pub(super) fn is_aggregate(body: &Value) -> bool {
+    let path = strings(&body["funcname"]).unwrap_or_default();
+    body["over"].is_null() && path.last().is_some_and(|f| AGGREGATES.contains(f))
+}
+
+pub(super) fn has_aggregate(value: &Value) -> bool {
+    let mut found = false;
+    visit(value, &mut |name, body| found |= name == "FuncCall" && is_aggregate(body));
+    found
+}
+
+pub(super) fn is_star(value: &Value) -> bool {
+    let fields = match node(value) {
+        Some(("ColumnRef", body)) => body["fields"].as_array(),
+        _ => None,
+    };
+    fields.and_then(|f| node(f.last()?)).is_some_and(|(n, _)| n == "AStar")
+}
+
+pub(super) fn column_ref(value: &Value) -> bool {
+    matches!(node(value), Some(("ColumnRef", _)))
+}
+
+pub(super) fn bare_name(value: &Value) -> Option<&str> {
+    match node(value)? {
+        ("ColumnRef", body) => match strings(&body["fields"])?.as_slice() {
+            [one] => Some(*one),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The column names of the subqueries in FROM and in WITH, by their alias; an alias that
+/// is used twice, or a column without a plain name, is left out.
+pub fn subquery_columns(select: &Value) -> Vec<(String, Vec<String>)> {
+    let mut found: Vec<(String, Option<Vec<String>>)> = Vec::new();
+    let mut note = |alias: Option<&str>, renamed: &Value, query: &Value| {
+        let Some(alias) = alias else { return };
+        let names = result_names(query, renamed);
+        match found.iter_mut().find(|(a, _)| a == alias) {
+            Some(twice) => twice.1 = None,
+            None => found.push((alias.to_owned(), names)),
+        }
+    };
+    visit(select, &mut |name, body| match name {
+        "RangeSubselect" => {
+            let alias = body.pointer("/alias/aliasname").and_then(Value::as_str);
+            note(alias, &body["alias"]["colnames"], &body["subquery"]);
+        }
+        "CommonTableExpr" => {
+            note(body["ctename"].as_str(), &body["aliascolnames"], &body["ctequery"]);
+        }
+        _ => {}
+    });
+    found.into_iter().filter_map(|(alias, names)| Some((alias, names?))).collect()
+}
+
+fn result_names(query: &Value, renamed: &Value) -> Option<Vec<String>> {
+    let ("SelectStmt", body) = node(query)? else { return None };
+    let mut names = Vec::new();
+    for target in body["target_list"].as_array()? {
+        let target = &target["node"]["ResTarget"];
+        let given = target["name"].as_str().filter(|n| !n.is_empty());
+        let name = match given {
+            Some(name) => name.to_owned(),
+            None => match node(&target["val"])? {
+                ("ColumnRef", c) => (*strings(&c["fields"])?.last()?).to_owned(),
+                ("FuncCall", c) => (*strings(&c["funcname"])?.last()?).to_owned(),
+                // PostgreSQL names it; which name does not matter unless it is used.
+                _ => String::new(),
+            },
+        };
+        names.push(name);
+    }
+    for (name, new) in names.iter_mut().zip(renamed.as_array().into_iter().flatten()) {
+        new.pointer("/node/String/sval")?.as_str()?.clone_into(name);
+    }
+    Some(names)
+}
+
+/// The last name of a column reference.
+pub(super) fn last_name(value: &Value) -> Option<&str> {
+    match node(value)? {
+        ("ColumnRef", body) => strings(&body["fields"])?.last().copied(),
+        _ => None,
+    }
+}
+
+/// A tree that equals another whatever their places in the text.
+pub(super) fn without_places(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(without_places).collect(),
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(k, _)| !k.contains("location"));
+            Value::Object(kept.map(|(k, v)| (k.clone(), without_places(v))).collect())
+        }
+        other => other.clone(),
+    }
+}
