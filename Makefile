@@ -33,6 +33,7 @@ test: bootstrap ## everything: lints, documentation, rules, tests, parity with P
 	$(CARGO) run --quiet -p xtask -- tidy
 	$(CARGO) build -p pgspan -p pgspan-parity
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) test --workspace
+	$(CARGO) test --quiet -p pgspan --test soak -- --minutes 0.5
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity --bin pgspan-protocol
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --random 300
