@@ -46,6 +46,7 @@ test: bootstrap ## everything: lints, documentation, rules, tests, parity with P
 	$(CARGO) run --quiet -p xtask -- tidy
 	$(CARGO) build -p pgspan -p pgspan-parity
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) test --workspace
+	$(CARGO) test --quiet -p pgspan --test soak -- --minutes 0.5
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity --bin pgspan-protocol
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --random 300
@@ -59,6 +60,22 @@ test-clients: build ## real drivers at PostgreSQL and at the gateway; ARGS="--on
 
 protocol: build ## messages compared one by one; ARGS="--filter copy/"
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity --bin pgspan-protocol -- $(ARGS)
+
+# cargo-fuzz needs a nightly compiler's options; RUSTC_BOOTSTRAP allows a stable one
+# to take them. What is fuzzed has no unsafe code of its own, so no sanitizer is built.
+FUZZ_SECONDS ?= 60
+fuzz: bootstrap ## message decoders and parse-analyze-route, FUZZ_SECONDS each (60)
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
+	for target in messages statements; do \
+		mkdir -p '$(target_dir)/fuzz/corpus/'$$target '$(target_dir)/fuzz/found/'$$target; \
+		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR='$(target_dir)/fuzz' $(CARGO) fuzz run --sanitizer none $$target \
+			'$(target_dir)/fuzz/corpus/'$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
+			-artifact_prefix='$(target_dir)/fuzz/found/'$$target/ $(ARGS); \
+	done
+
+soak: build ## mixed load with faults, every answer checked; ARGS="--minutes 1" (30)
+	$(CARGO) test --quiet -p pgspan --test soak -- $(ARGS)
 
 parity: build ## PostgreSQL and the gateway must agree; ARGS="--filter hazard-01"
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- $(ARGS)

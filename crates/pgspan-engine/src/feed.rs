@@ -109,7 +109,7 @@ impl PartitionStream for Mouth {
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
         let stream = futures::stream::unfold(receiver, |receiver| async move {
-            let Some(mut receiver) = receiver else { return None };
+            let mut receiver = receiver?;
             match receiver.recv().await {
                 Some(Ok(Some(batch))) => Some((Ok(batch), Some(receiver))),
                 Some(Ok(None)) => None,

@@ -1,0 +1,1 @@
+SELECT f.a, count(*) FROM f LEFT JOIN users u USING (id) WHERE f.b = $1 GROUP BY 1 ORDER BY 2 DESC LIMIT 3

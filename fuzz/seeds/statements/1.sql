@@ -1,0 +1,1 @@
+WITH w AS (SELECT * FROM remote_orders) SELECT w.*, lower(x) FROM w, LATERAL (SELECT 1 AS x) l WHERE EXISTS (SELECT FROM f)

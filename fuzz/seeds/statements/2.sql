@@ -1,0 +1,1 @@
+COPY (SELECT a FROM f) TO STDOUT (FORMAT binary)

@@ -1,0 +1,1 @@
+EXPLAIN (ANALYZE, VERBOSE) SELECT * FROM ONLY public.f * AS g (x)

@@ -1,0 +1,1 @@
+SELECT "Größe".a, E'\n', U&'\0041' FROM "Größe", "a b" -- f

@@ -1,0 +1,1 @@
+SELECT CASE WHEN a IN (1,2) THEN now() ELSE random() END, a @@@ b FROM f NATURAL JOIN t
