@@ -18,7 +18,7 @@
 //! | [`mutant`] | a deliberately wrong gateway, to prove that the suite can fail |
 //! | [`random`] | queries over the shop that nobody thought of, from a seed ([`dice`]) |
 //! | [`fuzz`] | schemas and queries that nobody thought of, with each strategy in turn |
-//! | [`properties`] | each operation on each type, over very many values |
+//! | [`properties`], [`interrupts`] | each operation on each type, over very many values; ended at any moment |
 //! | [`options`], [`report`] | the command line; totals |
 //!
 //! This crate knows nothing of how the gateway works; it sees bytes.
@@ -38,6 +38,7 @@ pub mod compare;
 pub mod dice;
 pub mod expand;
 pub mod fuzz;
+pub mod interrupts;
 pub mod lab;
 pub mod mutant;
 pub mod options;
