@@ -19,7 +19,7 @@
 //! | [`protocol`] | scripts of messages, compared message by message |
 //! | [`random`] | queries over the shop that nobody thought of, from a seed ([`dice`]) |
 //! | [`fuzz`] | schemas and queries that nobody thought of, with each strategy in turn |
-//! | [`properties`] | each operation on each type, over very many values |
+//! | [`properties`], [`interrupts`] | each operation on each type, over very many values; ended at any moment |
 //! | [`options`], [`report`] | the command line; totals |
 //!
 //! This crate knows nothing of how the gateway works; it sees bytes.
@@ -39,6 +39,7 @@ pub mod compare;
 pub mod dice;
 pub mod expand;
 pub mod fuzz;
+pub mod interrupts;
 pub mod lab;
 pub mod mutant;
 pub mod options;

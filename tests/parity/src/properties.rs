@@ -346,6 +346,14 @@ fn file(subject: &Subject, values: usize) -> CaseFile {
     }
 }
 
+/// Two tables of integers.
+pub fn integers(values: usize) -> CaseFile {
+    let subject = SUBJECTS.iter().find(|subject| subject.name == "int4").unwrap_or(&SUBJECTS[0]);
+    let mut file = file(subject, values);
+    file.name = crate::interrupts::NAME.to_owned();
+    file
+}
+
 /// What one operation on one type brought.
 struct Tried {
     what: String,
@@ -362,7 +370,8 @@ pub fn run(options: &Options, lab: &Lab) -> Result<bool, String> {
     let began = Instant::now();
     let subjects: Vec<&Subject> =
         SUBJECTS.iter().filter(|subject| options.wants(subject.name)).collect();
-    if subjects.is_empty() {
+    let interrupts = options.wants(crate::interrupts::NAME);
+    if subjects.is_empty() && !interrupts {
         return Err("no type has such a name".to_owned());
     }
     let next = AtomicUsize::new(0);
@@ -386,7 +395,20 @@ pub fn run(options: &Options, lab: &Lab) -> Result<bool, String> {
             .try_for_each(|worker| worker.join().map_err(|_| "the harness panicked".to_owned())?)
     })?;
     let all = all.into_inner().map_err(|error| error.to_string())?;
-    let wrong = all.iter().filter(|tried| tried.wrong.is_some()).count();
+    let mut wrong = all.iter().filter(|tried| tried.wrong.is_some()).count();
+    let mut passed = all.len() - wrong;
+    if interrupts {
+        let found = crate::interrupts::run(lab, options.values)?;
+        for trouble in &found.wrong {
+            println!("FAILED {trouble}");
+        }
+        println!(
+            "{} statements ended in the middle, {} quicker than that",
+            found.ended, found.answered
+        );
+        wrong += found.wrong.len();
+        passed += (found.ended + found.answered).saturating_sub(found.wrong.len());
+    }
     let mut routes: Vec<&str> = all.iter().map(|tried| tried.route.as_str()).collect();
     routes.sort_unstable();
     let mut counts: Vec<String> = Vec::new();
@@ -400,7 +422,7 @@ pub fn run(options: &Options, lab: &Lab) -> Result<bool, String> {
         began.elapsed().as_secs_f64(),
         counts.join(", ")
     );
-    println!("{} passed, {wrong} failed", all.len() - wrong);
+    println!("{passed} passed, {wrong} failed");
     Ok(wrong == 0)
 }
 

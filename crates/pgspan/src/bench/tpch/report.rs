@@ -207,14 +207,14 @@ impl Report {
                 .map(|raced| raced.query.as_str())
                 .collect();
             add(
-                format!("{name}: every answer is PostgreSQL's"),
+                format!("{name}: every answer came, and is PostgreSQL's"),
                 names(&wrong),
                 Some(wrong.is_empty()),
             );
             if name == "split" {
                 let fallbacks = arrangement.fallbacks();
                 let met = Some(fallbacks.is_empty());
-                add(format!("{name}: none falls back"), names(&fallbacks), met);
+                add(format!("{name}: no fallback"), names(&fallbacks), met);
             }
             let over = mean(Name::Fdw).map(|fdw| fdw / own);
             add(
@@ -276,5 +276,5 @@ impl Report {
 }
 
 fn names(names: &[&str]) -> String {
-    if names.is_empty() { "none otherwise".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "all".to_owned() } else { format!("not {}", names.join(", ")) }
 }
