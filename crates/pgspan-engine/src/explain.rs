@@ -11,7 +11,7 @@ impl Started {
     /// adds rows and time (of all threads together).
     pub fn lines(&self, measured: bool) -> Vec<String> {
         let mut out = Vec::new();
-        walk(self.plan().as_ref(), 0, measured, &mut out);
+        self.plans().for_each(|p| walk(p.as_ref(), 0, measured, &mut out));
         out
     }
 }

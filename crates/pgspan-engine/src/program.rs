@@ -3,16 +3,22 @@
 use crate::types::{Column, ColumnType, Repr, Scale, array_type, type_name};
 use crate::{GiveUp, predicate};
 use pgspan_sql::engine::predicate::Predicate;
-use pgspan_sql::engine::split::{CARRIER, TopN};
+use pgspan_sql::engine::split::TopN;
 use pgspan_sql::engine::tree::{Function, JoinKind, Node, Side, Tree};
 
 /// A checked tree.
 #[derive(Debug, Clone)]
 pub struct Program {
-    pub(crate) root: Op,
+    pub(crate) roots: Vec<Root>,
     /// Columns of each fragment.
     pub(crate) fragments: Vec<Vec<Column>>,
-    pub(crate) top: Option<TopN>,
+}
+
+/// One core.
+#[derive(Debug, Clone)]
+pub(crate) struct Root {
+    pub op: Op,
+    pub top: Option<TopN>,
 }
 
 /// An operator with the columns that it gives.
@@ -71,7 +77,7 @@ impl Program {
     /// What the engine does not do exactly.
     pub fn new(
         tree: &Tree,
-        top: Option<&TopN>,
+        tops: &[Option<TopN>],
         types: &[Vec<ColumnType>],
         rows: &[f64],
     ) -> Result<Program, GiveUp> {
@@ -79,26 +85,30 @@ impl Program {
             .iter()
             .map(|t| t.iter().map(|t| Column::of(*t)).collect::<Result<Vec<_>, _>>())
             .collect::<Result<_, _>>()?;
-        let root = op(&tree.root, &fragments, rows)?;
-        let top = top.filter(|t| {
-            root.columns
-                .get(t.column)
-                .is_some_and(|c| matches!(c.repr, Repr::Int | Repr::Number { .. }))
-        });
-        Ok(Program { root, fragments, top: top.cloned() })
+        let mut roots = Vec::new();
+        for (node, top) in tree.roots.iter().zip(tops) {
+            let op = op(node, &fragments, rows)?;
+            let ordered = |t: &&TopN| {
+                let column = op.columns.get(t.column);
+                column.is_some_and(|c| matches!(c.repr, Repr::Int | Repr::Number { .. }))
+            };
+            let top = top.as_ref().filter(ordered).cloned();
+            roots.push(Root { op, top });
+        }
+        Ok(Program { roots, fragments })
     }
 
     /// The fragments in the order in which the operators read them to their end: the
     /// build side of a join before its probe side.
     pub fn order(&self) -> Vec<usize> {
         let mut out = Vec::new();
-        order(&self.root, &mut out);
+        self.roots.iter().for_each(|r| order(&r.op, &mut out));
         out
     }
 
     /// Its columns without any rows, as parameters of the finish.
     pub fn no_rows(&self) -> Vec<bytes::Bytes> {
-        self.root.columns.iter().enumerate().map(|(i, c)| crate::encode::array(&[], i, c)).collect()
+        self.columns().map(|c| crate::encode::array(&[], 0, c)).collect()
     }
 
     /// The operators, as [`crate::Started::lines`] gives them.
@@ -114,25 +124,27 @@ impl Program {
 
     /// The OIDs of the array types of its columns, to be bound to the finish.
     pub fn array_types(&self) -> Vec<u32> {
-        self.root.columns.iter().map(|c| array_type(c.oid).unwrap_or(0)).collect()
+        self.columns().map(|c| array_type(c.oid).unwrap_or(0)).collect()
     }
 
-    /// The type OIDs of its columns.
-    pub fn types(&self) -> Vec<u32> {
-        self.root.columns.iter().map(|c| c.oid).collect()
+    /// The columns of all its cores.
+    fn columns(&self) -> impl Iterator<Item = &Column> {
+        self.roots.iter().flat_map(|r| &r.op.columns)
     }
 
-    /// The item of FROM that gives its rows to the finish; parameters from `first` on.
-    pub fn carrier(&self, first: u32) -> String {
+    /// The item of FROM that gives the rows of a core to its finish, under a name;
+    /// parameters from `first` on.
+    pub fn carrier(&self, core: usize, name: &str, first: u32) -> String {
         let arrays: Vec<String> = self
-            .root
-            .columns
-            .iter()
+            .roots
+            .get(core)
+            .into_iter()
+            .flat_map(|r| &r.op.columns)
             .zip(first..)
             .map(|(c, n)| format!("pg_catalog.unnest(${n}::pg_catalog.{}[])", type_name(c.oid)))
             .collect();
         let names: Vec<String> = (1..=arrays.len()).map(|i| format!("c{i}")).collect();
-        format!("ROWS FROM ({}) AS {CARRIER}({})", arrays.join(", "), names.join(", "))
+        format!("ROWS FROM ({}) AS {name}({})", arrays.join(", "), names.join(", "))
     }
 }
 

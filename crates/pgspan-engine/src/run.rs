@@ -178,11 +178,15 @@ pub struct Started {
     pub progress: Vec<Arc<Progress>>,
 }
 
-struct Work {
+struct Core {
     plan: Plan,
-    context: Arc<TaskContext>,
     columns: Vec<Column>,
     top: Option<TopN>,
+}
+
+struct Work {
+    cores: Vec<Core>,
+    context: Arc<TaskContext>,
     limits: Limits,
     pool: Arc<QueryPool>,
 }
@@ -224,8 +228,11 @@ impl Program {
         }
         let partitions = streams.iter().copied().max().unwrap_or(1).max(1);
         let mut builder = Builder { program: self, mouths, partitions };
-        let plan = builder.plan(&self.root)?;
-        let plan = one_partition(plan);
+        let mut cores = Vec::new();
+        for root in &self.roots {
+            let plan = one_partition(builder.plan(&root.op)?);
+            cores.push(Core { plan, columns: root.op.columns.clone(), top: root.top.clone() });
+        }
         let pool = Arc::new(QueryPool::new(limits.query_bytes_max, budget));
         let runtime: Arc<RuntimeEnv> = RuntimeEnvBuilder::new()
             .with_memory_pool(pool.clone())
@@ -234,14 +241,7 @@ impl Program {
         let config =
             SessionConfig::new().with_batch_size(BATCH_ROWS).with_target_partitions(partitions);
         let context = TaskContext::default().with_session_config(config).with_runtime(runtime);
-        let work = Work {
-            plan,
-            context: Arc::new(context),
-            columns: self.root.columns.clone(),
-            top: self.top.clone(),
-            limits,
-            pool,
-        };
+        let work = Work { cores, context: Arc::new(context), limits, pool };
         let started = Started { work: Arc::new(work), handle: budget.handle(), progress };
         Ok((feeds, started))
     }
@@ -263,42 +263,52 @@ impl Started {
         }
     }
 
-    pub(crate) fn plan(&self) -> &Plan {
-        &self.work.plan
+    pub(crate) fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.work.cores.iter().map(|c| &c.plan)
     }
 }
 
 impl Work {
     async fn run(&self) -> Result<Answer, GiveUp> {
-        let mut stream = self.plan.execute(0, self.context.clone())?;
-        let mut batches: Vec<RecordBatch> = Vec::new();
-        let mut bytes = 0;
-        let too_many =
-            || GiveUp::new("more rows than the finish may take", "limits.home_join_bytes_max");
-        while let Some(batch) = stream.next().await {
-            let batch = batch?;
-            bytes += batch.get_array_memory_size();
-            if self.top.is_none() && bytes > self.limits.answer_bytes_max.saturating_mul(4) {
-                return Err(too_many());
-            }
-            batches.push(batch);
+        // At once: the order in which fragments arrive must not matter.
+        let done = futures::future::try_join_all(self.cores.iter().map(|c| self.core(c))).await?;
+        let mut values = Vec::new();
+        let mut rows = 0;
+        for (core, batches) in self.cores.iter().zip(&done) {
+            rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+            let columns = core.columns.iter().enumerate();
+            values.extend(columns.map(|(i, c)| encode::array(batches, i, c)));
         }
-        drop(stream);
-        if let Some(top) = &self.top {
-            batches = top::keep(batches, top, &self.columns)?;
-        }
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        if rows > self.limits.answer_rows_max {
-            return Err(too_many());
-        }
-        let values: Vec<Bytes> =
-            self.columns.iter().enumerate().map(|(i, c)| encode::array(&batches, i, c)).collect();
-        if values.iter().map(Bytes::len).sum::<usize>() > self.limits.answer_bytes_max {
+        if rows > self.limits.answer_rows_max
+            || values.iter().map(Bytes::len).sum::<usize>() > self.limits.answer_bytes_max
+        {
             return Err(too_many());
         }
         let peak_bytes = self.pool.peak.load(std::sync::atomic::Ordering::Relaxed);
         Ok(Answer { values, rows, peak_bytes })
     }
+
+    async fn core(&self, core: &Core) -> Result<Vec<RecordBatch>, GiveUp> {
+        let mut stream = core.plan.execute(0, self.context.clone())?;
+        let mut batches: Vec<RecordBatch> = Vec::new();
+        let mut bytes = 0;
+        while let Some(batch) = stream.next().await {
+            let batch = batch?;
+            bytes += batch.get_array_memory_size();
+            if core.top.is_none() && bytes > self.limits.answer_bytes_max.saturating_mul(4) {
+                return Err(too_many());
+            }
+            batches.push(batch);
+        }
+        match &core.top {
+            Some(top) => top::keep(batches, top, &core.columns),
+            None => Ok(batches),
+        }
+    }
+}
+
+fn too_many() -> GiveUp {
+    GiveUp::new("more rows than the finish may take", "limits.home_join_bytes_max")
 }
 
 fn schema(columns: &[Column]) -> SchemaRef {

@@ -10,12 +10,12 @@ use crate::strategy::engine::give_up;
 use bytes::BytesMut;
 use pgspan_engine::{ColumnType, Program};
 use pgspan_pool::{ServerConnection, ServerError};
-use pgspan_sql::analyze::{Analysis, Kind};
+use pgspan_sql::analyze::{Analysis, Kind, NO_FOREIGN_TABLE};
 use pgspan_sql::ask;
-use pgspan_sql::engine::constant;
 use pgspan_sql::engine::shape::subquery_columns;
-use pgspan_sql::engine::split::split;
+use pgspan_sql::engine::split::{CARRIER, Split, split};
 use pgspan_sql::engine::tree::{self, Tree};
+use pgspan_sql::engine::{block, constant};
 use pgspan_sql::route::Reason;
 use pgspan_wire::frontend;
 use std::sync::{Arc, PoisonError};
@@ -95,15 +95,158 @@ async fn make(
     };
     let mut first = None;
     for fold in [true, false] {
-        match make_split(session, request, plan, &statement, &names, fold).await {
+        match make_core(session, request, plan, &statement, &names, fold, CARRIER).await {
+            Ok(core) => return assemble(session, plan, vec![core], None, statement.once).await,
             Err(Stop::GiveUp(reason)) => {
                 tracing::debug!(%reason, fold, "no core");
                 first = first.or(Some(reason));
             }
-            other => return other,
+            Err(other) => return Err(other),
         }
     }
-    Err(first.unwrap_or(Reason::new("no core")).into())
+    match by_blocks(session, request, plan, &statement, &names).await {
+        Err(Stop::GiveUp(reason)) => {
+            tracing::debug!(%reason, "no blocks");
+            Err(first.unwrap_or(reason).into())
+        }
+        other => other,
+    }
+}
+
+/// One core with its operators.
+struct Core {
+    split: Split,
+    tree: Tree,
+}
+
+/// The statement's blocks each as a core of its own. What is left is finished at home; or,
+/// where it still reads foreign tables, is one core more.
+async fn by_blocks(
+    session: &mut Session,
+    request: &Request,
+    plan: &CachedPlan,
+    statement: &Statement<'_>,
+    names: &[String],
+) -> Result<Arc<EnginePlan>, Stop> {
+    let catalog = session.database.catalog();
+    let odd = || Reason::new("the statement could not be rewritten");
+    let spans = block::find(statement.text, &statement.analysis.select, &catalog);
+    if spans.is_empty() {
+        return Err(Reason::new("no block").into());
+    }
+    let mut cores = Vec::new();
+    let mut text = String::new();
+    let mut at = 0;
+    let mut first = plan.plan.first_parameter;
+    for (n, (start, end)) in spans.iter().enumerate() {
+        let own = statement.text.get(*start..*end).ok_or_else(odd)?;
+        // What speaks of the query around it is not known to home alone.
+        let own_names = describe_block(session, request, own).await?;
+        let parsed = pgspan_sql::parse::parse(own).ok_or_else(odd)?;
+        let analysis = pgspan_sql::analyze::analyze(&parsed, &catalog)?;
+        let block = Statement { text: own, analysis: &analysis, once: false };
+        let name = format!("{CARRIER}{}", n + 1);
+        let mut core = None;
+        for fold in [true, false] {
+            match make_core(session, request, plan, &block, &own_names, fold, &name).await {
+                Ok(made) => {
+                    core = Some(made);
+                    break;
+                }
+                Err(Stop::GiveUp(reason)) => tracing::debug!(%reason, fold, "no block"),
+                Err(other) => return Err(other),
+            }
+        }
+        let core = core.ok_or(Reason::new("a block that the engine cannot run"))?;
+        let (types, rows) = describe(session, plan, &core.tree).await?;
+        let alone = Program::new(&core.tree, &[None], &types, &rows).map_err(give_up)?;
+        text.push_str(statement.text.get(at..*start).ok_or_else(odd)?);
+        text.push_str(&core.split.finish(&alone.carrier(0, &name, first)));
+        at = *end;
+        first += u32::try_from(core.split.columns).map_err(|_| odd())?;
+        cores.push(core);
+    }
+    text.push_str(statement.text.get(at..).ok_or_else(odd)?);
+    let parsed = pgspan_sql::parse::parse(&text).ok_or_else(odd)?;
+    match pgspan_sql::analyze::analyze(&parsed, &catalog) {
+        Err(reason) if reason.what == NO_FOREIGN_TABLE => {
+            let finish = text.get(statement.analysis.query_start..).ok_or_else(odd)?;
+            let finish = finish.trim_end().trim_end_matches(';').to_owned();
+            assemble(session, plan, cores, Some(finish), statement.once).await
+        }
+        Err(reason) => Err(reason.into()),
+        Ok(analysis) => {
+            let outer = Statement { text: &text, analysis: &analysis, once: statement.once };
+            cores.push(make_core(session, request, plan, &outer, names, true, CARRIER).await?);
+            assemble(session, plan, cores, None, statement.once).await
+        }
+    }
+}
+
+/// The names of a block's columns, if home knows it by itself.
+async fn describe_block(
+    session: &mut Session,
+    request: &Request,
+    block: &str,
+) -> Result<Vec<String>, Stop> {
+    let server = &mut session.server;
+    home::savepoint(server);
+    let name = "pgspan:block";
+    frontend::close_statement(&mut server.outbox, name);
+    frontend::parse(&mut server.outbox, name, block, &request.param_oids);
+    frontend::describe_statement(&mut server.outbox, name);
+    home::back_to_savepoint(server);
+    frontend::sync(&mut server.outbox);
+    match home::answers(server, &mut session.client.outbox).await {
+        Ok(got) => {
+            let fields = got.fields.into_iter().next().flatten();
+            let fields = fields.ok_or(Reason::new("a block that gives no rows"))?;
+            Ok(fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect())
+        }
+        Err(ServerError::Sql(e)) => {
+            session.leave_savepoint().await?;
+            Err(Reason::about("a block that speaks of the query around it", e.to_string()).into())
+        }
+        Err(lost) => Err(lost.into()),
+    }
+}
+
+/// Puts cores together. The last one's finish is the statement's, unless another is given.
+async fn assemble(
+    session: &mut Session,
+    plan: &CachedPlan,
+    cores: Vec<Core>,
+    finish: Option<String>,
+    once: bool,
+) -> Result<Arc<EnginePlan>, Stop> {
+    let mut tree = Tree::default();
+    let mut tops = Vec::new();
+    let mut last = None;
+    let mut before = 0;
+    let count = cores.len();
+    for (i, core) in cores.into_iter().enumerate() {
+        if i + 1 < count {
+            before += core.split.columns;
+        }
+        tops.push(core.split.top.clone());
+        tree.append(core.tree);
+        last = Some(core.split);
+    }
+    let (types, rows) = describe(session, plan, &tree).await?;
+    let program = Program::new(&tree, &tops, &types, &rows).map_err(give_up)?;
+    let odd = || Reason::new("no core");
+    let finish = match finish {
+        Some(finish) => finish,
+        None => {
+            let first = plan.plan.first_parameter + u32::try_from(before).map_err(|_| odd())?;
+            last.ok_or_else(odd)?.finish(&program.carrier(count - 1, CARRIER, first))
+        }
+    };
+    let mut finish_types = plan.parameters.clone();
+    finish_types.extend(program.array_types());
+    let oids = |t: &Vec<ColumnType>| t.iter().map(|t| t.oid).collect();
+    let types = types.iter().map(oids).collect();
+    Ok(Arc::new(EnginePlan { tree, program, finish, finish_types, types, rows, once }))
 }
 
 /// The statement, with the values of its constant subqueries.
@@ -213,15 +356,17 @@ async fn explain_core(
     }
 }
 
-async fn make_split(
+#[allow(clippy::too_many_arguments)]
+async fn make_core(
     session: &mut Session,
     request: &Request,
     plan: &CachedPlan,
     statement: &Statement<'_>,
     names: &[String],
     fold: bool,
-) -> Result<Arc<EnginePlan>, Stop> {
-    let split = split(statement.text, statement.analysis, names, fold)?;
+    carrier: &str,
+) -> Result<Core, Stop> {
+    let split = split(statement.text, statement.analysis, names, fold, carrier)?;
     if !fold && split.grouped {
         return Err(Reason::new("DISTINCT").into());
     }
@@ -250,22 +395,7 @@ async fn make_split(
             tree = better;
         }
     }
-    let (types, rows) = describe(session, plan, &tree).await?;
-    let program = Program::new(&tree, split.top.as_ref(), &types, &rows).map_err(give_up)?;
-    let finish = split.finish(&program.carrier(plan.plan.first_parameter));
-    let mut finish_types = plan.parameters.clone();
-    finish_types.extend(program.array_types());
-    let oids = |t: &Vec<ColumnType>| t.iter().map(|t| t.oid).collect();
-    let types = types.iter().map(oids).collect();
-    Ok(Arc::new(EnginePlan {
-        tree,
-        program,
-        finish,
-        finish_types,
-        types,
-        rows,
-        once: statement.once,
-    }))
+    Ok(Core { split, tree })
 }
 
 /// What the databases say of their fragments: column types, and rows they expect.

@@ -1,6 +1,7 @@
 //! What the engine runs: one SELECT split into a core and a finish, the core as home's
 //! planner sees it, and the fragments that sources and home run for it.
 
+pub mod block;
 pub mod constant;
 pub mod early;
 pub mod expression;

@@ -20,6 +20,25 @@ use std::ops::Range;
 /// The name that the carrier has in the finish.
 pub const CARRIER: &str = "pgspan";
 
+/// Whether a name is that of a carrier, a block's included.
+fn is_carrier(name: &str) -> bool {
+    name.strip_prefix(CARRIER).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether a subquery reads carriers alone: the finish of a block.
+fn is_finished(sublink: &Value) -> bool {
+    let mut finished = true;
+    visit(&sublink["subselect"], &mut |name, body| match name {
+        "RangeVar" | "SubLink" | "RangeSubselect" => finished = false,
+        "ColumnRef" => {
+            let path = strings(&body["fields"]).unwrap_or_default();
+            finished &= path.len() == 2 && path.first().is_some_and(|p| is_carrier(p));
+        }
+        _ => {}
+    });
+    finished
+}
+
 /// Keeps only the rows that can be among the first of the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopN {
@@ -85,6 +104,8 @@ struct Clauses {
 struct Splitter<'a> {
     text: &'a str,
     tokens: Vec<Lexeme>,
+    /// The carrier's name.
+    carrier: String,
     /// Core columns: text, and the alias by which GROUP BY may speak of it.
     core: Vec<String>,
 }
@@ -95,7 +116,13 @@ struct Splitter<'a> {
 ///
 /// # Errors
 /// Why it cannot be split.
-pub fn split(text: &str, a: &Analysis, names: &[String], fold: bool) -> Result<Split, Reason> {
+pub fn split(
+    text: &str,
+    a: &Analysis,
+    names: &[String],
+    fold: bool,
+    carrier: &str,
+) -> Result<Split, Reason> {
     let select = &a.select;
     let refuse = |what| Err(Reason::new(what));
     if select["op"] != 1 {
@@ -109,7 +136,7 @@ pub fn split(text: &str, a: &Analysis, names: &[String], fold: bool) -> Result<S
     let groups = select["group_clause"].as_array().map_or(&[][..], Vec::as_slice);
     let having = &select["having_clause"];
     let tokens: Vec<Lexeme> = lex(text).into_iter().filter(|t| t.start >= a.query_start).collect();
-    let mut s = Splitter { text, tokens, core: Vec::new() };
+    let mut s = Splitter { text, tokens, carrier: carrier.to_owned(), core: Vec::new() };
     // WITH stays before the core: its names are the core's alone, because what is finished
     // at home has no subquery.
     let with = if select["with_clause"].is_null() { None } else { Some(s.take_with()?) };
@@ -117,7 +144,8 @@ pub fn split(text: &str, a: &Analysis, names: &[String], fold: bool) -> Result<S
     for part in [&select["target_list"], having, &select["sort_clause"], &select["distinct_clause"]]
     {
         let mut odd = None;
-        visit(part, &mut |name, _| match name {
+        visit(part, &mut |name, body| match name {
+            "SubLink" if is_finished(body) => {}
             "SubLink" => odd = Some("a subquery in what is finished at home"),
             "CollateClause" => odd = Some("COLLATE"),
             "GroupingFunc" => odd = Some("grouping sets"),
@@ -193,7 +221,7 @@ pub fn split(text: &str, a: &Analysis, names: &[String], fold: bool) -> Result<S
             s.core.extend((1..count).map(|_| String::new()));
             for k in at..at + count {
                 let name = names.get(finish_list.len()).ok_or(Reason::new("columns of *"))?;
-                finish_list.push(format!("{CARRIER}.c{} AS {}", k + 1, ident(name)));
+                finish_list.push(format!("{carrier}.c{} AS {}", k + 1, ident(name)));
             }
             item_columns.push(None);
             continue;
@@ -209,7 +237,7 @@ pub fn split(text: &str, a: &Analysis, names: &[String], fold: bool) -> Result<S
             } else {
                 s.carry(&text)
             };
-            finish_list.push(format!("{CARRIER}.c{} AS {}", column + 1, ident(&name)));
+            finish_list.push(format!("{carrier}.c{} AS {}", column + 1, ident(&name)));
             item_columns.push(Some(column));
         } else {
             let text = s.replaced(&span, value, grouped)?;
@@ -534,13 +562,15 @@ impl Splitter<'_> {
                 edits.push((span, new));
                 return Ok(());
             }
+            // It speaks of its own carrier alone.
+            Some(("SubLink", body)) if is_finished(body) => return Ok(()),
             Some(("ColumnRef", body)) => {
                 let start = self.token_at(body)?;
                 let parts = strings(&body["fields"]).ok_or(Reason::new("* in an expression"))?;
                 let span = start..start + 2 * parts.len() - 1;
                 let text = self.source(&span).to_owned();
                 let column = self.carry(&text);
-                edits.push((span, format!("{CARRIER}.c{}", column + 1)));
+                edits.push((span, format!("{}.c{}", self.carrier, column + 1)));
                 return Ok(());
             }
             _ => {}
@@ -565,7 +595,7 @@ impl Splitter<'_> {
         let text = self.source(span).to_owned();
         if name.as_deref() != Some("avg") {
             let column = self.carry(&text);
-            return Ok(format!("{CARRIER}.c{}", column + 1));
+            return Ok(format!("{}.c{}", self.carrier, column + 1));
         }
         if body["agg_distinct"] == true {
             return Err(Reason::new("avg(DISTINCT)"));
@@ -578,9 +608,10 @@ impl Splitter<'_> {
         let sum = self.carry(&format!("pg_catalog.sum{arguments}"));
         let count = self.carry(&format!("pg_catalog.count{arguments}"));
         Ok(format!(
-            "({CARRIER}.c{}::pg_catalog.numeric OPERATOR(pg_catalog./) {CARRIER}.c{}::pg_catalog.numeric)",
+            "({c}.c{}::pg_catalog.numeric OPERATOR(pg_catalog./) {c}.c{}::pg_catalog.numeric)",
             sum + 1,
-            count + 1
+            count + 1,
+            c = self.carrier
         ))
     }
 
@@ -665,7 +696,7 @@ mod tests {
         );
         let a = analyze(&parse(sql).unwrap(), &catalog).unwrap();
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        split(sql, &a, &names, true)
+        split(sql, &a, &names, true, CARRIER)
     }
 
     #[test]

@@ -150,10 +150,31 @@ pub struct Fragment {
 }
 
 impl Tree {
+    /// Adds another's operators, which run at the same time.
+    pub fn append(&mut self, mut other: Tree) {
+        let first = self.fragments.len();
+        other.roots.iter_mut().for_each(|r| shift(r, first));
+        self.roots.append(&mut other.roots);
+        self.fragments.append(&mut other.fragments);
+    }
+
     /// Whether a source would fold a large table by itself, in one process: reading it in
     /// parts and folding it here is quicker wherever something is summed up.
     pub fn folds_much(&self) -> bool {
         self.fragments.iter().any(|f| f.sums && f.pages >= LARGE_PAGES)
+    }
+}
+
+fn shift(node: &mut Node, by: usize) {
+    match node {
+        Node::Fragment(i) => *i += by,
+        Node::Join { probe, build, .. } => {
+            shift(probe, by);
+            shift(build, by);
+        }
+        Node::Group { input, .. } | Node::Filter { input, .. } | Node::Pick { input, .. } => {
+            shift(input, by);
+        }
     }
 }
 
@@ -187,10 +208,10 @@ pub struct Known<'a> {
 }
 
 /// A core as the engine runs it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Tree {
-    /// The operators.
-    pub root: Node,
+    /// The operators: of the statement's own core, and of its blocks.
+    pub roots: Vec<Node>,
     /// Fragments.
     pub fragments: Vec<Fragment>,
 }
@@ -214,7 +235,7 @@ pub fn read(json: &[u8], columns: usize, known: &Known<'_>) -> Result<Tree, Reas
     let demand = outputs.get(..columns).ok_or_else(odd)?;
     let mut reader = Reader { known, fragments: Vec::new() };
     let root = reader.node(root, demand)?;
-    Ok(Tree { root, fragments: reader.fragments })
+    Ok(Tree { roots: vec![root], fragments: reader.fragments })
 }
 
 struct Reader<'a> {

@@ -1,0 +1,111 @@
+//! Blocks: subqueries that read foreign tables and stand by themselves. Each is split and
+//! run as a statement of its own, at the same time and under the same snapshots, and its
+//! finish takes its place in the statement around it.
+
+use crate::catalog::CatalogSnapshot;
+use crate::parse::{Lexeme, lex, node, visit};
+use pg_query::protobuf::Token;
+use serde_json::Value;
+
+/// The bytes between the parentheses of one.
+pub type Span = (usize, usize);
+
+/// The outermost blocks of a statement, in the order of the text.
+pub fn find(text: &str, select: &Value, catalog: &CatalogSnapshot) -> Vec<Span> {
+    let tokens = lex(text);
+    let mut out: Vec<Span> = Vec::new();
+    visit(select, &mut |name, body| {
+        let (query, from) = match name {
+            // The name of a WITH query stands before its parenthesis.
+            "CommonTableExpr" => (&body["ctequery"], body["location"].as_u64()),
+            "SubLink" if body["sub_link_type"] == 5 => {
+                (&body["subselect"], body["location"].as_u64())
+            }
+            "RangeSubselect" => (&body["subquery"], first_place(&body["subquery"])),
+            _ => return,
+        };
+        let foreign = reads_foreign(query, catalog);
+        let span = from.and_then(|n| usize::try_from(n).ok()).and_then(|at| match name {
+            "RangeSubselect" => around(&tokens, at),
+            "CommonTableExpr" => {
+                // Its name, and perhaps names of columns, stand before AS.
+                let word = tokens.iter().find(|t| t.start >= at && t.token == Token::As as i32);
+                word.and_then(|t| after(&tokens, t.end))
+            }
+            _ => after(&tokens, at),
+        });
+        if let Some(span) = span.filter(|_| foreign)
+            && !out.iter().any(|o| o.0 <= span.0 && span.1 <= o.1)
+        {
+            out.push(span);
+        }
+    });
+    out.sort_unstable();
+    out
+}
+
+fn reads_foreign(query: &Value, catalog: &CatalogSnapshot) -> bool {
+    let mut foreign = false;
+    visit(query, &mut |name, body| {
+        foreign |= name == "RangeVar"
+            && body["relname"].as_str().is_some_and(|n| catalog.is_foreign_name(n));
+    });
+    foreign
+}
+
+/// The place of the first thing that a query's select list says.
+fn first_place(query: &Value) -> Option<u64> {
+    let (_, body) = node(query)?;
+    body["target_list"].as_array()?.first()?.pointer("/node/ResTarget/location")?.as_u64()
+}
+
+/// The content of the first parentheses from a place on.
+fn after(tokens: &[Lexeme], at: usize) -> Option<Span> {
+    let open = tokens.iter().position(|t| t.start >= at && t.is_char(b'('))?;
+    content(tokens, open)
+}
+
+/// The content of the parentheses right before the SELECT whose list begins at a place.
+fn around(tokens: &[Lexeme], at: usize) -> Option<Span> {
+    let first = tokens.iter().position(|t| t.start == at)?;
+    let select = (0..first).rev().find(|i| tokens[*i].token == Token::Select as i32)?;
+    let open = select.checked_sub(1).filter(|i| tokens[*i].is_char(b'('))?;
+    content(tokens, open)
+}
+
+fn content(tokens: &[Lexeme], open: usize) -> Option<Span> {
+    let mut depth = 0i32;
+    let close = (open..tokens.len()).find(|i| {
+        depth += i32::from(tokens[*i].is_char(b'(')) - i32::from(tokens[*i].is_char(b')'));
+        depth == 0
+    })?;
+    (close > open + 1).then(|| (tokens[open + 1].start, tokens[close - 1].end))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+    use std::collections::{HashMap, HashSet};
+
+    #[test]
+    fn blocks_of_a_statement() {
+        let names = HashSet::from(["ro".to_owned()]);
+        let catalog = CatalogSnapshot::new(names, HashMap::new(), HashSet::new(), HashSet::new());
+        let of = |sql: &str| -> Vec<String> {
+            let tree = parse(sql).unwrap();
+            let spans = find(sql, &tree.nodes[0]["SelectStmt"], &catalog);
+            spans.iter().map(|s| sql[s.0..s.1].to_owned()).collect()
+        };
+        assert_eq!(
+            of("WITH t (a) AS (SELECT 1 FROM ro) SELECT (SELECT max(a) FROM t) FROM u"),
+            ["SELECT 1 FROM ro"]
+        );
+        assert_eq!(
+            of("SELECT 1 FROM u, (SELECT (x), y FROM ro) s WHERE u.a > (SELECT 2 FROM ro)"),
+            ["SELECT (x), y FROM ro", "SELECT 2 FROM ro"]
+        );
+        assert!(of("SELECT 1 FROM ro, (SELECT 1 FROM u) s").is_empty());
+    }
+}
