@@ -195,7 +195,8 @@ fn number(value: &[u8], scale: &Scale) -> Result<i128, GiveUp> {
     }
     let mut n: i128 = 0;
     let too_large = || GiveUp::new("a number that is too large", "");
-    if digits.len() > 36 {
+    // Nine digits to the base of 10,000 always fit.
+    if digits.len() > 18 {
         return Err(too_large());
     }
     let mut count = 0i32;

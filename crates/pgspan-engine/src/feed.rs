@@ -11,7 +11,7 @@ use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::streaming::PartitionStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Batches on their way between a connection and the engine.
 const QUEUE_BATCHES: usize = 4;
@@ -34,6 +34,7 @@ pub struct Feed {
     sender: mpsc::Sender<Item>,
     progress: Arc<Progress>,
     bytes: u64,
+    done: Arc<Semaphore>,
 }
 
 impl Feed {
@@ -54,12 +55,12 @@ impl Feed {
     /// [`GiveUp`].
     pub async fn flush(&mut self) -> Result<bool, GiveUp> {
         if self.decoder.rows() == 0 {
-            return Ok(!self.sender.is_closed());
+            return Ok(!self.sender.is_closed() && !self.done.is_closed());
         }
         self.progress.rows.fetch_add(self.decoder.rows() as u64, Ordering::Relaxed);
         self.progress.bytes.fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
         let batch = self.decoder.batch()?;
-        Ok(self.sender.send(Ok(Some(batch))).await.is_ok())
+        Ok(self.send(Ok(Some(batch))).await)
     }
 
     /// Hands over the last rows and tells that these are all.
@@ -68,14 +69,24 @@ impl Feed {
     /// [`GiveUp`].
     pub async fn end(mut self) -> Result<(), GiveUp> {
         self.flush().await?;
-        let _stopped = self.sender.send(Ok(None)).await;
+        self.send(Ok(None)).await;
         Ok(())
+    }
+
+    /// False when the engine wants no more: an operator may be done and still hold what it
+    /// would have read from.
+    async fn send(&self, item: Item) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.done.acquire() => false,
+            sent = self.sender.send(item) => sent.is_ok(),
+        }
     }
 
     /// Tells the engine that the stream broke: what has come is not all.
     pub async fn fail(self, why: String) {
         // An engine that has stopped already needs no telling.
-        let _stopped = self.sender.send(Err(DataFusionError::External(why.into()))).await;
+        self.send(Err(DataFusionError::External(why.into()))).await;
     }
 }
 
@@ -95,9 +106,10 @@ pub(crate) fn feed(
     schema: &SchemaRef,
     decoder: Decoder,
     progress: &Arc<Progress>,
+    done: &Arc<Semaphore>,
 ) -> (Feed, Mouth) {
     let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
-    let feed = Feed { decoder, sender, progress: progress.clone(), bytes: 0 };
+    let feed = Feed { decoder, sender, progress: progress.clone(), bytes: 0, done: done.clone() };
     (feed, Mouth { schema: schema.clone(), receiver: Mutex::new(Some(receiver)) })
 }
 

@@ -312,9 +312,14 @@ fn folded(
     let refuse =
         |c: &Column| Err(GiveUp::new("an aggregate that is not proven", c.oid.to_string()));
     match (function, argument) {
-        (Function::Count | Function::SumOfCounts, None) => Ok((Column::int8(), false)),
+        (Function::Count, None) => Ok((Column::int8(), false)),
         (Function::Count, Some(c)) if !distinct || c.is_key() => Ok((Column::int8(), false)),
         (Function::SumOfCounts, Some(_)) => Ok((Column::int8(), false)),
+        (Function::SumOfSums, Some(c)) => match (c.oid, &c.repr) {
+            (20, Repr::Int) => Ok((Column::int8(), false)),
+            (_, Repr::Number { .. }) => Ok((c.clone(), false)),
+            _ => refuse(c),
+        },
         (Function::Sum, Some(c)) if !distinct => match (c.oid, &c.repr) {
             (21 | 23, Repr::Int) => Ok((Column::int8(), false)),
             (20, Repr::Int) => {

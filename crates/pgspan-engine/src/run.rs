@@ -38,6 +38,7 @@ use pgspan_sql::engine::predicate::Predicate;
 use pgspan_sql::engine::split::TopN;
 use pgspan_sql::engine::tree::{Function, JoinKind, Side};
 use std::sync::{Arc, OnceLock};
+use tokio::sync::Semaphore;
 
 type Plan = Arc<dyn ExecutionPlan>;
 type Expr = Arc<dyn PhysicalExpr>;
@@ -186,6 +187,7 @@ struct Core {
 
 struct Work {
     cores: Vec<Core>,
+    done: Arc<Semaphore>,
     context: Arc<TaskContext>,
     limits: Limits,
     pool: Arc<QueryPool>,
@@ -217,11 +219,14 @@ impl Program {
         let mut feeds = Vec::new();
         let mut mouths: Vec<Option<Vec<Arc<Mouth>>>> = Vec::new();
         let mut progress = Vec::new();
+        // Closed when the operators have ended, so that nobody waits for them any more.
+        let done = Arc::new(Semaphore::new(0));
         for (columns, n) in self.fragments.iter().zip(streams) {
             let schema = schema(columns);
             let own = Arc::new(Progress::default());
-            let (f, m): (Vec<_>, Vec<_>) =
-                (0..*n).map(|_| feed(&schema, Decoder::new(schema.clone(), columns), &own)).unzip();
+            let (f, m): (Vec<_>, Vec<_>) = (0..*n)
+                .map(|_| feed(&schema, Decoder::new(schema.clone(), columns), &own, &done))
+                .unzip();
             progress.push(own);
             feeds.push(f);
             mouths.push(Some(m.into_iter().map(Arc::new).collect()));
@@ -241,7 +246,7 @@ impl Program {
         let config =
             SessionConfig::new().with_batch_size(BATCH_ROWS).with_target_partitions(partitions);
         let context = TaskContext::default().with_session_config(config).with_runtime(runtime);
-        let work = Work { cores, context: Arc::new(context), limits, pool };
+        let work = Work { done, cores, context: Arc::new(context), limits, pool };
         let started = Started { work: Arc::new(work), handle: budget.handle(), progress };
         Ok((feeds, started))
     }
@@ -271,7 +276,9 @@ impl Started {
 impl Work {
     async fn run(&self) -> Result<Answer, GiveUp> {
         // At once: the order in which fragments arrive must not matter.
-        let done = futures::future::try_join_all(self.cores.iter().map(|c| self.core(c))).await?;
+        let done = futures::future::try_join_all(self.cores.iter().map(|c| self.core(c))).await;
+        self.done.close();
+        let done = done?;
         let mut values = Vec::new();
         let mut rows = 0;
         for (core, batches) in self.cores.iter().zip(&done) {
@@ -560,7 +567,7 @@ fn function(
     };
     let udaf: Arc<AggregateUDF> = match fold.function {
         Function::Count => count::count_udaf(),
-        Function::Sum | Function::SumOfCounts => sum::sum_udaf(),
+        Function::Sum | Function::SumOfCounts | Function::SumOfSums => sum::sum_udaf(),
         Function::Min => min_max::min_udaf(),
         Function::Max => min_max::max_udaf(),
     };

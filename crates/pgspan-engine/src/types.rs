@@ -98,6 +98,8 @@ impl Column {
                 Some(scale) => Repr::Number { scale: Scale::fixed(scale), declared: true },
                 None => Repr::Number { scale: Scale::unseen(), declared: false },
             },
+            // Without a length blanks at the end are kept, but do not count.
+            1042 if t.typmod < 4 => Repr::Opaque,
             17 | 25 | 1042 | 1043 | 2950 => Repr::Exact,
             oid if array_type(oid).is_some() => Repr::Opaque,
             oid => {

@@ -253,19 +253,44 @@ pub const ENGINE_FOLDS: &str = ", pg_catalog.max(pg_catalog.now())";
 pub const ENGINE_EXPLAIN: &str = "EXPLAIN (VERBOSE, FORMAT JSON) ";
 
 /// What the engine must know of home besides: whether an operator or a function outside
-/// `pg_catalog` could be meant where the engine reads PostgreSQL's own, and which columns
-/// of the tables have a collation of their own. One row: a boolean, and a JSON array.
-pub fn engine_hazards(names: &[String]) -> String {
+/// `pg_catalog` could be meant where the engine reads PostgreSQL's own, or a function of the
+/// statement is an aggregate that it does not have; which columns of the tables have a
+/// collation or a domain of their own; whether a setting changes how EXPLAIN prints
+/// literals; and [`engine_state`]. One row: a boolean, a JSON array, a boolean, a text.
+pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
     format!(
         "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_operator o WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid \
          AND o.oprname OPERATOR(pg_catalog.=) ANY('{{=,<>,<,<=,>,>=,+,-,*,/,~~,!~~}}'::pg_catalog.name[]) \
          AND o.oprleft OPERATOR(pg_catalog.<) 16384::pg_catalog.oid AND o.oprright OPERATOR(pg_catalog.<) 16384::pg_catalog.oid) \
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid \
-         AND p.proname OPERATOR(pg_catalog.=) ANY('{{count,sum,avg,min,max,extract,date_part,substring,substr}}'::pg_catalog.name[])), \
-         COALESCE((SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.unnest({}) AS n(name) \
+         AND p.proname OPERATOR(pg_catalog.=) ANY('{{count,sum,avg,min,max,extract,date_part,substring,substr}}'::pg_catalog.name[])) \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.prokind OPERATOR(pg_catalog.=) 'a' \
+         AND p.proname OPERATOR(pg_catalog.=) ANY({functions}::pg_catalog.name[]) \
+         AND p.proname OPERATOR(pg_catalog.<>) ALL('{{count,sum,avg,min,max}}'::pg_catalog.name[])), \
+         COALESCE((SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.unnest({names}) AS n(name) \
          JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid \
          WHERE a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped \
-         AND a.attcollation OPERATOR(pg_catalog.<>) ALL(ARRAY[0::pg_catalog.oid, 100::pg_catalog.oid]))::pg_catalog.text, '[]')",
+         AND (a.attcollation OPERATOR(pg_catalog.<>) ALL(ARRAY[0::pg_catalog.oid, 100::pg_catalog.oid]) \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid \
+         AND t.typtype OPERATOR(pg_catalog.=) 'd')))::pg_catalog.text, '[]'), \
+         pg_catalog.current_setting('extra_float_digits')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 1 \
+         AND pg_catalog.current_setting('IntervalStyle') OPERATOR(pg_catalog.=) 'postgres' \
+         AND pg_catalog.starts_with(pg_catalog.current_setting('DateStyle'), 'ISO'), ({state})",
+        functions = text_array(functions.functions.iter()),
+        names = text_array(names),
+        state = engine_state(names),
+    )
+}
+
+/// What home's planner may have drawn conclusions from besides what the fingerprint holds:
+/// the indexes and columns of the tables. One text.
+pub fn engine_state(names: &[String]) -> String {
+    format!(
+        "SELECT pg_catalog.concat_ws('|', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', i.indexrelid, i.xmin), ',' ORDER BY i.indexrelid) \
+         FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) ANY(t.tables)), \
+         (SELECT pg_catalog.sum(a.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_attribute a \
+         WHERE a.attrelid OPERATOR(pg_catalog.=) ANY(t.tables))) \
+         FROM (SELECT pg_catalog.array_agg(pg_catalog.to_regclass(n.name)::pg_catalog.oid) AS tables FROM pg_catalog.unnest({}) AS n(name)) AS t",
         text_array(names)
     )
 }

@@ -12,7 +12,7 @@ use pgspan_engine::{ColumnType, Program};
 use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::analyze::{Analysis, Kind, NO_FOREIGN_TABLE};
 use pgspan_sql::ask;
-use pgspan_sql::engine::shape::subquery_columns;
+use pgspan_sql::engine::shape;
 use pgspan_sql::engine::split::{CARRIER, Split, split};
 use pgspan_sql::engine::tree::{self, Tree};
 use pgspan_sql::engine::{block, constant};
@@ -31,6 +31,8 @@ pub(crate) struct EnginePlan {
     pub types: Vec<Vec<u32>>,
     /// Rows that each database expects of its fragment.
     pub rows: Vec<f64>,
+    /// Home's answer to [`ask::engine_state`].
+    pub state: bytes::Bytes,
     /// It holds values that home gave for subqueries: it is good for one run.
     pub once: bool,
 }
@@ -53,7 +55,16 @@ pub(crate) async fn engine_plan(
     }
     let known = plan.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match known {
-        Some(Ok(known)) if !known.once => return Ok(known),
+        Some(Ok(known)) if !known.once => {
+            // What home's planner concluded from indexes and the like must still hold.
+            let server = &mut session.server;
+            home::run_once(server, &ask::engine_state(&ask::table_names(&plan.analysis)));
+            frontend::sync(&mut server.outbox);
+            let got = home::answers(server, &mut session.client.outbox).await?;
+            if got.value(0, 0) == Some(&known.state) {
+                return Ok(known);
+            }
+        }
         Some(Err(reason)) => return Err(reason.into()),
         _ => {}
     }
@@ -81,7 +92,7 @@ async fn make(
     }
     let names: Vec<String> =
         plan.fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect();
-    check_home(session, plan).await?;
+    let state = check_home(session, plan).await?;
     let (text, constants) = with_constants(session, request, plan).await?;
     let reread;
     let statement = if constants {
@@ -96,7 +107,9 @@ async fn make(
     let mut first = None;
     for fold in [true, false] {
         match make_core(session, request, plan, &statement, &names, fold, CARRIER).await {
-            Ok(core) => return assemble(session, plan, vec![core], None, statement.once).await,
+            Ok(core) => {
+                return assemble(session, plan, vec![core], None, (state, statement.once)).await;
+            }
             Err(Stop::GiveUp(reason)) => {
                 tracing::debug!(%reason, fold, "no core");
                 first = first.or(Some(reason));
@@ -104,7 +117,7 @@ async fn make(
             Err(other) => return Err(other),
         }
     }
-    match by_blocks(session, request, plan, &statement, &names).await {
+    match by_blocks(session, request, plan, &statement, &names, state).await {
         Err(Stop::GiveUp(reason)) => {
             tracing::debug!(%reason, "no blocks");
             Err(first.unwrap_or(reason).into())
@@ -127,6 +140,7 @@ async fn by_blocks(
     plan: &CachedPlan,
     statement: &Statement<'_>,
     names: &[String],
+    state: bytes::Bytes,
 ) -> Result<Arc<EnginePlan>, Stop> {
     let catalog = session.database.catalog();
     let odd = || Reason::new("the statement could not be rewritten");
@@ -172,13 +186,13 @@ async fn by_blocks(
         Err(reason) if reason.what == NO_FOREIGN_TABLE => {
             let finish = text.get(statement.analysis.query_start..).ok_or_else(odd)?;
             let finish = finish.trim_end().trim_end_matches(';').to_owned();
-            assemble(session, plan, cores, Some(finish), statement.once).await
+            assemble(session, plan, cores, Some(finish), (state, statement.once)).await
         }
         Err(reason) => Err(reason.into()),
         Ok(analysis) => {
             let outer = Statement { text: &text, analysis: &analysis, once: statement.once };
             cores.push(make_core(session, request, plan, &outer, names, true, CARRIER).await?);
-            assemble(session, plan, cores, None, statement.once).await
+            assemble(session, plan, cores, None, (state, statement.once)).await
         }
     }
 }
@@ -217,7 +231,7 @@ async fn assemble(
     plan: &CachedPlan,
     cores: Vec<Core>,
     finish: Option<String>,
-    once: bool,
+    (state, once): (bytes::Bytes, bool),
 ) -> Result<Arc<EnginePlan>, Stop> {
     let mut tree = Tree::default();
     let mut tops = Vec::new();
@@ -246,7 +260,7 @@ async fn assemble(
     finish_types.extend(program.array_types());
     let oids = |t: &Vec<ColumnType>| t.iter().map(|t| t.oid).collect();
     let types = types.iter().map(oids).collect();
-    Ok(Arc::new(EnginePlan { tree, program, finish, finish_types, types, rows, once }))
+    Ok(Arc::new(EnginePlan { tree, program, finish, finish_types, types, rows, state, once }))
 }
 
 /// The statement, with the values of its constant subqueries.
@@ -296,21 +310,30 @@ async fn with_constants(
 }
 
 /// What rules the engine out whatever the core is.
-async fn check_home(session: &mut Session, plan: &CachedPlan) -> Result<(), Stop> {
+async fn check_home(session: &mut Session, plan: &CachedPlan) -> Result<bytes::Bytes, Stop> {
     let analysis = &plan.analysis;
     let server = &mut session.server;
-    home::run_once(server, &ask::engine_hazards(&ask::table_names(analysis)));
+    let names = ask::table_names(analysis);
+    home::run_once(server, &ask::engine_hazards(&names, &analysis.names));
     frontend::sync(&mut server.outbox);
     let got = home::answers(server, &mut session.client.outbox).await?;
     let odd = || Stop::GiveUp(Reason::new("catalog answer"));
     if got.value(0, 0).map(|v| &v[..]) != Some(b"f") {
-        return Err(Reason::new("operators or functions beside PostgreSQL's own").into());
+        return Err(
+            Reason::new("operators, functions or aggregates that are not the engine's").into()
+        );
+    }
+    if got.value(0, 2).map(|v| &v[..]) != Some(b"t") {
+        return Err(Reason::new("setting: DateStyle, IntervalStyle or extra_float_digits").into());
+    }
+    if shape::renames_columns(&analysis.select) {
+        return Err(Reason::new("an alias that renames columns").into());
     }
     let collated: Vec<String> =
         serde_json::from_slice(got.value(0, 1).ok_or_else(odd)?).map_err(|_| odd())?;
     match collated.iter().find(|c| analysis.star || analysis.words.contains(*c)) {
-        Some(c) => Err(Reason::about("a column with a collation of its own", c).into()),
-        None => Ok(()),
+        Some(c) => Err(Reason::about("a column with a collation or domain of its own", c).into()),
+        None => got.value(0, 3).cloned().ok_or_else(odd),
     }
 }
 
@@ -379,7 +402,7 @@ async fn make_core(
         .map(|n| facts.home.relation(&n.written))
         .collect::<Option<_>>()
         .ok_or_else(odd)?;
-    let subqueries = subquery_columns(&statement.analysis.select);
+    let subqueries = shape::subquery_columns(&statement.analysis.select);
     let known = tree::Known {
         needs: &facts.needs,
         relations: &relations,

@@ -91,6 +91,7 @@ fn rewrite(group: &Node) -> Option<Node> {
     let merged = folds.iter().enumerate().map(|(i, f)| Fold {
         function: match f.function {
             Function::Count | Function::SumOfCounts => Function::SumOfCounts,
+            Function::Sum | Function::SumOfSums => Function::SumOfSums,
             other => other,
         },
         argument: Some(keys.len() + i),

@@ -33,6 +33,38 @@ pub fn bare(text: &str) -> &str {
 /// The source's name and the type OID of a column, by alias and name at home.
 pub type Places<'a> = dyn Fn(&str, &str) -> Option<(String, u32)> + 'a;
 
+/// What a node's own output is called by the node above it: EXPLAIN prints a column as it
+/// is, and all else in parentheses (ruleutils.c: `get_variable`). Operators and conditions
+/// have parentheses of their own, which are no mark.
+pub fn reference(text: &str) -> Option<&str> {
+    let tokens = lex(text);
+    let inner = unwrapped(text, &tokens)?;
+    let wrapped = unwrapped(inner, &lex(inner)).is_some();
+    if wrapped {
+        return Some(inner);
+    }
+    let e = Expression::read(inner)?;
+    let operator =
+        matches!(node(&e.tree)?.0, "AExpr" | "BoolExpr" | "NullTest" | "BooleanTest" | "ColumnRef");
+    (!operator).then_some(inner)
+}
+
+/// Without one pair of parentheses around all of it.
+fn unwrapped<'t>(text: &'t str, tokens: &[Lexeme]) -> Option<&'t str> {
+    let (first, last) = (tokens.first()?, tokens.last()?);
+    if !first.is_char(b'(') || !last.is_char(b')') {
+        return None;
+    }
+    let mut depth = 0i32;
+    for (i, t) in tokens.iter().enumerate() {
+        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
+        if depth == 0 && i + 1 < tokens.len() {
+            return None;
+        }
+    }
+    Some(text.get(first.end..last.start)?.trim())
+}
+
 /// A parsed expression.
 #[derive(Debug)]
 pub struct Expression<'a> {
@@ -337,7 +369,7 @@ pub fn equalities(condition: &str) -> Option<Vec<(String, String)>> {
         let part = bare(part);
         let sides = split(part, |t| t.is_char(b'='));
         let [left, right] = sides.as_slice() else { return None };
-        let (left, right) = (bare(left), bare(right));
+        let (left, right) = (left.trim(), right.trim());
         for side in [left, right] {
             if split(side, is_loose).len() > 1 || !is_closed(side) {
                 return None;
@@ -377,7 +409,9 @@ fn split(text: &str, at: impl Fn(&Lexeme) -> bool) -> Vec<&str> {
 
 /// A call of one of the engine's aggregates: which, of what, and whether of each value once.
 pub fn fold(text: &str) -> Option<(Function, Option<String>, bool)> {
-    let text = bare(text);
+    if text.starts_with('(') {
+        return None;
+    }
     let e = Expression::read(text)?;
     let ("FuncCall", body) = node(&e.tree)? else { return None };
     let plain = body["agg_filter"].is_null()
@@ -404,7 +438,7 @@ pub fn fold(text: &str) -> Option<(Function, Option<String>, bool)> {
     let tokens = lex(text);
     let open = tokens.iter().position(|t| t.is_char(b'('))?;
     let first = if distinct { tokens.get(open + 1)?.end } else { tokens.get(open)?.end };
-    let argument = bare(text.get(first..tokens.last()?.start)?);
+    let argument = text.get(first..tokens.last()?.start)?.trim();
     // DISTINCT changes nothing for the least and the greatest.
     let distinct = distinct && !matches!(function, Function::Min | Function::Max);
     Some((function, Some(argument.to_owned()), distinct))
@@ -464,8 +498,8 @@ mod tests {
     fn folds() {
         assert_eq!(fold("count(*)"), Some((Function::Count, None, false)));
         assert_eq!(
-            fold("(sum((l.n * l.n)))"),
-            Some((Function::Sum, Some("l.n * l.n".to_owned()), false))
+            fold("sum((l.n * l.n))"),
+            Some((Function::Sum, Some("(l.n * l.n)".to_owned()), false))
         );
         assert_eq!(
             fold("count(DISTINCT l.t)"),
@@ -473,6 +507,16 @@ mod tests {
         );
         assert_eq!(fold("sum(l.n) FILTER (WHERE (l.n > '1'::numeric))"), None);
         assert_eq!(fold("(count(*) + 1)"), None);
+    }
+
+    #[test]
+    fn references() {
+        assert_eq!(reference("(count(*))"), Some("count(*)"));
+        assert_eq!(reference("((a.x + b.y))"), Some("(a.x + b.y)"));
+        for own in ["(a.x + b.y)", "count(*)", "a.x", "(a.x IS NULL)", "(a.x)::text", "(a.x)"] {
+            assert_eq!(reference(own), None, "{own}");
+        }
+        assert!(reference("(COALESCE(a.x, 0))").is_some());
     }
 
     #[test]

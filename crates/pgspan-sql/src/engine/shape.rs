@@ -22,9 +22,9 @@ pub(super) fn rows_wanted(select: &Value) -> Option<u64> {
 /// A call that is no aggregate could give several rows for one.
 pub(super) fn has_calls(select: &Value) -> bool {
     let mut found = false;
-    visit(&select["target_list"], &mut |name, body| {
-        found |= name == "FuncCall" && !is_aggregate(body);
-    });
+    for part in [&select["target_list"], &select["sort_clause"]] {
+        visit(part, &mut |name, body| found |= name == "FuncCall" && !is_aggregate(body));
+    }
     found
 }
 
@@ -83,7 +83,35 @@ pub fn subquery_columns(select: &Value) -> Vec<(String, Vec<String>)> {
         }
         _ => {}
     });
-    found.into_iter().filter_map(|(alias, names)| Some((alias, names?))).collect()
+    // EXPLAIN tells a subquery by its alias alone: a table or another reference of that
+    // name makes it unclear. A WITH query is spoken of by its own name, once.
+    let mut uses: Vec<(String, bool)> = Vec::new();
+    visit(select, &mut |name, body| {
+        if name == "RangeVar" {
+            let alias = body.pointer("/alias/aliasname").and_then(Value::as_str);
+            let name = alias.or(body["relname"].as_str()).unwrap_or("");
+            uses.push((name.to_owned(), alias.is_some()));
+        }
+    });
+    let mut queries: Vec<String> = Vec::new();
+    visit(select, &mut |name, body| {
+        if name == "CommonTableExpr" {
+            queries.extend(body["ctename"].as_str().map(str::to_owned));
+        }
+    });
+    let clear = |alias: &String| {
+        let mut own = uses.iter().filter(|(n, _)| n == alias);
+        match (own.next(), own.next()) {
+            (None, _) => !queries.contains(alias),
+            (Some((_, renamed)), None) => !renamed && queries.contains(alias),
+            _ => false,
+        }
+    };
+    found
+        .into_iter()
+        .filter(|(alias, _)| clear(alias))
+        .filter_map(|(alias, names)| Some((alias, names?)))
+        .collect()
 }
 
 fn result_names(query: &Value, renamed: &Value) -> Option<Vec<String>> {
@@ -127,4 +155,14 @@ pub(super) fn without_places(value: &Value) -> Value {
         }
         other => other.clone(),
     }
+}
+
+/// Whether a table, anywhere in the statement, has its columns renamed by its alias.
+pub fn renames_columns(select: &Value) -> bool {
+    let mut found = false;
+    visit(select, &mut |name, body| {
+        found |= name == "RangeVar"
+            && body["alias"]["colnames"].as_array().is_some_and(|c| !c.is_empty());
+    });
+    found
 }

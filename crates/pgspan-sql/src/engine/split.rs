@@ -624,6 +624,10 @@ impl Splitter<'_> {
         names: &[String],
         span: &Span,
     ) -> Option<TopN> {
+        if targets.len() != names.len() {
+            // With * a name may be that of a column of it.
+            return None;
+        }
         let body = &sort["node"]["SortBy"];
         let ascending = match body["sortby_dir"].as_u64()? {
             1 | 2 => true,

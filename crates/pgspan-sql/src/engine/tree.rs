@@ -7,7 +7,7 @@
 //! needs, by their printed text; a scan computes them at its database. A node or an
 //! expression that is not listed here is refused.
 
-use super::expression::{self, Expression, bare};
+use super::expression::{self, Expression};
 use super::predicate::{self, Predicate};
 use crate::facts::{HomeRelation, SourceFacts};
 use crate::fragment;
@@ -47,6 +47,8 @@ pub enum Function {
     Sum,
     /// Sum of partial counts, 0 when there is none.
     SumOfCounts,
+    /// Sum of partial sums, of their own type.
+    SumOfSums,
     /// Least.
     Min,
     /// Greatest.
@@ -257,7 +259,7 @@ fn children(plan: &Value) -> &[Value] {
 
 fn outputs(plan: &Value) -> Vec<String> {
     let list = plan.get("Output").and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(|v| v.as_str()).map(|s| bare(s).to_owned()).collect()
+    list.into_iter().flatten().filter_map(|v| v.as_str()).map(|s| s.trim().to_owned()).collect()
 }
 
 /// Nodes that only pass rows on; their order is of no use to the engine.
@@ -298,6 +300,22 @@ fn qualify(plan: &mut Value, alias: &str) {
     }
 }
 
+/// What the child is asked for, in its own words, so that a node can give `text`: its
+/// output where `text` refers to it; `None` where the node itself computes `text`.
+fn below(text: &str, child: &[String]) -> Result<Option<String>, Reason> {
+    if expression::is_column(text) {
+        return Ok(Some(text.to_owned()));
+    }
+    let Some(inner) = expression::reference(text) else { return Ok(None) };
+    let computed = child.iter().any(|o| o == inner);
+    let passed = child.iter().any(|o| o == text);
+    match (computed, passed) {
+        (true, false) => Ok(Some(inner.to_owned())),
+        (false, true) => Ok(Some(text.to_owned())),
+        _ => Err(Reason::about("an output that cannot be told apart", text)),
+    }
+}
+
 /// A list without repetition, and where each went.
 fn place(list: &mut Vec<String>, item: &str) -> usize {
     list.iter().position(|i| i == item).unwrap_or_else(|| {
@@ -315,7 +333,15 @@ impl Reader<'_> {
         }
         let child = || children(plan).first().ok_or(Reason::new("home's plan could not be read"));
         match kind(plan) {
-            _ if passes(plan) => self.node(child()?, demand),
+            _ if passes(plan) => {
+                let child = child()?;
+                let own = outputs(child);
+                let lower: Vec<String> = demand
+                    .iter()
+                    .map(|d| Ok(below(d, &own)?.unwrap_or_else(|| d.clone())))
+                    .collect::<Result<_, Reason>>()?;
+                self.node(child, &lower)
+            }
             "Seq Scan" | "Index Scan" | "Index Only Scan" | "Bitmap Heap Scan" => {
                 self.home_scan(plan, demand)
             }
@@ -346,7 +372,8 @@ impl Reader<'_> {
                 conditions.push(condition.to_owned());
             }
         }
-        let mut from = format!("{} {}", qualified(schema, name), ident(alias));
+        // A scan is of one relation; its children have scans of their own.
+        let mut from = format!("ONLY {} {}", qualified(schema, name), ident(alias));
         if !conditions.is_empty() {
             from.push_str(" WHERE ");
             from.push_str(&conditions.join(" AND "));
@@ -428,10 +455,13 @@ impl Reader<'_> {
             place(&mut distinct, o);
         });
         let mut select = Vec::new();
+        // Its GROUP BY speaks of places in the list, which therefore stays whole.
+        let mut picked = Vec::new();
         for d in demand {
             let shipped = if folded {
-                let at = distinct.iter().position(|o| o == d);
-                at.and_then(|i| items.get(i)).cloned()
+                let at = distinct.iter().position(|o| o == d).filter(|i| *i < items.len());
+                picked.extend(at.map(|i| (i, false)));
+                at.map(|_| String::new())
             } else {
                 Expression::read(d).and_then(|e| e.shipped(&there))
             };
@@ -463,6 +493,9 @@ impl Reader<'_> {
             _ => None,
         };
         let single_table = single.and_then(|_| tables.first());
+        if folded {
+            select = items.clone();
+        }
         self.fragments.push(Fragment {
             server,
             select,
@@ -481,7 +514,11 @@ impl Reader<'_> {
                 .collect::<Vec<_>>()
                 .join(", "),
         });
-        Ok(Node::Fragment(self.fragments.len() - 1))
+        let fragment = Node::Fragment(self.fragments.len() - 1);
+        if folded {
+            return Ok(Node::Pick { input: Box::new(fragment), columns: picked });
+        }
+        Ok(fragment)
     }
 
     fn join(&mut self, plan: &Value, condition: &str, demand: &[String]) -> Result<Node, Reason> {
@@ -518,21 +555,27 @@ impl Reader<'_> {
         );
         let mut probe_demand = Vec::new();
         let mut build_demand = Vec::new();
-        let side_of = |e: &str| -> Result<bool, Reason> {
+        // The side that gives an expression, and what it is asked for; and whether the side
+        // itself computes it before the join.
+        let side_of = |e: &str| -> Result<(bool, String, bool), Reason> {
             let refuse = || Reason::about("an expression over both sides of a join", e);
-            if probe_own.iter().any(|o| o == e)
-                && expression::names(e).is_some_and(|n| n.iter().all(|a| probe_aliases.contains(a)))
-            {
-                return Ok(true);
-            }
             let names = expression::names(e).ok_or_else(refuse)?;
+            if expression::reference(e).is_some() {
+                let found =
+                    (below(e, &probe_own).ok().flatten(), below(e, &build_own).ok().flatten());
+                return match found {
+                    (Some(text), None) => Ok((true, text, true)),
+                    (None, Some(text)) => Ok((false, text, true)),
+                    _ => Err(Reason::about("an output that cannot be told apart", e)),
+                };
+            }
             if names.is_empty() {
                 return Err(refuse());
             }
             if names.iter().all(|a| probe_aliases.contains(a)) {
-                Ok(true)
+                Ok((true, e.to_owned(), false))
             } else if names.iter().all(|a| build_aliases.contains(a)) {
-                Ok(false)
+                Ok((false, e.to_owned(), false))
             } else {
                 Err(refuse())
             }
@@ -541,26 +584,25 @@ impl Reader<'_> {
         let pairs = text(plan, condition).and_then(expression::equalities);
         for (a, b) in pairs.ok_or(Reason::new("a join condition that is not plain equality"))? {
             let (p, q) = match (side_of(&a)?, side_of(&b)?) {
-                (true, false) => (a, b),
-                (false, true) => (b, a),
+                ((true, a, _), (false, b, _)) => (a, b),
+                ((false, a, _), (true, b, _)) => (b, a),
                 _ => return Err(Reason::new("a join condition that is not plain equality")),
             };
             keys.push((place(&mut probe_demand, &p), place(&mut build_demand, &q)));
         }
         let mut output = Vec::new();
         for d in demand {
-            let probe = side_of(d)?;
+            let (probe, lower, computed) = side_of(d)?;
             let null_extended = if probe { nullable.0 } else { nullable.1 };
-            let own = if probe { &probe_own } else { &build_own };
             // Below an outer join only what is NULL for NULLs means the same as above it;
-            // what the child itself prints as its output home computes there too.
-            if null_extended && !own.contains(d) && !expression::is_strict(d) {
+            // what the side itself computes home computes there too.
+            if null_extended && !computed && !expression::is_strict(d) {
                 return Err(Reason::about("an expression over the nullable side of a join", d));
             }
             output.push(if probe {
-                Side::Probe(place(&mut probe_demand, d))
+                Side::Probe(place(&mut probe_demand, &lower))
             } else {
-                Side::Build(place(&mut build_demand, d))
+                Side::Build(place(&mut build_demand, &lower))
             });
         }
         let filter = match text(plan, "Join Filter") {
@@ -570,10 +612,11 @@ impl Reader<'_> {
                 let read = predicate::read(f).ok_or_else(refuse)?;
                 let mut inputs = Vec::new();
                 for e in &read.inputs {
-                    inputs.push(if side_of(e)? {
-                        Side::Probe(place(&mut probe_demand, e))
+                    let (probe, lower, _) = side_of(e)?;
+                    inputs.push(if probe {
+                        Side::Probe(place(&mut probe_demand, &lower))
                     } else {
-                        Side::Build(place(&mut build_demand, e))
+                        Side::Build(place(&mut build_demand, &lower))
                     });
                 }
                 Some((inputs, read.predicates))
@@ -625,8 +668,9 @@ impl Reader<'_> {
             .into_iter()
             .flatten()
             .filter_map(Value::as_str)
-            .map(|s| bare(s).to_owned())
+            .map(|s| s.trim().to_owned())
             .collect();
+        let child_own = outputs(child);
         let mut input_demand: Vec<String> = Vec::new();
         let mut keys: Vec<usize> = Vec::new();
         for key in &group_keys {
@@ -635,7 +679,9 @@ impl Reader<'_> {
         let mut folds: Vec<Fold> = Vec::new();
         let mut wanted: Vec<Result<usize, usize>> = Vec::new();
         for d in demand {
-            if let Some(k) = group_keys.iter().position(|g| g == d) {
+            // EXPLAIN prints the keys in the words of the node below.
+            let lower = below(d, &child_own)?;
+            if let Some(k) = lower.as_ref().and_then(|l| group_keys.iter().position(|g| g == l)) {
                 wanted.push(Ok(k));
                 continue;
             }
@@ -643,11 +689,8 @@ impl Reader<'_> {
                 let argument = match argument {
                     None => None,
                     Some(a) => {
-                        let same = match function {
-                            Function::Count if !distinct => self.counts_alike(child, &a),
-                            _ => None,
-                        };
-                        Some(place(&mut input_demand, same.as_deref().unwrap_or(&a)))
+                        let lower = below(&a, &child_own)?.unwrap_or(a);
+                        Some(place(&mut input_demand, &lower))
                     }
                 };
                 let fold = Fold { function, argument, distinct };
@@ -716,32 +759,16 @@ impl Reader<'_> {
     fn unique(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
         let child = children(plan).first().ok_or(Reason::new("home's plan could not be read"))?;
         let own = outputs(plan);
-        let input = self.node(child, &own)?;
+        let child_own = outputs(child);
+        let lower: Vec<String> = own
+            .iter()
+            .map(|d| Ok(below(d, &child_own)?.unwrap_or_else(|| d.clone())))
+            .collect::<Result<_, Reason>>()?;
+        let input = self.node(child, &lower)?;
         let keys: Vec<usize> = (0..own.len()).collect();
         let output = demand.iter().map(|d| own.iter().position(|o| o == d)).collect::<Option<_>>();
         let output = output.ok_or(Reason::new("home's plan could not be read"))?;
         Ok(Node::Group { input: Box::new(input), keys, folds: Vec::new(), output })
-    }
-
-    /// A join key of the same foreign table, if it is NULL exactly where the counted
-    /// column is: the counted column need not be fetched then.
-    fn counts_alike(&self, plan: &Value, argument: &str) -> Option<String> {
-        let [alias] = expression::names(argument)?.try_into().ok()?;
-        let column = expression::column(argument)?;
-        let scan = find_scan(plan, &alias)?;
-        let i = self.known.relations.iter().position(|r| {
-            r.schema.as_deref() == text(scan, "Schema")
-                && r.name.as_deref() == text(scan, "Relation Name")
-        })?;
-        let relation = self.known.relations.get(i)?;
-        let here = relation.columns.as_deref()?.iter().find(|c| c.name == column)?;
-        let name = fragment::remote_column(here);
-        let there =
-            self.known.sources.get(i)?.columns.as_deref()?.iter().find(|c| c.name == name)?;
-        if !there.not_null {
-            return None;
-        }
-        key_of(plan, &alias)
     }
 }
 
@@ -749,31 +776,4 @@ impl Reader<'_> {
 fn distinct(input: Node, columns: usize) -> Node {
     let all: Vec<usize> = (0..columns).collect();
     Node::Group { input: Box::new(input), keys: all.clone(), folds: Vec::new(), output: all }
-}
-
-fn find_scan<'v>(plan: &'v Value, alias: &str) -> Option<&'v Value> {
-    if kind(plan) == "Foreign Scan" && text(plan, "Alias") == Some(alias) {
-        return Some(plan);
-    }
-    children(plan).iter().find_map(|c| find_scan(c, alias))
-}
-
-/// A plain column of the table in an equality of the join directly below, where that
-/// join does not keep the table's own rows without a match (whose key may be NULL).
-fn key_of(plan: &Value, alias: &str) -> Option<String> {
-    let plan = if passes(plan) { children(plan).first()? } else { plan };
-    let pairs = expression::equalities(text(plan, "Hash Cond").or(text(plan, "Merge Cond"))?)?;
-    let mut probe = Vec::new();
-    aliases(children(plan).first()?, &mut probe);
-    let in_probe = probe.iter().any(|a| a == alias);
-    let fits = match text(plan, "Join Type")? {
-        "Inner" => true,
-        "Left" => !in_probe,
-        "Right" => in_probe,
-        _ => false,
-    };
-    let own = |e: &String| {
-        expression::is_column(e) && expression::names(e).is_some_and(|n| n == [alias.to_owned()])
-    };
-    pairs.into_iter().flat_map(|(a, b)| [a, b]).find(own).filter(|_| fits)
 }
