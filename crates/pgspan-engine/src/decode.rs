@@ -58,7 +58,10 @@ impl Decoder {
                     Repr::Int => Values::Int(Vec::new(), width(c.oid)),
                     Repr::Bool => Values::Bool(Vec::new()),
                     Repr::Number { scale, .. } => Values::Number(Vec::new(), scale.clone()),
-                    Repr::Exact | Repr::Opaque => Values::Bytes(Vec::new(), vec![0]),
+                    // A quotient is never sent.
+                    Repr::Exact | Repr::Opaque | Repr::Quotient { .. } => {
+                        Values::Bytes(Vec::new(), vec![0])
+                    }
                 },
                 valid: None,
             })

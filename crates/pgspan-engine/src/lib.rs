@@ -1,15 +1,16 @@
 //! The engine: rows of fragments are decoded from PostgreSQL's binary format into Arrow,
 //! joined and folded by DataFusion's physical operators, and encoded for PostgreSQL again.
 //!
-//! It only moves, matches and folds rows: every expression is evaluated by a PostgreSQL
-//! server, before its rows come here or after. The operators are put together by program
-//! from [`pgspan_sql::engine::tree`]; DataFusion's SQL front end, its type coercion and
+//! It moves, matches and folds rows, and does exact arithmetic on numerics: every other
+//! expression is evaluated by a PostgreSQL server, before its rows come here or after. The operators are put together by program
+//! from [`pgspan_sql::engine::operators`]; DataFusion's SQL front end, its type coercion and
 //! its optimizers are never used.
 //!
 //! What it meets and cannot represent exactly (a NaN, an infinity or a number of another
-//! scale in a numeric column, a value that is too large) is an [`GiveUp`], and the
+//! scale in a numeric column, a value that is too large) is a [`GiveUp`], and the
 //! statement goes one rung down.
 
+mod arithmetic;
 mod decode;
 mod encode;
 mod explain;

@@ -3,6 +3,7 @@
 //! for equality alone. NULL makes any of them unknown, at either end.
 
 use crate::GiveUp;
+use crate::arithmetic;
 use crate::decode::power_of_ten;
 use crate::types::{Column, Repr};
 use datafusion_common::ScalarValue;
@@ -10,6 +11,7 @@ use datafusion_expr::Operator;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{self, BinaryExpr, Column as ColumnExpr};
 use pgspan_sql::engine::predicate::{Comparison, Operand, Predicate};
+use pgspan_sql::engine::term::Term;
 use std::sync::Arc;
 
 type Expr = Arc<dyn PhysicalExpr>;
@@ -45,31 +47,11 @@ fn expr(p: &Predicate, columns: &[Column], places: &[usize]) -> Result<Expr, Giv
         Predicate::Compare(comparison, left, right) => {
             let refuse =
                 || GiveUp::new("a comparison that is not proven", format!("{comparison:?}"));
-            let typed = |o: &Operand| match o {
-                Operand::Input(i) => columns.get(*i),
-                Operand::Literal(..) => None,
+            let sides = match plain(*comparison, left, right, columns, places)? {
+                Some(sides) => Some(sides),
+                None => numbers(left, right, columns, places)?,
             };
-            let (l, r) = match (left, right) {
-                (Operand::Input(a), Operand::Input(b)) => {
-                    let (x, y) =
-                        (typed(left).ok_or_else(refuse)?, typed(right).ok_or_else(refuse)?);
-                    if !x.joins(y) || !ordered(x, *comparison) {
-                        return Err(refuse());
-                    }
-                    (column(*a, places)?, column(*b, places)?)
-                }
-                (Operand::Input(a), Operand::Literal(text, name)) => {
-                    let x = typed(left).ok_or_else(refuse)?;
-                    let value = literal(x, text, name).filter(|_| ordered(x, *comparison));
-                    (column(*a, places)?, expressions::lit(value.ok_or_else(refuse)?))
-                }
-                (Operand::Literal(text, name), Operand::Input(b)) => {
-                    let y = typed(right).ok_or_else(refuse)?;
-                    let value = literal(y, text, name).filter(|_| ordered(y, *comparison));
-                    (expressions::lit(value.ok_or_else(refuse)?), column(*b, places)?)
-                }
-                _ => return Err(refuse()),
-            };
+            let (l, r) = sides.ok_or_else(refuse)?;
             let operator = match comparison {
                 Comparison::Equal => Operator::Eq,
                 Comparison::NotEqual => Operator::NotEq,
@@ -83,6 +65,63 @@ fn expr(p: &Predicate, columns: &[Column], places: &[usize]) -> Result<Expr, Giv
     }
 }
 
+/// Columns and literals whose form decides.
+fn plain(
+    comparison: Comparison,
+    left: &Operand,
+    right: &Operand,
+    columns: &[Column],
+    places: &[usize],
+) -> Result<Option<(Expr, Expr)>, GiveUp> {
+    let with_literal = |i: usize, text: &str, name: &str| {
+        let own = columns.get(i)?;
+        literal(own, text, name).filter(|_| ordered(own, comparison))
+    };
+    Ok(match (left, right) {
+        (Operand::Input(a), Operand::Input(b)) => match (columns.get(*a), columns.get(*b)) {
+            (Some(x), Some(y)) if x.joins(y) && ordered(x, comparison) => {
+                Some((column(*a, places)?, column(*b, places)?))
+            }
+            _ => None,
+        },
+        (Operand::Input(a), Operand::Literal(text, name)) => match with_literal(*a, text, name) {
+            Some(value) => Some((column(*a, places)?, expressions::lit(value))),
+            None => None,
+        },
+        (Operand::Literal(text, name), Operand::Input(b)) => match with_literal(*b, text, name) {
+            Some(value) => Some((expressions::lit(value), column(*b, places)?)),
+            None => None,
+        },
+        _ => None,
+    })
+}
+
+/// Numerics with the same number of digits behind the point.
+fn numbers(
+    left: &Operand,
+    right: &Operand,
+    columns: &[Column],
+    places: &[usize],
+) -> Result<Option<(Expr, Expr)>, GiveUp> {
+    let term = |o: &Operand| match o {
+        Operand::Input(i) => Some(Term::Input(*i)),
+        Operand::Computed(term) => Some(term.clone()),
+        Operand::Literal(text, name) if name == "numeric" || text.contains('.') => {
+            Some(Term::Literal(text.clone()))
+        }
+        Operand::Literal(..) => None,
+    };
+    let (Some(left), Some(right)) = (term(left), term(right)) else { return Ok(None) };
+    let typed = (arithmetic::typed(&left, columns), arithmetic::typed(&right, columns));
+    let (Ok(l), Ok(r)) = typed else { return Ok(None) };
+    let scale = l.scale.max(r.scale);
+    let input = |i: usize| column(i, places);
+    Ok(Some((
+        arithmetic::expr(&left, columns, &input, scale)?,
+        arithmetic::expr(&right, columns, &input, scale)?,
+    )))
+}
+
 fn column(i: usize, places: &[usize]) -> Result<Expr, GiveUp> {
     let place = places.get(i).ok_or(GiveUp::new("a column that is not there", ""))?;
     Ok(Arc::new(ColumnExpr::new(&format!("c{place}"), *place)))
@@ -94,7 +133,7 @@ fn ordered(c: &Column, comparison: Comparison) -> bool {
     match c.repr {
         Repr::Int | Repr::Number { .. } => true,
         Repr::Bool | Repr::Exact => equality,
-        Repr::Opaque => false,
+        Repr::Opaque | Repr::Quotient { .. } => false,
     }
 }
 
@@ -143,6 +182,6 @@ fn literal(c: &Column, text: &str, type_name: &str) -> Option<ScalarValue> {
             };
             Some(ScalarValue::Binary(Some(bytes)))
         }
-        Repr::Bool | Repr::Opaque => None,
+        Repr::Bool | Repr::Opaque | Repr::Quotient { .. } => None,
     }
 }

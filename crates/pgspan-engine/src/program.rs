@@ -1,10 +1,11 @@
 //! A tree with types: what the engine will run, or why it cannot.
 
 use crate::types::{Column, ColumnType, Repr, Scale, array_type, type_name};
-use crate::{GiveUp, predicate};
+use crate::{GiveUp, arithmetic, predicate};
+use pgspan_sql::engine::operators::{Function, JoinKind, Node, Side, Tree};
 use pgspan_sql::engine::predicate::Predicate;
 use pgspan_sql::engine::split::TopN;
-use pgspan_sql::engine::tree::{Function, JoinKind, Node, Side, Tree};
+use pgspan_sql::engine::term::Term;
 
 /// A checked tree.
 #[derive(Debug, Clone)]
@@ -53,9 +54,9 @@ pub(crate) enum OpKind {
         folds: Vec<TypedFold>,
         output: Vec<usize>,
     },
-    Pick {
+    Project {
         input: Box<Op>,
-        columns: Vec<(usize, bool)>,
+        columns: Vec<Term>,
     },
 }
 
@@ -93,6 +94,9 @@ impl Program {
                 column.is_some_and(|c| matches!(c.repr, Repr::Int | Repr::Number { .. }))
             };
             let top = top.as_ref().filter(ordered).cloned();
+            if op.columns.iter().any(|c| matches!(c.repr, Repr::Quotient { .. })) {
+                return Err(GiveUp::new("a quotient that is given out", ""));
+            }
             roots.push(Root { op, top });
         }
         Ok(Program { roots, fragments })
@@ -161,9 +165,9 @@ fn order(op: &Op, out: &mut Vec<usize>) {
             order(first, out);
             order(second, out);
         }
-        OpKind::Group { input, .. } | OpKind::Filter { input, .. } | OpKind::Pick { input, .. } => {
-            order(input, out)
-        }
+        OpKind::Group { input, .. }
+        | OpKind::Filter { input, .. }
+        | OpKind::Project { input, .. } => order(input, out),
     }
 }
 
@@ -175,7 +179,7 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
             rows: rows.get(*i).copied().unwrap_or(0.0),
             kind: OpKind::Fragment(*i),
         }),
-        Node::Join { kind, probe, build, keys, filter, output, rows: _ } => {
+        Node::Join { kind, probe, build, keys, filter, output } => {
             let probe = op(probe, fragments, rows)?;
             let build = op(build, fragments, rows)?;
             for (p, b) in keys {
@@ -289,16 +293,15 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
             };
             Ok(Op { kind, columns: kept, rows })
         }
-        Node::Pick { input, columns } => {
+        Node::Project { input, columns } => {
             let input = op(input, fragments, rows)?;
-            let picked = columns
+            let given = columns
                 .iter()
-                .map(|(i, _)| input.columns.get(*i).cloned())
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(missing)?;
+                .map(|t| arithmetic::column(t, &input.columns))
+                .collect::<Result<Vec<_>, _>>()?;
             let rows = input.rows;
-            let kind = OpKind::Pick { input: Box::new(input), columns: columns.clone() };
-            Ok(Op { kind, columns: picked, rows })
+            let kind = OpKind::Project { input: Box::new(input), columns: columns.clone() };
+            Ok(Op { kind, columns: given, rows })
         }
     }
 }

@@ -1,6 +1,5 @@
 //! A program as DataFusion's physical operators, and their execution.
 
-use crate::GiveUp;
 use crate::decode::{BATCH_ROWS, Decoder};
 use crate::encode;
 use crate::feed::{Feed, Mouth, Progress, feed};
@@ -8,6 +7,7 @@ use crate::predicate;
 use crate::program::{Op, OpKind, Program, TypedFold, swaps};
 use crate::top;
 use crate::types::Column;
+use crate::{GiveUp, arithmetic};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
@@ -34,9 +34,10 @@ use datafusion_physical_plan::repartition::RepartitionExec;
 use datafusion_physical_plan::streaming::StreamingTableExec;
 use datafusion_physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
 use futures::StreamExt as _;
+use pgspan_sql::engine::operators::{Function, JoinKind, Side};
 use pgspan_sql::engine::predicate::Predicate;
 use pgspan_sql::engine::split::TopN;
-use pgspan_sql::engine::tree::{Function, JoinKind, Side};
+use pgspan_sql::engine::term::Term;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
@@ -383,13 +384,17 @@ impl Builder<'_> {
                 picked(filtered, exprs)
             }
             OpKind::Group { input, keys, folds, output } => self.group(input, keys, folds, output),
-            OpKind::Pick { input, columns } => {
+            OpKind::Project { input, columns } => {
                 let plan = self.plan(input)?;
+                let place = |i: usize| Ok(column(&plan, i));
                 let exprs = columns
                     .iter()
-                    .map(|(i, zero)| {
-                        let expr = column(&plan, *i);
-                        if *zero { or_zero(expr, &plan) } else { Ok(expr) }
+                    .map(|t| match t {
+                        Term::Input(i) => place(*i),
+                        other => {
+                            let typed = arithmetic::typed(other, &input.columns)?;
+                            arithmetic::expr(other, &input.columns, &place, typed.scale)
+                        }
                     })
                     .collect::<Result<Vec<_>, _>>()?;
                 picked(plan, exprs)
@@ -536,7 +541,7 @@ impl Builder<'_> {
                 let expr = column(&folded, *i);
                 let fold = i.checked_sub(keys.len()).and_then(|f| folds.get(f));
                 match fold {
-                    Some(f) if f.function == Function::SumOfCounts => or_zero(expr, &folded),
+                    Some(f) if f.function == Function::SumOfCounts => or_zero(expr),
                     _ => Ok(expr),
                 }
             })
@@ -546,7 +551,7 @@ impl Builder<'_> {
 }
 
 /// `CASE WHEN x IS NULL THEN 0 ELSE x END`.
-fn or_zero(expr: Expr, _plan: &Plan) -> Result<Expr, GiveUp> {
+fn or_zero(expr: Expr) -> Result<Expr, GiveUp> {
     let zero = expressions::lit(ScalarValue::Int64(Some(0)));
     let is_null = expressions::is_null(expr.clone())?;
     Ok(expressions::case(None, vec![(is_null, zero)], Some(expr))?)

@@ -71,6 +71,12 @@ pub(crate) enum Repr {
         /// The scale is declared, so that equal values have equal integers.
         declared: bool,
     },
+    /// Numerics of which only the value is known, not the display scale: they are compared,
+    /// and never leave the engine.
+    Quotient {
+        /// Digits behind the point.
+        scale: i32,
+    },
     /// The bytes as PostgreSQL sent them; equal values have equal bytes.
     Exact,
     /// The bytes as PostgreSQL sent them, never compared.
@@ -113,13 +119,12 @@ impl Column {
         Column { oid: 20, typmod: -1, repr: Repr::Int }
     }
 
-    /// The integer that stands for NULL's replacement, and so on, is never needed here:
-    /// what Arrow calls it.
+    /// Arrow's type for what is held.
     pub fn data_type(&self) -> DataType {
         match self.repr {
             Repr::Int => DataType::Int64,
             Repr::Bool => DataType::Boolean,
-            Repr::Number { .. } => DataType::Decimal128(38, 0),
+            Repr::Number { .. } | Repr::Quotient { .. } => DataType::Decimal128(38, 0),
             Repr::Exact | Repr::Opaque => DataType::Binary,
         }
     }
@@ -129,7 +134,7 @@ impl Column {
         match self.repr {
             // All numbers of a column have one scale, or the statement is given up.
             Repr::Int | Repr::Bool | Repr::Exact | Repr::Number { .. } => true,
-            Repr::Opaque => false,
+            Repr::Opaque | Repr::Quotient { .. } => false,
         }
     }
 
@@ -142,7 +147,7 @@ impl Column {
                 Repr::Number { scale: a, declared: true },
                 Repr::Number { scale: b, declared: true },
             ) => a.get() == b.get(),
-            (Repr::Number { .. }, _) | (Repr::Opaque, _) => false,
+            (Repr::Number { .. } | Repr::Quotient { .. } | Repr::Opaque, _) => false,
             // Blanks at the end count only between different lengths.
             _ if self.oid == 1042 => other.oid == 1042 && self.typmod == other.typmod,
             _ => {

@@ -2,6 +2,7 @@
 //! statements of the gateway's, which the client never sees.
 
 use super::Session;
+use super::query::Request;
 use bytes::Bytes;
 use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_wire::backend::{self, ErrorFields, Field};
@@ -80,6 +81,22 @@ pub(crate) fn run_once(server: &mut ServerConnection, sql: &str) {
     frontend::close_statement(&mut server.outbox, once);
     frontend::parse(&mut server.outbox, once, sql, &[]);
     frontend::bind(&mut server.outbox, "pgspan:", once, &[], NO_PARAMETERS, &[]);
+    execute(server);
+}
+
+/// The same of a text with the client's parameters.
+pub(crate) fn run_with_parameters(server: &mut ServerConnection, sql: &str, request: &Request) {
+    let explained = "pgspan:explain";
+    let out = &mut server.outbox;
+    frontend::close_statement(out, explained);
+    frontend::parse(out, explained, sql, &request.param_oids);
+    match &request.batch {
+        Some(b) => {
+            let (formats, values) = (&b.bind.param_formats, &b.bind.params);
+            frontend::bind(out, "pgspan:", explained, formats, values, &[]);
+        }
+        None => frontend::bind(out, "pgspan:", explained, &[], NO_PARAMETERS, &[]),
+    }
     execute(server);
 }
 

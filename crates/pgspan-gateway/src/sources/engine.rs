@@ -12,11 +12,14 @@ use pgspan_engine::{ColumnType, Program};
 use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::analyze::{Analysis, Kind, NO_FOREIGN_TABLE};
 use pgspan_sql::ask;
+use pgspan_sql::engine::correlated::{self, Correlated, Scope};
+use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::engine::shape;
 use pgspan_sql::engine::split::{CARRIER, Split, split};
-use pgspan_sql::engine::tree::{self, Tree};
+use pgspan_sql::engine::tree;
 use pgspan_sql::engine::{block, constant};
 use pgspan_sql::route::Reason;
+use pgspan_wire::backend::{ErrorFields, Field};
 use pgspan_wire::frontend;
 use std::sync::{Arc, PoisonError};
 
@@ -95,15 +98,15 @@ async fn make(
     let state = check_home(session, plan).await?;
     let (text, constants) = with_constants(session, request, plan).await?;
     let reread;
-    let statement = if constants {
-        let odd = || Reason::new("the statement could not be rewritten");
-        let catalog = session.database.catalog();
-        let parsed = pgspan_sql::parse::parse(&text).ok_or_else(odd)?;
-        reread = pgspan_sql::analyze::analyze(&parsed, &catalog)?;
-        Statement { text: &text, analysis: &reread, once: true }
-    } else {
-        Statement { text: &request.text, analysis, once: false }
-    };
+    let mut statement = Statement { text: &request.text, analysis, once: constants };
+    if constants {
+        reread = analyzed(session, &text)?;
+        statement = Statement { text: &text, analysis: &reread, once: true };
+    }
+    let joined = decorrelated(session, request, statement.text, statement.analysis).await?;
+    if let Some((new, analysis)) = &joined {
+        statement = Statement { text: new, analysis, once: constants };
+    }
     let mut first = None;
     for fold in [true, false] {
         match make_core(session, request, plan, &statement, &names, fold, CARRIER).await {
@@ -197,32 +200,127 @@ async fn by_blocks(
     }
 }
 
-/// The names of a block's columns, if home knows it by itself.
+/// What home answers to what is sent behind a savepoint, or its error, which is undone.
+async fn asked(
+    session: &mut Session,
+    send: impl FnOnce(&mut ServerConnection),
+) -> Result<Result<home::Answers, ErrorFields>, Stop> {
+    let server = &mut session.server;
+    home::savepoint(server);
+    send(server);
+    home::back_to_savepoint(server);
+    frontend::sync(&mut server.outbox);
+    match home::answers(server, &mut session.client.outbox).await {
+        Ok(got) => Ok(Ok(got)),
+        Err(ServerError::Sql(e)) => {
+            session.leave_savepoint().await?;
+            Ok(Err(e))
+        }
+        Err(lost) => Err(lost.into()),
+    }
+}
+
+/// The columns that a query gives, if home knows it by itself.
+async fn described(
+    session: &mut Session,
+    request: &Request,
+    sql: &str,
+) -> Result<Result<Vec<Field>, ErrorFields>, Stop> {
+    let got = asked(session, |server| {
+        let name = "pgspan:block";
+        frontend::close_statement(&mut server.outbox, name);
+        frontend::parse(&mut server.outbox, name, sql, &request.param_oids);
+        frontend::describe_statement(&mut server.outbox, name);
+    });
+    Ok(match got.await? {
+        Ok(got) => {
+            let fields = got.fields.into_iter().next().flatten();
+            Ok(fields.ok_or(Reason::new("a block that gives no rows"))?)
+        }
+        Err(e) => Err(e),
+    })
+}
+
+/// The names of a block's columns.
 async fn describe_block(
     session: &mut Session,
     request: &Request,
     block: &str,
 ) -> Result<Vec<String>, Stop> {
-    let server = &mut session.server;
-    home::savepoint(server);
-    let name = "pgspan:block";
-    frontend::close_statement(&mut server.outbox, name);
-    frontend::parse(&mut server.outbox, name, block, &request.param_oids);
-    frontend::describe_statement(&mut server.outbox, name);
-    home::back_to_savepoint(server);
-    frontend::sync(&mut server.outbox);
-    match home::answers(server, &mut session.client.outbox).await {
-        Ok(got) => {
-            let fields = got.fields.into_iter().next().flatten();
-            let fields = fields.ok_or(Reason::new("a block that gives no rows"))?;
+    match described(session, request, block).await? {
+        Ok(fields) => {
             Ok(fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect())
         }
-        Err(ServerError::Sql(e)) => {
-            session.leave_savepoint().await?;
+        Err(e) => {
             Err(Reason::about("a block that speaks of the query around it", e.to_string()).into())
         }
-        Err(lost) => Err(lost.into()),
     }
+}
+
+/// A statement whose correlated subqueries have become joins; `None` when there is none.
+async fn decorrelated(
+    session: &mut Session,
+    request: &Request,
+    text: &str,
+    analysis: &Analysis,
+) -> Result<Option<(String, Analysis)>, Stop> {
+    /// Rounds: subqueries in subqueries are found once those around them are joined.
+    const ROUNDS_MAX: usize = 8;
+    let mut now: Option<(String, Analysis)> = None;
+    for n in 1..=ROUNDS_MAX {
+        let (text, select) = match &now {
+            Some((text, analysis)) => (text.as_str(), &analysis.select),
+            None => (text, &analysis.select),
+        };
+        let mut next = None;
+        for found in correlated::find(text, select) {
+            if let Some(scopes) = scopes(session, request, &found).await? {
+                next = found.rewritten(text, &scopes, n);
+                break;
+            }
+        }
+        let Some(next) = next else { break };
+        let analysis = analyzed(session, &next)?;
+        now = Some((next, analysis));
+    }
+    Ok(now)
+}
+
+/// A text of the gateway's own, analyzed.
+fn analyzed(session: &Session, text: &str) -> Result<Analysis, Reason> {
+    let odd = || Reason::new("the statement could not be rewritten");
+    let parsed = pgspan_sql::parse::parse(text).ok_or_else(odd)?;
+    pgspan_sql::analyze::analyze(&parsed, &session.database.catalog())
+}
+
+/// Which side of each equality is the subquery's own, if it may be joined.
+async fn scopes(
+    session: &mut Session,
+    request: &Request,
+    found: &Correlated,
+) -> Result<Option<Vec<(Scope, Scope)>>, Stop> {
+    let mut scopes = Vec::new();
+    for (a, b) in &found.pairs {
+        let mut both = [Scope::Inner; 2];
+        for (scope, column) in both.iter_mut().zip([a, b]) {
+            match described(session, request, &found.scope_question(column)).await? {
+                Ok(_) => {}
+                // undefined_column; undefined_table: "missing FROM-clause entry"
+                Err(e) if matches!(e.sqlstate(), "42703" | "42P01") => *scope = Scope::Outer,
+                Err(_) => return Ok(None),
+            }
+        }
+        let [a, b] = both;
+        scopes.push((a, b));
+    }
+    let Some(alone) = found.alone(&scopes) else { return Ok(None) };
+    Ok(match described(session, request, &alone).await? {
+        Ok(fields) => {
+            let types: Vec<u32> = fields.iter().map(|f| f.type_oid).collect();
+            found.admits(&types).then_some(scopes)
+        }
+        Err(_) => None,
+    })
 }
 
 /// Puts cores together. The last one's finish is the statement's, unless another is given.
@@ -279,22 +377,13 @@ async fn with_constants(
 ) -> Result<(String, bool), Stop> {
     let mut edits = Vec::new();
     for constant in constant::find(&request.text, &plan.analysis, &plan.facts.home) {
-        let server = &mut session.server;
-        home::savepoint(server);
-        home::run_once(server, &constant.question);
-        home::back_to_savepoint(server);
-        frontend::sync(&mut server.outbox);
-        match home::answers(server, &mut session.client.outbox).await {
-            Ok(got) => {
-                let text = |v: &bytes::Bytes| String::from_utf8_lossy(v).into_owned();
-                let value = got.value(1, 0).map(text);
-                let type_name = got.value(1, 1).map(text).unwrap_or_default();
-                let new = constant.literal(value.as_deref(), &type_name);
-                edits.extend(new.map(|new| (constant.span, new)));
-            }
-            // It speaks of the query around it, or fails; both are home's to say.
-            Err(ServerError::Sql(_)) => session.leave_savepoint().await?,
-            Err(lost) => return Err(lost.into()),
+        // An error: it speaks of the query around it, or fails; both are home's to say.
+        if let Ok(got) = asked(session, |s| home::run_once(s, &constant.question)).await? {
+            let text = |v: &bytes::Bytes| String::from_utf8_lossy(v).into_owned();
+            let value = got.value(1, 0).map(text);
+            let type_name = got.value(1, 1).map(text).unwrap_or_default();
+            let new = constant.literal(value.as_deref(), &type_name);
+            edits.extend(new.map(|new| (constant.span, new)));
         }
     }
     edits.sort_by_key(|(span, _)| span.0);
@@ -343,39 +432,17 @@ async fn explain_core(
     request: &Request,
     core: &str,
 ) -> Result<bytes::Bytes, Stop> {
-    let server = &mut session.server;
-    home::savepoint(server);
-    home::run_once(server, ask::ENGINE_PLANNER);
-    let explained = "pgspan:explain";
-    frontend::close_statement(&mut server.outbox, explained);
     let sql = format!("{}{core}", ask::ENGINE_EXPLAIN);
-    frontend::parse(&mut server.outbox, explained, &sql, &request.param_oids);
-    match &request.batch {
-        Some(b) => frontend::bind(
-            &mut server.outbox,
-            "pgspan:",
-            explained,
-            &b.bind.param_formats,
-            &b.bind.params,
-            &[],
-        ),
-        None => {
-            frontend::bind(&mut server.outbox, "pgspan:", explained, &[], home::NO_PARAMETERS, &[]);
-        }
-    }
-    home::execute(server);
-    home::back_to_savepoint(server);
-    frontend::sync(&mut server.outbox);
-    match home::answers(server, &mut session.client.outbox).await {
+    let got = asked(session, |server| {
+        home::run_once(server, ask::ENGINE_PLANNER);
+        home::run_with_parameters(server, &sql, request);
+    });
+    match got.await? {
         Ok(got) => got
             .value(2, 0)
             .cloned()
             .ok_or(Stop::GiveUp(Reason::new("home's plan could not be read"))),
-        Err(ServerError::Sql(e)) => {
-            session.leave_savepoint().await?;
-            Err(Reason::about("home does not plan the core", e.to_string()).into())
-        }
-        Err(lost) => Err(lost.into()),
+        Err(e) => Err(Reason::about("home does not plan the core", e.to_string()).into()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::sources::fetch::{self, Caller};
 use bytes::Buf as _;
 use pgspan_engine::{Answer, Feed, GiveUp, Limits, Started};
 use pgspan_pool::{Lease, ServerConnection, ServerError};
-use pgspan_sql::engine::tree::{Fragment, LARGE_PAGES};
+use pgspan_sql::engine::operators::{Fragment, LARGE_PAGES};
 use pgspan_sql::quote::literal;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields};

@@ -1,7 +1,7 @@
 //! Early aggregation: a fold over a join whose groups are at least as fine as the join
 //! key folds the far side before the join.
 
-use super::tree::{Fold, Function, JoinKind, Node, Side};
+use super::operators::{Fold, Function, JoinKind, Node, Side};
 
 /// Rewrites `Group(Join(near, far))` where every key is of the near side and includes its
 /// join keys, and every fold is of the far side. The far side is folded by its own join
@@ -16,7 +16,7 @@ pub fn fold_early(group: Node) -> Node {
 
 fn rewrite(group: &Node) -> Option<Node> {
     let Node::Group { input, keys, folds, output } = group else { return None };
-    let Node::Join { kind, probe, build, keys: join_keys, filter: None, output: columns, rows } =
+    let Node::Join { kind, probe, build, keys: join_keys, filter: None, output: columns } =
         &**input
     else {
         return None;
@@ -86,7 +86,6 @@ fn rewrite(group: &Node) -> Option<Node> {
         keys: new_keys.collect(),
         filter: None,
         output: joined,
-        rows: *rows,
     };
     let merged = folds.iter().enumerate().map(|(i, f)| Fold {
         function: match f.function {

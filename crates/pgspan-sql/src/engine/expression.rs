@@ -5,7 +5,8 @@
 //! comparisons, CASE, COALESCE, LIKE, and fields of dates and timestamps. None of them
 //! depends on a setting, and all are PostgreSQL's at either end.
 
-use super::tree::Function;
+use super::operators::Function;
+use super::shape::plain_call;
 use crate::parse::{Lexeme, lex, node, parse, strings, visit};
 use pg_query::protobuf::Token;
 use serde_json::Value;
@@ -13,21 +14,10 @@ use serde_json::Value;
 /// Without the parentheses around all of it.
 pub fn bare(text: &str) -> &str {
     let mut text = text.trim();
-    loop {
-        let tokens = lex(text);
-        let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { return text };
-        if !first.is_char(b'(') || !last.is_char(b')') {
-            return text;
-        }
-        let mut depth = 0i32;
-        for (i, t) in tokens.iter().enumerate() {
-            depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
-            if depth == 0 && i + 1 < tokens.len() {
-                return text;
-            }
-        }
-        text = text[first.end..last.start].trim();
+    while let Some(inner) = unwrapped(text) {
+        text = inner;
     }
+    text
 }
 
 /// The source's name and the type OID of a column, by alias and name at home.
@@ -37,10 +27,8 @@ pub type Places<'a> = dyn Fn(&str, &str) -> Option<(String, u32)> + 'a;
 /// is, and all else in parentheses (ruleutils.c: `get_variable`). Operators and conditions
 /// have parentheses of their own, which are no mark.
 pub fn reference(text: &str) -> Option<&str> {
-    let tokens = lex(text);
-    let inner = unwrapped(text, &tokens)?;
-    let wrapped = unwrapped(inner, &lex(inner)).is_some();
-    if wrapped {
+    let inner = unwrapped(text)?;
+    if unwrapped(inner).is_some() {
         return Some(inner);
     }
     let e = Expression::read(inner)?;
@@ -50,7 +38,8 @@ pub fn reference(text: &str) -> Option<&str> {
 }
 
 /// Without one pair of parentheses around all of it.
-fn unwrapped<'t>(text: &'t str, tokens: &[Lexeme]) -> Option<&'t str> {
+pub(super) fn unwrapped(text: &str) -> Option<&str> {
+    let tokens = lex(text);
     let (first, last) = (tokens.first()?, tokens.last()?);
     if !first.is_char(b'(') || !last.is_char(b')') {
         return None;
@@ -333,10 +322,15 @@ pub fn is_column(text: &str) -> bool {
 
 /// The column of `alias.column`.
 pub fn column(text: &str) -> Option<String> {
+    column_of(text).map(|(_, column)| column)
+}
+
+/// `alias.column`, in two.
+pub fn column_of(text: &str) -> Option<(String, String)> {
     let e = Expression::read(text)?;
     match node(&e.tree)? {
         ("ColumnRef", body) => match strings(&body["fields"])?.as_slice() {
-            [_, column] => Some((*column).to_owned()),
+            [alias, column] => Some(((*alias).to_owned(), (*column).to_owned())),
             _ => None,
         },
         _ => None,
@@ -390,7 +384,7 @@ fn is_loose(t: &Lexeme) -> bool {
 }
 
 /// The parts of a text between tokens outside parentheses.
-fn split(text: &str, at: impl Fn(&Lexeme) -> bool) -> Vec<&str> {
+pub(super) fn split(text: &str, at: impl Fn(&Lexeme) -> bool) -> Vec<&str> {
     let mut out = Vec::new();
     let mut start = 0;
     let mut depth = 0i32;
@@ -414,11 +408,6 @@ pub fn fold(text: &str) -> Option<(Function, Option<String>, bool)> {
     }
     let e = Expression::read(text)?;
     let ("FuncCall", body) = node(&e.tree)? else { return None };
-    let plain = body["agg_filter"].is_null()
-        && body["over"].is_null()
-        && body["agg_order"].as_array().is_none_or(Vec::is_empty)
-        && body["agg_within_group"] == false
-        && body["func_variadic"] == false;
     let path = strings(&body["funcname"])?;
     let function = match path.as_slice() {
         ["count"] => Function::Count,
@@ -427,7 +416,7 @@ pub fn fold(text: &str) -> Option<(Function, Option<String>, bool)> {
         ["max"] => Function::Max,
         _ => return None,
     };
-    if !plain {
+    if !plain_call(body) {
         return None;
     }
     if body["agg_star"] == true {

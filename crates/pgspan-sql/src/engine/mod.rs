@@ -3,9 +3,12 @@
 
 pub mod block;
 pub mod constant;
+pub mod correlated;
 pub mod early;
 pub mod expression;
+pub mod operators;
 pub mod predicate;
 pub mod shape;
 pub mod split;
+pub mod term;
 pub mod tree;

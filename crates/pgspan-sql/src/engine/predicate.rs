@@ -2,7 +2,8 @@
 //! join or of groups: comparisons of columns with columns and literals under AND, OR and
 //! NOT. Which types may be compared the engine decides.
 
-use super::expression::{Expression, is_closed};
+use super::expression::{self, Expression, PREFIX, is_closed};
+use super::term::{self, Term};
 use crate::parse::{lex, node, strings};
 use serde_json::Value;
 
@@ -30,6 +31,8 @@ pub enum Operand {
     Input(usize),
     /// A literal: its text, and the name of its type (`""` for a bare number).
     Literal(String, String),
+    /// A numeric that is computed.
+    Computed(Term),
 }
 
 /// A condition, three-valued as SQL's.
@@ -95,12 +98,13 @@ fn predicate(e: &Expression<'_>, tree: &Value, inputs: &mut Vec<String>) -> Opti
                 [">="] => Comparison::GreaterOrEqual,
                 _ => return None,
             };
-            let left = operand(e, &body["lexpr"], inputs)?;
-            let right = operand(e, &body["rexpr"], inputs)?;
+            let (left, right) = e.sides(body)?;
+            let left = operand(left, inputs)?;
+            let right = operand(right, inputs)?;
             Some(Predicate::Compare(comparison, left, right))
         }
         "NullTest" => {
-            let Operand::Input(i) = operand(e, &body["arg"], inputs)? else { return None };
+            let Operand::Input(i) = operand(e.sides(body)?.0, inputs)? else { return None };
             match body["nulltesttype"].as_u64()? {
                 1 => Some(Predicate::IsNull(i, true)),
                 2 => Some(Predicate::IsNull(i, false)),
@@ -111,9 +115,22 @@ fn predicate(e: &Expression<'_>, tree: &Value, inputs: &mut Vec<String>) -> Opti
     }
 }
 
-fn operand(e: &Expression<'_>, tree: &Value, inputs: &mut Vec<String>) -> Option<Operand> {
-    let (name, body) = node(tree)?;
-    let literal = |v: &Value| -> Option<String> {
+fn operand(text: &str, inputs: &mut Vec<String>) -> Option<Operand> {
+    if expression::reference(text).is_none() {
+        let e = Expression::read(text)?;
+        if let Some((text, name)) = literal(e.tree()) {
+            return Some(Operand::Literal(text, name));
+        }
+    }
+    match term::read(text, inputs)? {
+        Term::Input(i) => Some(Operand::Input(i)),
+        computed => Some(Operand::Computed(computed)),
+    }
+}
+
+/// A literal and the name of its type.
+fn literal(tree: &Value) -> Option<(String, String)> {
+    let value = |v: &Value| -> Option<String> {
         let value = v.pointer("/node/AConst/val")?;
         if let Some(i) = value.get("Ival") {
             return Some(i["ival"].as_i64().unwrap_or(0).to_string());
@@ -123,45 +140,40 @@ fn operand(e: &Expression<'_>, tree: &Value, inputs: &mut Vec<String>) -> Option
         }
         value.pointer("/Sval/sval").and_then(Value::as_str).map(str::to_owned)
     };
-    match name {
-        "AConst" => Some(Operand::Literal(literal(tree)?, String::new())),
-        "TypeCast" if literal(&body["arg"]).is_some() => {
+    match node(tree)? {
+        ("AConst", _) => Some((value(tree)?, String::new())),
+        ("TypeCast", body) => {
             let path = strings(&body["type_name"]["names"])?;
             let plain = body["type_name"]["typmods"].as_array().is_none_or(Vec::is_empty)
                 && body["type_name"]["array_bounds"].as_array().is_none_or(Vec::is_empty);
             let name = (*path.last()?).to_owned();
-            plain.then_some(Operand::Literal(literal(&body["arg"])?, name))
-        }
-        "ColumnRef" | "FuncCall" => {
-            let text = e.text_of(body)?.to_owned();
-            let at = inputs.iter().position(|i| *i == text).unwrap_or_else(|| {
-                inputs.push(text);
-                inputs.len() - 1
-            });
-            Some(Operand::Input(at))
+            plain.then_some((value(&body["arg"])?, name))
         }
         _ => None,
     }
 }
 
 impl Expression<'_> {
-    /// The text of a column reference or a call in it.
-    fn text_of(&self, body: &Value) -> Option<&str> {
-        let at = usize::try_from(body["location"].as_u64()?).ok()?;
-        let at = at.checked_sub(super::expression::PREFIX.len())?;
+    /// The texts at either side of an operator or of IS, which stands with them in
+    /// parentheses of its own.
+    fn sides(&self, body: &Value) -> Option<(&str, &str)> {
+        let at = usize::try_from(body["location"].as_u64()?).ok()?.checked_sub(PREFIX.len())?;
         let tokens = lex(self.text());
-        let first = tokens.iter().position(|t| t.start == at)?;
-        let end = if body.get("funcname").is_some() {
-            let mut depth = 0i32;
-            let last = tokens.iter().skip(first).find(|t| {
-                depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
-                depth == 0 && t.is_char(b')')
-            });
-            last?.end
-        } else {
-            tokens.get(first + 2)?.end
-        };
-        self.text().get(at..end)
+        let operator = tokens.iter().position(|t| t.start == at)?;
+        let mut depth = 0i32;
+        let open = tokens.iter().take(operator).rev().find(|t| {
+            depth += i32::from(t.is_char(b')')) - i32::from(t.is_char(b'('));
+            depth < 0
+        });
+        depth = 0;
+        let close = tokens.iter().skip(operator + 1).find(|t| {
+            depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
+            depth < 0
+        });
+        let operator = tokens.get(operator)?;
+        let left = self.text().get(open.map_or(0, |t| t.end)..operator.start)?;
+        let right = self.text().get(operator.end..close.map_or(self.text().len(), |t| t.start))?;
+        Some((left.trim(), right.trim()))
     }
 }
 
@@ -185,6 +197,10 @@ mod tests {
             panic!()
         };
         assert_eq!(*l, literal);
+        let more = read("((p.n)::numeric > ((0.5 * sum(l.q))))").unwrap();
+        assert_eq!(more.inputs, ["p.n", "((0.5 * sum(l.q)))"]);
+        let null = read("((count(*)) IS NOT NULL)").unwrap();
+        assert_eq!(null.inputs, ["(count(*))"]);
         assert!(read("(a.x ~~ 'b%'::text)").is_none());
         assert!(read("(a.x > (hashed SubPlan 1))").is_none());
     }

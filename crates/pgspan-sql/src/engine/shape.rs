@@ -33,6 +33,15 @@ pub(super) fn is_aggregate(body: &Value) -> bool {
     body["over"].is_null() && path.last().is_some_and(|f| AGGREGATES.contains(f))
 }
 
+/// A call of an aggregate with nothing but arguments: no window, FILTER, ORDER BY, VARIADIC.
+pub(super) fn plain_call(body: &Value) -> bool {
+    body["agg_filter"].is_null()
+        && body["over"].is_null()
+        && body["agg_order"].as_array().is_none_or(Vec::is_empty)
+        && body["agg_within_group"] == false
+        && body["func_variadic"] == false
+}
+
 pub(super) fn has_aggregate(value: &Value) -> bool {
     let mut found = false;
     visit(value, &mut |name, body| found |= name == "FuncCall" && is_aggregate(body));

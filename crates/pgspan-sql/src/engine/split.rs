@@ -6,8 +6,8 @@
 //! home resolves the core as it would the original.
 
 use super::shape::{
-    bare_name, column_ref, has_aggregate, has_calls, is_aggregate, is_star, last_name, rows_wanted,
-    without_places,
+    bare_name, column_ref, has_aggregate, has_calls, is_aggregate, is_star, last_name, plain_call,
+    rows_wanted, without_places,
 };
 use crate::analyze::Analysis;
 use crate::parse::{Lexeme, lex, node, strings, visit};
@@ -301,7 +301,7 @@ pub fn split(
                 s.replaced(span, value, grouped)?
             };
             if list.is_empty() && (fold || !folds) {
-                top = s.top(sort, targets, &item_columns, names, span);
+                top = s.top(sort, targets, &item_columns, names);
             }
             list.push(text);
         }
@@ -584,11 +584,7 @@ impl Splitter<'_> {
 
     /// What stands in the finish for an aggregate call.
     fn aggregate(&mut self, body: &Value, span: &Span) -> Result<String, Reason> {
-        let plain = body["agg_filter"].is_null()
-            && body["agg_order"].as_array().is_none_or(Vec::is_empty)
-            && body["agg_within_group"] == false
-            && body["func_variadic"] == false;
-        if !plain {
+        if !plain_call(body) {
             return Err(Reason::new("an aggregate with FILTER or ORDER BY"));
         }
         let name = strings(&body["funcname"]).and_then(|n| n.last().map(|s| (*s).to_owned()));
@@ -622,7 +618,6 @@ impl Splitter<'_> {
         targets: &[Value],
         item_columns: &[Option<usize>],
         names: &[String],
-        span: &Span,
     ) -> Option<TopN> {
         if targets.len() != names.len() {
             // With * a name may be that of a column of it.
@@ -654,7 +649,6 @@ impl Splitter<'_> {
             value = &targets.get(i)?["node"]["ResTarget"]["val"];
             column = item_columns.get(i).copied().flatten();
         }
-        let _ = span;
         let mut null_as = None;
         if let Some(("CoalesceExpr", coalesce)) = node(value) {
             let [inner, other] = coalesce["args"].as_array()?.as_slice() else { return None };

@@ -7,8 +7,11 @@
 //! needs, by their printed text; a scan computes them at its database. A node or an
 //! expression that is not listed here is refused.
 
+use super::correlated;
 use super::expression::{self, Expression};
-use super::predicate::{self, Predicate};
+use super::operators::{Fold, Fragment, JoinKind, Node, Side, Tree};
+use super::predicate;
+use super::term::{self, Term};
 use crate::facts::{HomeRelation, SourceFacts};
 use crate::fragment;
 use crate::plan::Needs;
@@ -16,186 +19,6 @@ use crate::quote::{ident, qualified};
 use crate::remote;
 use crate::route::Reason;
 use serde_json::Value;
-
-/// Which rows a join gives; the probe side is EXPLAIN's outer (first) child.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JoinKind {
-    /// Matches.
-    Inner,
-    /// And the probe side's rows without a match.
-    Left,
-    /// And the build side's.
-    Right,
-    /// And both sides'.
-    Full,
-    /// The probe side's rows that have a match, once.
-    Semi,
-    /// The probe side's rows that have none.
-    Anti,
-    /// The build side's rows that have none.
-    RightAnti,
-    /// The build side's rows that have a match, once.
-    RightSemi,
-}
-
-/// A fold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Function {
-    /// Rows, or values that are not NULL.
-    Count,
-    /// Sum.
-    Sum,
-    /// Sum of partial counts, 0 when there is none.
-    SumOfCounts,
-    /// Sum of partial sums, of their own type.
-    SumOfSums,
-    /// Least.
-    Min,
-    /// Greatest.
-    Max,
-}
-
-/// One fold over a column of the input; `None` counts rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fold {
-    /// What it computes.
-    pub function: Function,
-    /// Column of the input.
-    pub argument: Option<usize>,
-    /// Each value once.
-    pub distinct: bool,
-}
-
-/// A column of a join's output: of the probe side, or of the build side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Of the outer child.
-    Probe(usize),
-    /// Of the inner child.
-    Build(usize),
-}
-
-/// One operator; its output columns are in the order that its parent asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Node {
-    /// The rows of a fragment.
-    Fragment(usize),
-    /// An equality join.
-    Join {
-        /// Which rows.
-        kind: JoinKind,
-        /// EXPLAIN's outer child.
-        probe: Box<Node>,
-        /// EXPLAIN's inner child.
-        build: Box<Node>,
-        /// Pairs of columns that are equal.
-        keys: Vec<(usize, usize)>,
-        /// What matching rows must satisfy besides.
-        filter: Option<(Vec<Side>, Vec<Predicate>)>,
-        /// Output.
-        output: Vec<Side>,
-        /// Rows that home's planner expects of each.
-        rows: (f64, f64),
-    },
-    /// A fold; without keys it gives one row.
-    Group {
-        /// Input.
-        input: Box<Node>,
-        /// Columns of the input that are equal within a group.
-        keys: Vec<usize>,
-        /// Folds.
-        folds: Vec<Fold>,
-        /// Output: keys first, then folds, by number.
-        output: Vec<usize>,
-    },
-    /// The rows that satisfy all conditions; the first `columns` columns of the input.
-    Filter {
-        /// Input.
-        input: Box<Node>,
-        /// Columns that the conditions read.
-        inputs: Vec<usize>,
-        /// Conditions.
-        predicates: Vec<Predicate>,
-        /// Columns of the output.
-        columns: usize,
-    },
-    /// Columns of the input, in another order; `true` gives 0 for NULL.
-    Pick {
-        /// Input.
-        input: Box<Node>,
-        /// Columns.
-        columns: Vec<(usize, bool)>,
-    },
-}
-
-/// What one database runs for the engine.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Fragment {
-    /// Index into the plan's servers; `None` is home.
-    pub server: Option<usize>,
-    /// Output expressions as that database reads them.
-    pub select: Vec<String>,
-    /// What follows FROM.
-    pub from: String,
-    /// Whether FROM ends in a WHERE clause that takes more conditions.
-    pub conditional: bool,
-    /// Set when it reads one plain table of a source, which may be read in parts.
-    pub table: Option<(String, String)>,
-    /// Pages of the table, where there is but one.
-    pub pages: i64,
-    /// The source sums something up.
-    pub sums: bool,
-    /// Rows that home's planner expects.
-    pub rows: f64,
-    /// What EXPLAIN names it.
-    pub label: String,
-}
-
-impl Tree {
-    /// Adds another's operators, which run at the same time.
-    pub fn append(&mut self, mut other: Tree) {
-        let first = self.fragments.len();
-        other.roots.iter_mut().for_each(|r| shift(r, first));
-        self.roots.append(&mut other.roots);
-        self.fragments.append(&mut other.fragments);
-    }
-
-    /// Whether a source would fold a large table by itself, in one process: reading it in
-    /// parts and folding it here is quicker wherever something is summed up.
-    pub fn folds_much(&self) -> bool {
-        self.fragments.iter().any(|f| f.sums && f.pages >= LARGE_PAGES)
-    }
-}
-
-fn shift(node: &mut Node, by: usize) {
-    match node {
-        Node::Fragment(i) => *i += by,
-        Node::Join { probe, build, .. } => {
-            shift(probe, by);
-            shift(build, by);
-        }
-        Node::Group { input, .. } | Node::Filter { input, .. } | Node::Pick { input, .. } => {
-            shift(input, by);
-        }
-    }
-}
-
-/// A table of a source is large from this many pages of 8 KiB on.
-pub const LARGE_PAGES: i64 = 1024;
-
-impl Fragment {
-    /// Its SQL.
-    pub fn sql(&self) -> String {
-        let list = if self.select.is_empty() { "NULL".to_owned() } else { self.select.join(", ") };
-        format!("SELECT {list} FROM {}", self.from)
-    }
-
-    /// Its SQL with one more condition.
-    pub fn sql_where(&self, condition: &str) -> String {
-        let word = if self.conditional { "AND" } else { "WHERE" };
-        format!("{} {word} {condition}", self.sql())
-    }
-}
 
 /// What the translation must know besides the plan.
 pub struct Known<'a> {
@@ -207,15 +30,6 @@ pub struct Known<'a> {
     pub sources: &'a [SourceFacts],
     /// Subqueries and the names of their columns.
     pub subqueries: &'a [(String, Vec<String>)],
-}
-
-/// A core as the engine runs it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Tree {
-    /// The operators: of the statement's own core, and of its blocks.
-    pub roots: Vec<Node>,
-    /// Fragments.
-    pub fragments: Vec<Fragment>,
 }
 
 /// Reads home's plan of a core of `columns` columns.
@@ -235,13 +49,15 @@ pub fn read(json: &[u8], columns: usize, known: &Known<'_>) -> Result<Tree, Reas
     let root = &root;
     let outputs = outputs(root);
     let demand = outputs.get(..columns).ok_or_else(odd)?;
-    let mut reader = Reader { known, fragments: Vec::new() };
+    let mut reader = Reader { known, aliases: foreign_aliases(root, known), fragments: Vec::new() };
     let root = reader.node(root, demand)?;
     Ok(Tree { roots: vec![root], fragments: reader.fragments })
 }
 
 struct Reader<'a> {
     known: &'a Known<'a>,
+    /// Foreign tables of the plan: alias, and place in [`Known::relations`].
+    aliases: Vec<(String, usize)>,
     fragments: Vec<Fragment>,
 }
 
@@ -275,6 +91,39 @@ fn aliases(plan: &Value, out: &mut Vec<String>) {
         out.push(alias.to_owned());
     }
     children(plan).iter().for_each(|c| aliases(c, out));
+}
+
+/// The foreign tables below a node, by alias; an alias that is used twice is left out.
+fn foreign_aliases(plan: &Value, known: &Known<'_>) -> Vec<(String, usize)> {
+    fn walk(plan: &Value, known: &Known<'_>, out: &mut Vec<(String, usize)>) {
+        if kind(plan) == "Foreign Scan" {
+            for (schema, name, alias) in scanned(plan) {
+                let own = known.relations.iter().position(|r| {
+                    r.schema.as_deref() == Some(schema.as_str())
+                        && r.name.as_deref() == Some(name.as_str())
+                });
+                out.extend(own.map(|i| (alias, i)));
+            }
+        }
+        children(plan).iter().for_each(|c| walk(c, known, out));
+    }
+    let mut out = Vec::new();
+    walk(plan, known, &mut out);
+    let all = out.clone();
+    out.retain(|(a, _)| all.iter().filter(|(b, _)| a == b).count() == 1);
+    out
+}
+
+/// Schema, name and alias of what a Foreign Scan reads.
+fn scanned(plan: &Value) -> Vec<(String, String, String)> {
+    match text(plan, "Relations") {
+        Some(list) => remote::relations(list),
+        None => vec![(
+            text(plan, "Schema").unwrap_or("").to_owned(),
+            text(plan, "Relation Name").unwrap_or("").to_owned(),
+            text(plan, "Alias").unwrap_or("").to_owned(),
+        )],
+    }
 }
 
 /// Writes bare columns with the relation's name.
@@ -410,14 +259,7 @@ impl Reader<'_> {
             return Err(Reason::new("a parameter at the source"));
         }
         let (items, from) = remote::list_and_from(sql).ok_or_else(|| odd(sql))?;
-        let relations = match text(plan, "Relations") {
-            Some(list) => remote::relations(list),
-            None => vec![(
-                text(plan, "Schema").unwrap_or("").to_owned(),
-                text(plan, "Relation Name").unwrap_or("").to_owned(),
-                text(plan, "Alias").unwrap_or("").to_owned(),
-            )],
-        };
+        let relations = scanned(plan);
         let tables = remote::aliased_tables(sql).ok_or_else(|| odd(sql))?;
         if tables.len() != relations.len() {
             return Err(odd(sql));
@@ -460,7 +302,7 @@ impl Reader<'_> {
         for d in demand {
             let shipped = if folded {
                 let at = distinct.iter().position(|o| o == d).filter(|i| *i < items.len());
-                picked.extend(at.map(|i| (i, false)));
+                picked.extend(at.map(Term::Input));
                 at.map(|_| String::new())
             } else {
                 Expression::read(d).and_then(|e| e.shipped(&there))
@@ -516,7 +358,7 @@ impl Reader<'_> {
         });
         let fragment = Node::Fragment(self.fragments.len() - 1);
         if folded {
-            return Ok(Node::Pick { input: Box::new(fragment), columns: picked });
+            return Ok(Node::Project { input: Box::new(fragment), columns: picked });
         }
         Ok(fragment)
     }
@@ -622,7 +464,6 @@ impl Reader<'_> {
                 Some((inputs, read.predicates))
             }
         };
-        let rows = |p: &Value| p["Plan Rows"].as_f64().unwrap_or(0.0);
         let mut probe = self.node(outer, &probe_demand)?;
         let mut build = self.node(inner, &build_demand)?;
         // Where only existence counts each key is needed once: rows that repeat it would be
@@ -643,7 +484,6 @@ impl Reader<'_> {
             build: Box::new(build),
             keys,
             output,
-            rows: (rows(outer), rows(inner)),
         })
     }
 
@@ -659,6 +499,9 @@ impl Reader<'_> {
             if let Some(map) = unfiltered.as_object_mut() {
                 map.remove("Filter");
             }
+            if f == correlated::KEPT_HERE {
+                return self.group(&unfiltered, demand);
+            }
             return self.filtered(f, demand, |reader, all| reader.group(&unfiltered, all));
         }
         let child = children(plan).first().ok_or(Reason::new("home's plan could not be read"))?;
@@ -670,17 +513,107 @@ impl Reader<'_> {
             .filter_map(Value::as_str)
             .map(|s| s.trim().to_owned())
             .collect();
+        // What is computed of the folds is asked of a fold without it.
         let child_own = outputs(child);
+        let mut inner: Vec<String> = Vec::new();
+        let mut columns = Vec::new();
+        for d in demand {
+            let own = below(d, &child_own)?.is_some()
+                || expression::fold(d).is_some()
+                || group_keys.contains(d);
+            let mut inputs = Vec::new();
+            let term = if own { None } else { term::read(d, &mut inputs) };
+            columns.push(match term.filter(Term::is_computed) {
+                Some(term) => {
+                    let places: Vec<usize> = inputs.iter().map(|i| place(&mut inner, i)).collect();
+                    term.placed(&|i| places.get(i).copied().unwrap_or(usize::MAX))
+                }
+                None => Term::Input(place(&mut inner, d)),
+            });
+        }
+        if columns.iter().any(Term::is_computed) {
+            let input = Box::new(self.fold(child, &child_own, &group_keys, &inner)?);
+            return Ok(Node::Project { input, columns });
+        }
+        self.fold(child, &child_own, &group_keys, demand)
+    }
+
+    /// A fold; its arguments are computed here where that moves no more columns, else by
+    /// whom the rows come from.
+    fn fold(
+        &mut self,
+        child: &Value,
+        child_own: &[String],
+        group_keys: &[String],
+        demand: &[String],
+    ) -> Result<Node, Reason> {
+        let here = self.moves_less(group_keys, demand);
+        let fragments = self.fragments.len();
+        let first = self.fold_with(child, child_own, group_keys, demand, here);
+        first.or_else(|reason| {
+            self.fragments.truncate(fragments);
+            self.fold_with(child, child_own, group_keys, demand, !here).map_err(|_| reason)
+        })
+    }
+
+    /// Whether all computed arguments of folds together need no more columns than they are.
+    fn moves_less(&self, group_keys: &[String], demand: &[String]) -> bool {
+        let mut plain: Vec<String> = group_keys.to_vec();
+        let mut leaves: Vec<String> = Vec::new();
+        let mut computed: Vec<String> = Vec::new();
+        for d in demand {
+            match expression::fold(d) {
+                Some((_, Some(a), _)) if self.exact(&a).is_some() => {
+                    leaves.extend(self.exact(&a).into_iter().flat_map(|(_, i)| i));
+                    place(&mut computed, &a);
+                }
+                Some((_, Some(a), _)) => plain.push(a),
+                _ => plain.push(d.clone()),
+            }
+        }
+        leaves.retain(|l| !plain.contains(l));
+        leaves.sort();
+        leaves.dedup();
+        !computed.is_empty() && leaves.len() <= computed.len()
+    }
+
+    /// A computed numeric over columns that the engine holds with a known scale.
+    fn exact(&self, text: &str) -> Option<(Term, Vec<String>)> {
+        let mut inputs = Vec::new();
+        let term = term::read(text, &mut inputs).filter(Term::is_computed)?;
+        let known = |i: &String| {
+            let (alias, column) = expression::column_of(i)?;
+            let (_, relation) = self.aliases.iter().find(|(a, _)| *a == alias)?;
+            let columns = self.known.relations.get(*relation)?.columns.as_deref()?;
+            let column = columns.iter().find(|c| c.name == column)?;
+            let held =
+                matches!(column.type_oid, 21 | 23) || column.type_oid == 1700 && column.typmod > 0;
+            held.then_some(())
+        };
+        inputs.iter().all(|i| known(i).is_some()).then_some((term, inputs))
+    }
+
+    fn fold_with(
+        &mut self,
+        child: &Value,
+        child_own: &[String],
+        group_keys: &[String],
+        demand: &[String],
+        here: bool,
+    ) -> Result<Node, Reason> {
         let mut input_demand: Vec<String> = Vec::new();
+        let mut computed: Vec<Term> = Vec::new();
         let mut keys: Vec<usize> = Vec::new();
-        for key in &group_keys {
+        for key in group_keys {
             keys.push(place(&mut input_demand, key));
         }
         let mut folds: Vec<Fold> = Vec::new();
         let mut wanted: Vec<Result<usize, usize>> = Vec::new();
+        // Places of computed arguments are told apart until the columns are counted.
+        const COMPUTED: usize = usize::MAX / 2;
         for d in demand {
             // EXPLAIN prints the keys in the words of the node below.
-            let lower = below(d, &child_own)?;
+            let lower = below(d, child_own)?;
             if let Some(k) = lower.as_ref().and_then(|l| group_keys.iter().position(|g| g == l)) {
                 wanted.push(Ok(k));
                 continue;
@@ -689,8 +622,22 @@ impl Reader<'_> {
                 let argument = match argument {
                     None => None,
                     Some(a) => {
-                        let lower = below(&a, &child_own)?.unwrap_or(a);
-                        Some(place(&mut input_demand, &lower))
+                        let exact = if here { self.exact(&a) } else { None };
+                        Some(match (exact, below(&a, child_own)?) {
+                            (Some((term, inputs)), None) => {
+                                let places: Vec<usize> =
+                                    inputs.iter().map(|i| place(&mut input_demand, i)).collect();
+                                let term =
+                                    term.placed(&|i| places.get(i).copied().unwrap_or(COMPUTED));
+                                let at = computed.iter().position(|t| *t == term);
+                                COMPUTED
+                                    + at.unwrap_or_else(|| {
+                                        computed.push(term);
+                                        computed.len() - 1
+                                    })
+                            }
+                            (_, lower) => place(&mut input_demand, &lower.unwrap_or(a)),
+                        })
                     }
                 };
                 let fold = Fold { function, argument, distinct };
@@ -713,7 +660,17 @@ impl Reader<'_> {
             }
             return Err(Reason::about("an expression over groups", d));
         }
-        let input = self.node(child, &input_demand)?;
+        let mut input = self.node(child, &input_demand)?;
+        if !computed.is_empty() {
+            let columns = (0..input_demand.len()).map(Term::Input).chain(computed).collect();
+            input = Node::Project { input: Box::new(input), columns };
+            for argument in folds.iter_mut().filter_map(|f| f.argument.as_mut()) {
+                *argument = match argument.checked_sub(COMPUTED) {
+                    Some(n) => input_demand.len() + n,
+                    None => *argument,
+                };
+            }
+        }
         let output = wanted.into_iter().map(|w| w.unwrap_or_else(|f| keys.len() + f)).collect();
         Ok(super::early::fold_early(Node::Group { input: Box::new(input), keys, folds, output }))
     }
@@ -735,10 +692,10 @@ impl Reader<'_> {
             let column = expression::column(d).ok_or_else(refuse)?;
             let mut same = names.iter().enumerate().filter(|(_, n)| **n == column);
             let (Some((i, _)), None) = (same.next(), same.next()) else { return Err(refuse()) };
-            places.push((place(&mut inner, own.get(i).ok_or_else(refuse)?), false));
+            places.push(Term::Input(place(&mut inner, own.get(i).ok_or_else(refuse)?)));
         }
         let input = Box::new(self.node(child, &inner)?);
-        Ok(Node::Pick { input, columns: places })
+        Ok(Node::Project { input, columns: places })
     }
 
     /// What a node gives, filtered by a condition that the engine evaluates.

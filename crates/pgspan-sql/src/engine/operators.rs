@@ -1,0 +1,191 @@
+//! The operators that the engine runs for a core, and the fragments that feed them.
+
+use super::predicate::Predicate;
+use super::term::Term;
+
+/// Which rows a join gives; the probe side is EXPLAIN's outer (first) child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Matches.
+    Inner,
+    /// And the probe side's rows without a match.
+    Left,
+    /// And the build side's.
+    Right,
+    /// And both sides'.
+    Full,
+    /// The probe side's rows that have a match, once.
+    Semi,
+    /// The probe side's rows that have none.
+    Anti,
+    /// The build side's rows that have none.
+    RightAnti,
+    /// The build side's rows that have a match, once.
+    RightSemi,
+}
+
+/// A fold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// Rows, or values that are not NULL.
+    Count,
+    /// Sum.
+    Sum,
+    /// Sum of partial counts, 0 when there is none.
+    SumOfCounts,
+    /// Sum of partial sums, of their own type.
+    SumOfSums,
+    /// Least.
+    Min,
+    /// Greatest.
+    Max,
+}
+
+/// One fold over a column of the input; `None` counts rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fold {
+    /// What it computes.
+    pub function: Function,
+    /// Column of the input.
+    pub argument: Option<usize>,
+    /// Each value once.
+    pub distinct: bool,
+}
+
+/// A column of a join's output: of the probe side, or of the build side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Of the outer child.
+    Probe(usize),
+    /// Of the inner child.
+    Build(usize),
+}
+
+/// One operator; its output columns are in the order that its parent asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Node {
+    /// The rows of a fragment.
+    Fragment(usize),
+    /// An equality join.
+    Join {
+        /// Which rows.
+        kind: JoinKind,
+        /// EXPLAIN's outer child.
+        probe: Box<Node>,
+        /// EXPLAIN's inner child.
+        build: Box<Node>,
+        /// Pairs of columns that are equal.
+        keys: Vec<(usize, usize)>,
+        /// What matching rows must satisfy besides.
+        filter: Option<(Vec<Side>, Vec<Predicate>)>,
+        /// Output.
+        output: Vec<Side>,
+    },
+    /// A fold; without keys it gives one row.
+    Group {
+        /// Input.
+        input: Box<Node>,
+        /// Columns of the input that are equal within a group.
+        keys: Vec<usize>,
+        /// Folds.
+        folds: Vec<Fold>,
+        /// Output: keys first, then folds, by number.
+        output: Vec<usize>,
+    },
+    /// The rows that satisfy all conditions; the first `columns` columns of the input.
+    Filter {
+        /// Input.
+        input: Box<Node>,
+        /// Columns that the conditions read.
+        inputs: Vec<usize>,
+        /// Conditions.
+        predicates: Vec<Predicate>,
+        /// Columns of the output.
+        columns: usize,
+    },
+    /// Columns of the input in another order, and what is computed of them.
+    Project {
+        /// Input.
+        input: Box<Node>,
+        /// Columns.
+        columns: Vec<Term>,
+    },
+}
+
+/// What one database runs for the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fragment {
+    /// Index into the plan's servers; `None` is home.
+    pub server: Option<usize>,
+    /// Output expressions as that database reads them.
+    pub select: Vec<String>,
+    /// What follows FROM.
+    pub from: String,
+    /// Whether FROM ends in a WHERE clause that takes more conditions.
+    pub conditional: bool,
+    /// Set when it reads one plain table of a source, which may be read in parts.
+    pub table: Option<(String, String)>,
+    /// Pages of the table, where there is but one.
+    pub pages: i64,
+    /// The source sums something up.
+    pub sums: bool,
+    /// Rows that home's planner expects.
+    pub rows: f64,
+    /// What EXPLAIN names it.
+    pub label: String,
+}
+
+/// A core as the engine runs it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tree {
+    /// The operators: of the statement's own core, and of its blocks.
+    pub roots: Vec<Node>,
+    /// Fragments.
+    pub fragments: Vec<Fragment>,
+}
+
+impl Tree {
+    /// Adds another's operators, which run at the same time.
+    pub fn append(&mut self, mut other: Tree) {
+        let first = self.fragments.len();
+        other.roots.iter_mut().for_each(|r| shift(r, first));
+        self.roots.append(&mut other.roots);
+        self.fragments.append(&mut other.fragments);
+    }
+
+    /// Whether a source would fold a large table by itself, in one process: reading it in
+    /// parts and folding it here is quicker wherever something is summed up.
+    pub fn folds_much(&self) -> bool {
+        self.fragments.iter().any(|f| f.sums && f.pages >= LARGE_PAGES)
+    }
+}
+
+fn shift(node: &mut Node, by: usize) {
+    match node {
+        Node::Fragment(i) => *i += by,
+        Node::Join { probe, build, .. } => {
+            shift(probe, by);
+            shift(build, by);
+        }
+        Node::Group { input, .. } | Node::Filter { input, .. } | Node::Project { input, .. } => {
+            shift(input, by);
+        }
+    }
+}
+
+/// A table of a source is large from this many pages of 8 KiB on.
+pub const LARGE_PAGES: i64 = 1024;
+
+impl Fragment {
+    /// Its SQL.
+    pub fn sql(&self) -> String {
+        let list = if self.select.is_empty() { "NULL".to_owned() } else { self.select.join(", ") };
+        format!("SELECT {list} FROM {}", self.from)
+    }
+
+    /// Its SQL with one more condition.
+    pub fn sql_where(&self, condition: &str) -> String {
+        let word = if self.conditional { "AND" } else { "WHERE" };
+        format!("{} {word} {condition}", self.sql())
+    }
+}
