@@ -3,15 +3,16 @@
 
 use crate::GiveUp;
 use crate::decode::Decoder;
-use arrow::array::RecordBatch;
+use arrow::array::{Array as _, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion_common::DataFusionError;
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::streaming::PartitionStream;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Batches on their way between a connection and the engine.
 const QUEUE_BATCHES: usize = 4;
@@ -25,6 +26,80 @@ pub struct Progress {
     pub bytes: AtomicU64,
 }
 
+/// Rows whose keys are collected at most. So many fit into the channels of their streams,
+/// so that whoever waits for the keys never waits for an operator.
+const KEY_ROWS_MAX: usize = 24_000;
+
+/// The values of one column of a fragment, for those that only need rows with them.
+#[derive(Debug)]
+pub struct Keys {
+    column: usize,
+    found: Mutex<Collected>,
+    published: watch::Sender<Option<Published>>,
+}
+
+/// The keys; `None` when they are too many, or not all of them came.
+type Published = Option<Arc<[i64]>>;
+
+#[derive(Debug)]
+struct Collected {
+    keys: HashSet<i64>,
+    rows: usize,
+    /// Streams that have not ended.
+    streams: usize,
+}
+
+impl Keys {
+    pub(crate) fn new(column: usize, streams: usize) -> Keys {
+        let found = Collected { keys: HashSet::new(), rows: 0, streams };
+        Keys { column, found: Mutex::new(found), published: watch::Sender::new(None) }
+    }
+
+    /// Waits for all keys; `None` when they are too many.
+    pub async fn wait(&self) -> Option<Arc<[i64]>> {
+        let mut seen = self.published.subscribe();
+        match seen.wait_for(Option::is_some).await {
+            Ok(published) => published.clone().flatten(),
+            Err(_) => None,
+        }
+    }
+
+    /// The keys, if they have come and are not too many.
+    pub fn known(&self) -> Option<Arc<[i64]>> {
+        self.published.borrow().clone().flatten()
+    }
+
+    fn publish(&self, keys: Published) {
+        self.published.send_if_modified(|p| {
+            let first = p.is_none();
+            if first {
+                *p = Some(keys);
+            }
+            first
+        });
+    }
+
+    fn add(&self, batch: &RecordBatch) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.rows += batch.num_rows();
+        let column = batch.columns().get(self.column).map(|c| c.as_any());
+        match column.and_then(|c| c.downcast_ref::<Int64Array>()) {
+            Some(ints) if found.rows <= KEY_ROWS_MAX => found.keys.extend(ints.iter().flatten()),
+            _ => self.publish(None),
+        }
+    }
+
+    fn end(&self) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.streams = found.streams.saturating_sub(1);
+        if found.streams == 0 {
+            let mut keys: Vec<i64> = found.keys.drain().collect();
+            keys.sort_unstable();
+            self.publish(Some(keys.into()));
+        }
+    }
+}
+
 /// `None` is the end of a whole stream: one that just stops is not all.
 type Item = Result<Option<RecordBatch>, DataFusionError>;
 
@@ -35,9 +110,20 @@ pub struct Feed {
     progress: Arc<Progress>,
     bytes: u64,
     done: Arc<Semaphore>,
+    keys: Vec<Arc<Keys>>,
+    few: bool,
 }
 
+/// Why a feed that was to be small stops.
+pub const TOO_MANY_KEYS: &str = "more keys than were expected";
+
 impl Feed {
+    /// Has it stop with [`TOO_MANY_KEYS`] rather than wait for an operator: whoever feeds
+    /// it feeds others after it.
+    pub fn expect_few(&mut self) {
+        self.few = true;
+    }
+
     /// Adds the body of one row; true when [`Feed::flush`] is due.
     ///
     /// # Errors
@@ -60,7 +146,16 @@ impl Feed {
         self.progress.rows.fetch_add(self.decoder.rows() as u64, Ordering::Relaxed);
         self.progress.bytes.fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
         let batch = self.decoder.batch()?;
-        Ok(self.send(Ok(Some(batch))).await)
+        self.keys.iter().for_each(|k| k.add(&batch));
+        if self.few && self.progress.rows.load(Ordering::Relaxed) > KEY_ROWS_MAX as u64 {
+            return Err(GiveUp::new(TOO_MANY_KEYS, ""));
+        }
+        let wanted = self.send(Ok(Some(batch))).await;
+        if !wanted {
+            // What is still to come is not looked at.
+            self.keys.iter().for_each(|k| k.publish(None));
+        }
+        Ok(wanted)
     }
 
     /// Hands over the last rows and tells that these are all.
@@ -69,6 +164,7 @@ impl Feed {
     /// [`GiveUp`].
     pub async fn end(mut self) -> Result<(), GiveUp> {
         self.flush().await?;
+        self.keys.iter().for_each(|k| k.end());
         self.send(Ok(None)).await;
         Ok(())
     }
@@ -107,9 +203,11 @@ pub(crate) fn feed(
     decoder: Decoder,
     progress: &Arc<Progress>,
     done: &Arc<Semaphore>,
+    keys: &[Arc<Keys>],
 ) -> (Feed, Mouth) {
     let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
-    let feed = Feed { decoder, sender, progress: progress.clone(), bytes: 0, done: done.clone() };
+    let (progress, done, keys) = (progress.clone(), done.clone(), keys.to_vec());
+    let feed = Feed { decoder, sender, progress, bytes: 0, done, keys, few: false };
     (feed, Mouth { schema: schema.clone(), receiver: Mutex::new(Some(receiver)) })
 }
 
@@ -133,5 +231,37 @@ impl PartitionStream for Mouth {
             }
         });
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    fn batch(values: Vec<Option<i64>>) -> Option<RecordBatch> {
+        let schema = Schema::new(vec![Field::new("c0", DataType::Int64, true)]);
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(values))]).ok()
+    }
+
+    #[tokio::test]
+    async fn keys_come_once_all_streams_have_ended() {
+        let keys = Keys::new(0, 2);
+        for values in [vec![Some(3), None, Some(1)], vec![Some(3)]] {
+            batch(values).iter().for_each(|b| keys.add(b));
+            assert!(keys.published.borrow().is_none());
+            keys.end();
+        }
+        assert_eq!(keys.wait().await.as_deref(), Some(&[1, 3][..]));
+    }
+
+    #[tokio::test]
+    async fn too_many_keys_restrict_nothing() {
+        let keys = Keys::new(0, 1);
+        let many = (0..24_001).map(Some).collect();
+        batch(many).iter().for_each(|b| keys.add(b));
+        assert_eq!(keys.wait().await, None);
+        keys.end();
+        assert_eq!(keys.wait().await, None);
     }
 }

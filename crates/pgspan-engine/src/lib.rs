@@ -22,7 +22,7 @@ mod top;
 mod types;
 
 pub use decode::Decoder;
-pub use feed::{Feed, Progress};
+pub use feed::{Feed, Keys, Progress, TOO_MANY_KEYS};
 pub use program::Program;
 pub use run::{Answer, Budget, Limits, Started};
 pub use types::{ColumnType, array_type};

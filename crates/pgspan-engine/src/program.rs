@@ -3,7 +3,7 @@
 use crate::types::{Column, ColumnType, Repr, Scale, array_type, type_name};
 use crate::{GiveUp, arithmetic, predicate};
 use pgspan_sql::engine::operators::{Function, JoinKind, Node, Side, Tree};
-use pgspan_sql::engine::predicate::Predicate;
+use pgspan_sql::engine::predicate::{Comparison, Operand, Predicate};
 use pgspan_sql::engine::split::TopN;
 use pgspan_sql::engine::term::Term;
 
@@ -122,7 +122,7 @@ impl Program {
     pub fn lines(&self) -> Result<Vec<String>, GiveUp> {
         let limits = crate::Limits { query_bytes_max: 0, answer_rows_max: 0, answer_bytes_max: 0 };
         let (_, started) =
-            self.start(&vec![1; self.fragments.len()], limits, &crate::Budget::new(0))?;
+            self.start(&vec![1; self.fragments.len()], &[], limits, &crate::Budget::new(0))?;
         Ok(started.lines(false))
     }
 
@@ -182,16 +182,28 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
         Node::Join { kind, probe, build, keys, filter, output } => {
             let probe = op(probe, fragments, rows)?;
             let build = op(build, fragments, rows)?;
+            // A pair whose forms do not decide is compared as a condition besides.
+            let mut filter = filter.clone();
+            let mut matched = Vec::new();
             for (p, b) in keys {
-                let (a, b) = (
+                let (x, y) = (
                     probe.columns.get(*p).ok_or_else(missing)?,
                     build.columns.get(*b).ok_or_else(missing)?,
                 );
-                if !a.joins(b) {
-                    let detail = format!("{} = {}", a.oid, b.oid);
-                    return Err(GiveUp::new("an equality that is not proven", detail));
+                if x.joins(y) {
+                    matched.push((*p, *b));
+                    continue;
                 }
+                let (sides, predicates) = filter.get_or_insert_default();
+                let first = sides.len();
+                sides.extend([Side::Probe(*p), Side::Build(*b)]);
+                let (left, right) = (Operand::Input(first), Operand::Input(first + 1));
+                predicates.push(Predicate::Compare(Comparison::Equal, left, right));
             }
+            if matched.is_empty() {
+                return Err(GiveUp::new("an equality that is not proven", ""));
+            }
+            let keys = &matched;
             let of = |sides: &[Side]| {
                 sides
                     .iter()
@@ -203,7 +215,7 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
                     .ok_or_else(missing)
             };
             let columns = of(output)?;
-            if let Some((sides, predicates)) = filter {
+            if let Some((sides, predicates)) = &filter {
                 let places: Vec<usize> = (0..sides.len()).collect();
                 predicate::all(predicates, &of(sides)?, &places)?;
             }
@@ -228,7 +240,7 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
                 probe: Box::new(probe),
                 build: Box::new(build),
                 keys: keys.clone(),
-                filter: filter.clone(),
+                filter,
                 output: output.clone(),
             };
             Ok(Op { kind, columns, rows })
@@ -329,8 +341,8 @@ fn folded(
                 let repr = Repr::Number { scale: Scale::fixed(0), declared: true };
                 Ok((Column { oid: 1700, typmod: -1, repr }, true))
             }
-            (_, Repr::Number { scale, .. }) => {
-                let repr = Repr::Number { scale: scale.clone(), declared: false };
+            (_, Repr::Number { scale, declared }) => {
+                let repr = Repr::Number { scale: scale.clone(), declared: *declared };
                 Ok((Column { oid: 1700, typmod: -1, repr }, false))
             }
             _ => refuse(c),

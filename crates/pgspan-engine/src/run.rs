@@ -2,7 +2,7 @@
 
 use crate::decode::{BATCH_ROWS, Decoder};
 use crate::encode;
-use crate::feed::{Feed, Mouth, Progress, feed};
+use crate::feed::{Feed, Keys, Mouth, Progress, feed};
 use crate::predicate;
 use crate::program::{Op, OpKind, Program, TypedFold, swaps};
 use crate::top;
@@ -178,6 +178,8 @@ pub struct Started {
     handle: tokio::runtime::Handle,
     /// What has come for each fragment so far.
     pub progress: Vec<Arc<Progress>>,
+    /// The keys that were asked for, in that order.
+    pub keys: Vec<Arc<Keys>>,
 }
 
 struct Core {
@@ -207,13 +209,15 @@ pub struct Answer {
 
 impl Program {
     /// Puts the operators together: `streams` is the number of connections that read each
-    /// fragment. Gives a feed for each stream of each fragment.
+    /// fragment, `keys` are columns of fragments whose values are wanted. Gives a feed for
+    /// each stream of each fragment.
     ///
     /// # Errors
     /// [`GiveUp`].
     pub fn start(
         &self,
         streams: &[usize],
+        keys: &[(usize, usize)],
         limits: Limits,
         budget: &Budget,
     ) -> Result<(Vec<Vec<Feed>>, Started), GiveUp> {
@@ -222,11 +226,17 @@ impl Program {
         let mut progress = Vec::new();
         // Closed when the operators have ended, so that nobody waits for them any more.
         let done = Arc::new(Semaphore::new(0));
-        for (columns, n) in self.fragments.iter().zip(streams) {
+        let wanted: Vec<(usize, Arc<Keys>)> = keys
+            .iter()
+            .map(|(f, c)| (*f, Arc::new(Keys::new(*c, streams.get(*f).copied().unwrap_or(1)))))
+            .collect();
+        for (i, (columns, n)) in self.fragments.iter().zip(streams).enumerate() {
+            let keys: Vec<Arc<Keys>> =
+                wanted.iter().filter(|(f, _)| *f == i).map(|(_, k)| k.clone()).collect();
             let schema = schema(columns);
             let own = Arc::new(Progress::default());
             let (f, m): (Vec<_>, Vec<_>) = (0..*n)
-                .map(|_| feed(&schema, Decoder::new(schema.clone(), columns), &own, &done))
+                .map(|_| feed(&schema, Decoder::new(schema.clone(), columns), &own, &done, &keys))
                 .unzip();
             progress.push(own);
             feeds.push(f);
@@ -248,7 +258,8 @@ impl Program {
             SessionConfig::new().with_batch_size(BATCH_ROWS).with_target_partitions(partitions);
         let context = TaskContext::default().with_session_config(config).with_runtime(runtime);
         let work = Work { done, cores, context: Arc::new(context), limits, pool };
-        let started = Started { work: Arc::new(work), handle: budget.handle(), progress };
+        let keys = wanted.into_iter().map(|(_, k)| k).collect();
+        let started = Started { work: Arc::new(work), handle: budget.handle(), progress, keys };
         Ok((feeds, started))
     }
 }

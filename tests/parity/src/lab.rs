@@ -76,7 +76,7 @@ impl Lab {
                 (text, None)
             }
             None => {
-                let (text, started) = start()?;
+                let (text, started) = start(options)?;
                 (text, Some(started))
             }
         };
@@ -181,14 +181,18 @@ impl Lab {
     }
 }
 
-fn start() -> Result<(String, Started), String> {
+fn start(options: &Options) -> Result<(String, Started), String> {
     let binary = std::env::var_os("PGSPAN_BIN")
         .map(PathBuf::from)
         .ok_or("PGSPAN_BIN is not set: build pgspan and name it, or give --lab-env")?;
     let folder = std::env::temp_dir().join(format!("pgspan-parity-{}", std::process::id()));
     let started = Started { binary: binary.clone(), folder: folder.clone() };
     let quick = ["--server-setting", "fsync=off", "--server-setting", "max_connections=300"];
-    run(&binary, &["lab", "up", "--dir"], &folder, &quick)?;
+    // The tables of generated schemas are small: what the engine does with large ones is
+    // to happen with them too.
+    let small = ["--set", "limits.engine_rows_min=8"];
+    let small: &[&str] = if options.fuzz.is_some() { &small } else { &[] };
+    run(&binary, &["lab", "up", "--dir"], &folder, &[&quick[..], small].concat())?;
     let json = run(&binary, &["lab", "env", "--dir"], &folder, &["--json"])?;
     Ok((json, started))
 }

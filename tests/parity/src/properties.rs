@@ -295,6 +295,35 @@ fn operations(subject: &Subject) -> Vec<(&'static str, String, bool)> {
         ));
     }
     if subject.sums {
+        let average = "select 0.2 * avg(p.v) from p where p.g = q.g and p.id % 2000 <> 0";
+        list.push((
+            "correlated average",
+            format!("select q.id from q where q.v < ({average} and p.g < 950) and q.id <= 400"),
+            false,
+        ));
+        list.push((
+            "averages of few",
+            "select q.id from q where q.id <= 400 and q.v >= \
+             (select avg(p.v) from p where p.id = q.id + 1 and p.id % 2000 <> 0)"
+                .into(),
+            false,
+        ));
+        list.push((
+            "correlated sum",
+            "select q.id from q where q.v <> (select sum(p.v) - 1.5 from p where p.g = q.g and p.g % 2 = 0) and q.id <= 400"
+                .into(),
+            false,
+        ));
+        if subject.name.starts_with("numeric") {
+            list.push((
+                "arithmetic",
+                format!(
+                    "select q.g, sum(p.v * (1 - p.v)), sum(p.v + 0.125), sum(p.v), max(p.v * 1.50) \
+                     from {one} where p.id % 2000 <> 0 group by q.g"
+                ),
+                false,
+            ));
+        }
         list.push((
             "sum, avg",
             format!("select q.g, sum(p.v), avg(p.v), sum(distinct p.v) from {one} group by q.g"),

@@ -314,8 +314,14 @@ impl Session {
             Err(other) => return Err(other),
         };
         tracing::debug!(%reason, "not by the engine");
+        // Who asks for the engine is told why not.
+        let asked = plan.session.preference == Preference::Engine;
+        let told = |route: Route| match asked {
+            true => Route { reason: reason.clone(), ..route },
+            false => route,
+        };
         if plan.plan.direct.is_some() && request.batch.as_ref().is_none_or(|b| b.max_rows == 0) {
-            return direct::run(self, request, around, plan).await;
+            return direct::run(self, request, around, plan).await.map(told);
         }
         if plan.plan.too_large.is_some() {
             return Err(reason.into());
@@ -323,7 +329,7 @@ impl Session {
         let keys = self.ask_keys(plan).await?;
         let fetched = self.fetch(plan, &keys, around).await;
         match self.judge(key, plan, fetched) {
-            Ok(fetched) => self.finish(request, around, key, plan, &fetched).await,
+            Ok(fetched) => self.finish(request, around, key, plan, &fetched).await.map(told),
             Err(Stop::GiveUp(outgrown)) if outgrown.what == OUTGROWN => Err(reason.into()),
             Err(other) => Err(other),
         }

@@ -3,6 +3,7 @@
 
 use super::CachedPlan;
 use super::fetch::{self, Caller};
+use super::keyed::{self, Keyed};
 use crate::session::Session;
 use crate::session::home::{self, Around};
 use crate::session::query::{Request, Stop};
@@ -21,6 +22,7 @@ use pgspan_sql::engine::{block, constant};
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{ErrorFields, Field};
 use pgspan_wire::frontend;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 
 /// How the engine runs a statement.
@@ -38,6 +40,10 @@ pub(crate) struct EnginePlan {
     pub state: bytes::Bytes,
     /// It holds values that home gave for subqueries: it is good for one run.
     pub once: bool,
+    /// What restricts each fragment.
+    pub keyed: Vec<Option<Keyed>>,
+    /// There were more keys than expected: fragments are read whole.
+    pub keys_off: AtomicBool,
 }
 
 /// What is known of whether the engine can run a statement.
@@ -344,7 +350,8 @@ async fn assemble(
         tree.append(core.tree);
         last = Some(core.split);
     }
-    let (types, rows) = describe(session, plan, &tree).await?;
+    let (types, mut rows) = describe(session, plan, &tree).await?;
+    let keyed = keyed::choose(session, plan, &tree, &types, &mut rows).await?;
     let program = Program::new(&tree, &tops, &types, &rows).map_err(give_up)?;
     let odd = || Reason::new("no core");
     let finish = match finish {
@@ -358,7 +365,19 @@ async fn assemble(
     finish_types.extend(program.array_types());
     let oids = |t: &Vec<ColumnType>| t.iter().map(|t| t.oid).collect();
     let types = types.iter().map(oids).collect();
-    Ok(Arc::new(EnginePlan { tree, program, finish, finish_types, types, rows, state, once }))
+    let keys_off = AtomicBool::new(false);
+    Ok(Arc::new(EnginePlan {
+        tree,
+        program,
+        finish,
+        finish_types,
+        types,
+        rows,
+        state,
+        once,
+        keyed,
+        keys_off,
+    }))
 }
 
 /// The statement, with the values of its constant subqueries.
@@ -502,26 +521,10 @@ async fn describe(
     for place in servers {
         let own: Vec<usize> =
             (0..tree.fragments.len()).filter(|i| tree.fragments[*i].server == place).collect();
-        let answers = match place {
-            None => {
-                ask_about(&mut session.server, tree, &own);
-                home::answers(&mut session.server, &mut session.client.outbox).await?
-            }
-            Some(server) => {
-                let caller = Caller {
-                    shared: &session.shared,
-                    home: &session.endpoint,
-                    cancel: &session.cancel,
-                    session: &plan.session,
-                };
-                let spec = plan.plan.servers.get(server).ok_or(Reason::new("no server"))?;
-                let mut lease = fetch::lease(&caller, spec).await?;
-                let _at_work = session.cancel.at_work(lease.cancel_key.clone());
-                ask_about(&mut lease, tree, &own);
-                let got = home::answers(&mut lease, &mut BytesMut::new()).await;
-                got.map_err(|e| Reason::about("the source reported an error", e.to_string()))?
-            }
-        };
+        let answers = ask_place(session, plan, place, |server| {
+            ask_about(server, tree, &own);
+        });
+        let answers = answers.await?;
         let odd = || Stop::GiveUp(Reason::new("a fragment could not be described"));
         for (n, i) in own.iter().enumerate() {
             let fields = answers.fields.get(n).and_then(Option::as_ref).ok_or_else(odd)?;
@@ -537,6 +540,31 @@ async fn describe(
         }
     }
     Ok((types, rows))
+}
+
+/// Asks home (`None`) or a source.
+pub(super) async fn ask_place(
+    session: &mut Session,
+    plan: &CachedPlan,
+    place: Option<usize>,
+    send: impl FnOnce(&mut ServerConnection),
+) -> Result<home::Answers, Stop> {
+    let Some(server) = place else {
+        send(&mut session.server);
+        return Ok(home::answers(&mut session.server, &mut session.client.outbox).await?);
+    };
+    let caller = Caller {
+        shared: &session.shared,
+        home: &session.endpoint,
+        cancel: &session.cancel,
+        session: &plan.session,
+    };
+    let spec = plan.plan.servers.get(server).ok_or(Reason::new("no server"))?;
+    let mut lease = fetch::lease(&caller, spec).await?;
+    let _at_work = session.cancel.at_work(lease.cancel_key.clone());
+    send(&mut lease);
+    let got = home::answers(&mut lease, &mut BytesMut::new()).await;
+    Ok(got.map_err(|e| Reason::about("the source reported an error", e.to_string()))?)
 }
 
 fn ask_about(server: &mut ServerConnection, tree: &Tree, own: &[usize]) {

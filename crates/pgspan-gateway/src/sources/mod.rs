@@ -4,6 +4,7 @@
 pub(crate) mod carrier;
 pub(crate) mod engine;
 pub(crate) mod fetch;
+pub(crate) mod keyed;
 
 use crate::config::Limits;
 use crate::gateway::{Endpoint, Shared};

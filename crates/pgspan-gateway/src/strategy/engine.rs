@@ -12,14 +12,18 @@ use crate::session::state::{client_gone, sleep, timed_out, timeout};
 use crate::sources::CachedPlan;
 use crate::sources::engine::EnginePlan;
 use crate::sources::fetch::{self, Caller};
+use crate::sources::keyed::{Keyed, depth};
 use bytes::Buf as _;
-use pgspan_engine::{Answer, Feed, GiveUp, Limits, Started};
+use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started, TOO_MANY_KEYS};
 use pgspan_pool::{Lease, ServerConnection, ServerError};
 use pgspan_sql::engine::operators::{Fragment, LARGE_PAGES};
+use pgspan_sql::engine::restrict::{Place, restricted};
 use pgspan_sql::quote::literal;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frontend;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
@@ -33,6 +37,8 @@ pub(crate) struct Gathered {
     pub started: Started,
     /// Connections of each fragment.
     pub streams: Vec<usize>,
+    /// The keys that restricted each fragment, if they were not too many.
+    pub keys: Vec<Option<Arc<[i64]>>>,
     pub elapsed: Duration,
 }
 
@@ -46,13 +52,8 @@ pub(crate) async fn run(
 ) -> Result<Route, Stop> {
     let gathered = gather(session, plan, engine).await?;
     let small = session.shared.config.limits.engine_rows_min / 2;
-    let most = gathered
-        .started
-        .progress
-        .iter()
-        .map(|p| p.rows.load(std::sync::atomic::Ordering::Relaxed))
-        .max();
-    plan.prefers_engine.store(most.unwrap_or(0) > small, std::sync::atomic::Ordering::Relaxed);
+    let most = gathered.started.progress.iter().map(|p| p.rows.load(Ordering::Relaxed)).max();
+    plan.prefers_engine.store(most.unwrap_or(0) > small, Ordering::Relaxed);
     let bound = Bound {
         sql: &engine.finish,
         kept: None,
@@ -70,6 +71,20 @@ pub(crate) async fn gather(
     plan: &CachedPlan,
     engine: &EnginePlan,
 ) -> Result<Gathered, Stop> {
+    match gather_once(session, plan, engine).await {
+        Err(Stop::GiveUp(reason)) if reason.what == TOO_MANY_KEYS => {
+            engine.keys_off.store(true, Ordering::Relaxed);
+            gather_once(session, plan, engine).await
+        }
+        other => other,
+    }
+}
+
+async fn gather_once(
+    session: &mut Session,
+    plan: &CachedPlan,
+    engine: &EnginePlan,
+) -> Result<Gathered, Stop> {
     let began = Instant::now();
     let limits = &session.shared.config.limits;
     let bounds = Limits {
@@ -79,10 +94,21 @@ pub(crate) async fn gather(
     };
     let fragments = &engine.tree.fragments;
     let streams = share(session, plan, fragments);
+    let keyed: &[Option<Keyed>] =
+        if engine.keys_off.load(Ordering::Relaxed) { &[] } else { &engine.keyed };
+    let mut wanted: Vec<Place> = keyed.iter().flatten().map(|k| k.from).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
     let (feeds, started) = engine
         .program
-        .start(&streams, bounds, &session.shared.sources.engine_budget)
+        .start(&streams, &wanted, bounds, &session.shared.sources.engine_budget)
         .map_err(give_up)?;
+    let keys = |i: usize| {
+        let keyed = keyed.get(i).and_then(Option::as_ref)?;
+        let at = wanted.iter().position(|w| *w == keyed.from)?;
+        Some((keyed.clone(), started.keys.get(at)?.clone()))
+    };
+    let waited_for = |i: usize| wanted.iter().any(|w| w.0 == i);
     let parts = fragments.iter().enumerate().map(|(i, f)| Part {
         tables: f.label.clone(),
         server: f
@@ -102,7 +128,7 @@ pub(crate) async fn gather(
     let gather = async {
         for (place, spec) in plan.plan.servers.iter().enumerate() {
             let own = fragments.iter().enumerate().filter(|(_, f)| f.server == Some(place));
-            let mut jobs: Vec<(String, Vec<u32>, Feed, bool)> = Vec::new();
+            let mut jobs: Vec<(Job, Feed)> = Vec::new();
             for (i, fragment) in own {
                 let feeds = feeds.get_mut(i).and_then(Option::take).unwrap_or_default();
                 let parts = feeds.len();
@@ -110,16 +136,26 @@ pub(crate) async fn gather(
                 for (part, feed) in feeds.into_iter().enumerate() {
                     // A fold of floats depends on the order of its rows; other fragments do not.
                     let parallel = parts == 1 && !fragment.sums && fragment.table.is_none();
-                    jobs.push((part_sql(fragment, part, parts), types.clone(), feed, parallel));
+                    let job = Job {
+                        whole: fragment.sql(),
+                        sql: part_sql(fragment, part, parts),
+                        part,
+                        types: types.clone(),
+                        keys: keys(i),
+                        parallel,
+                    };
+                    jobs.push((job, feed));
                 }
             }
             let leases = connections(&caller, spec, jobs.len()).await?;
             let several = leases.len() > 1;
-            for (mut lease, (sql, types, feed, parallel)) in leases.into_iter().zip(jobs) {
+            for (mut lease, (job, feed)) in leases.into_iter().zip(jobs) {
                 at_work.push(cancel.at_work(lease.cancel_key.clone()));
                 let name = spec.name.clone();
                 work.spawn(async move {
-                    let pumped = pump(&mut lease, &sql, &types, feed, several, parallel).await;
+                    let sql = job.sql().await;
+                    let pumped =
+                        pump(&mut lease, &sql, &job.types, feed, several, job.parallel).await;
                     if pumped.is_err() {
                         // Its settings are in doubt.
                         lease.discard();
@@ -128,19 +164,29 @@ pub(crate) async fn gather(
                 });
             }
         }
-        let home_feeds: Vec<(usize, Vec<Feed>)> = engine
-            .program
-            .order()
-            .into_iter()
-            .filter(|i| fragments.get(*i).is_some_and(|f| f.server.is_none()))
-            .filter_map(|i| Some((i, feeds.get_mut(i)?.take()?)))
-            .collect();
+        let mut home_order = engine.program.order();
+        home_order.retain(|i| fragments.get(*i).is_some_and(|f| f.server.is_none()));
+        // Those for whose keys others wait come first, and must not wait for an operator.
+        home_order.sort_by_key(|i| if waited_for(*i) { depth(keyed, *i) } else { usize::MAX });
+        let home_feeds: Vec<(usize, Vec<Feed>)> =
+            home_order.into_iter().filter_map(|i| Some((i, feeds.get_mut(i)?.take()?))).collect();
         let from_home = async {
             for (i, feeds) in home_feeds {
-                let sql = fragments.get(i).map(Fragment::sql).unwrap_or_default();
-                let types = engine.types.get(i).cloned().unwrap_or_default();
-                for feed in feeds {
-                    let pumped = pump(server, &sql, &types, feed, false, false).await;
+                let Some(fragment) = fragments.get(i) else { continue };
+                let job = Job {
+                    whole: fragment.sql(),
+                    sql: fragment.sql(),
+                    part: 0,
+                    types: engine.types.get(i).cloned().unwrap_or_default(),
+                    keys: keys(i),
+                    parallel: false,
+                };
+                for mut feed in feeds {
+                    if waited_for(i) {
+                        feed.expect_few();
+                    }
+                    let sql = job.sql().await;
+                    let pumped = pump(server, &sql, &job.types, feed, false, false).await;
                     pumped.map_err(|e| match e {
                         Broken::Lost(e) => Stop::from(e),
                         other => Stop::GiveUp(other.at("home")),
@@ -185,7 +231,38 @@ pub(crate) async fn gather(
             other?
         }
     };
-    Ok(Gathered { answer, started, streams, elapsed: began.elapsed() })
+    let known = (0..fragments.len()).map(|i| keys(i).and_then(|(_, k)| k.known())).collect();
+    Ok(Gathered { answer, keys: known, streams, elapsed: began.elapsed(), started })
+}
+
+/// What one connection reads.
+struct Job {
+    /// The fragment's SQL.
+    whole: String,
+    /// That of this part of it.
+    sql: String,
+    part: usize,
+    types: Vec<u32>,
+    /// The keys to wait for.
+    keys: Option<(Keyed, Arc<Keys>)>,
+    parallel: bool,
+}
+
+impl Job {
+    /// Its SQL, once the keys have come.
+    async fn sql(&self) -> String {
+        let Some((keyed, keys)) = &self.keys else { return self.sql.clone() };
+        let columns = self.types.len();
+        match keys.wait().await {
+            Some(keys) if keyed.looked_up => {
+                // By the first connection; the others have nothing to do.
+                let own = if self.part == 0 { &keys[..] } else { &[] };
+                restricted(&self.whole, columns, keyed.column, own)
+            }
+            Some(keys) => restricted(&self.sql, columns, keyed.column, &keys),
+            None => self.sql.clone(),
+        }
+    }
 }
 
 pub(crate) fn give_up(e: GiveUp) -> Reason {

@@ -12,10 +12,12 @@ use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::carrier::Builder;
 use crate::sources::engine::{EnginePlan, engine_plan};
-use crate::sources::fetch::{self, Caller, Fetched};
+use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::ServerError;
 use pgspan_sql::analyze::{ExplainOptions, Kind};
+use pgspan_sql::engine::operators::Fragment;
+use pgspan_sql::engine::restrict::restricted;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_sql::server::ServerSpec;
 use pgspan_wire::backend::{self, Field};
@@ -45,9 +47,24 @@ pub(crate) async fn run(
             Err(other) => return Err(other),
         }
     }
-    let strategy = plan.plan.route.strategy;
+    let mut strategy = plan.plan.route.strategy;
     let reason = plan.plan.route.reason.to_string();
-    let mut strategy = strategy;
+    let mut fetched = Vec::new();
+    let mut keys = Vec::new();
+    if by_engine.is_none() && plan.plan.direct.is_none() {
+        keys = session.ask_keys(plan).await?;
+        if options.analyze {
+            match session.fetch(plan, &keys, around).await {
+                Ok(rows) => fetched = rows,
+                Err(Stop::GiveUp(r)) if r.what == OUTGROWN && not_engine.is_none() => {
+                    by_engine = Some(engine_plan(session, request, around, plan).await?);
+                }
+                Err(other) => return Err(other),
+            }
+        } else {
+            fetched = plan.plan.fetches.iter().map(nothing).collect();
+        }
+    }
     if let Some(engine) = &by_engine {
         strategy = Strategy::Engine;
         explain_engine(session, request, plan, engine, &mut lines).await?;
@@ -67,12 +84,6 @@ pub(crate) async fn run(
         if let Some(reason) = &not_engine {
             lines.push(format!("  Not by the engine: {reason}"));
         }
-        let keys = session.ask_keys(plan).await?;
-        let fetched = if options.analyze {
-            session.fetch(plan, &keys, around).await?
-        } else {
-            plan.plan.fetches.iter().map(nothing).collect()
-        };
         let home = home_plan(session, request, plan, carried(plan, &fetched)).await?;
         nest(&mut lines, 2, home);
         for (i, fetch) in plan.plan.fetches.iter().enumerate() {
@@ -187,9 +198,31 @@ async fn explain_engine(
         lines.push(format!("  ->  Fragment on {place_name}{estimated}{measured}"));
         lines.push(format!("        Tables: {}", fragment.label));
         lines.push(format!("        Remote SQL: {}", fragment.sql()));
+        let mut sql = fragment.sql();
+        if let Some(keyed) = engine.keyed.get(i).and_then(Option::as_ref) {
+            let from = engine.tree.fragments.get(keyed.from.0);
+            let column = |f: Option<&Fragment>, c: usize| {
+                f.and_then(|f| f.select.get(c)).cloned().unwrap_or_default()
+            };
+            let got = gathered.as_ref().and_then(|g| g.keys.get(i).cloned().flatten());
+            lines.push(format!(
+                "        Keys: {} = any of {} of {}{}",
+                column(Some(fragment), keyed.column),
+                column(from, keyed.from.1),
+                from.map_or("", |f| f.label.as_str()),
+                match (&gathered, &got) {
+                    (Some(_), Some(keys)) => format!("  (actual keys={})", keys.len()),
+                    (Some(_), None) => "  (too many, or not needed)".to_owned(),
+                    (None, _) => String::new(),
+                }
+            ));
+            if let Some(keys) = got {
+                sql = restricted(&sql, fragment.select.len(), keyed.column, &keys);
+            }
+        }
         if let Some(spec) = spec {
             lines.push(format!("        Server: {}", place(spec)));
-            let asked = source_plan(session, plan, spec, options, &fragment.sql(), None).await?;
+            let asked = source_plan(session, plan, spec, options, &sql, None).await?;
             nest(lines, 8, asked);
         }
     }

@@ -8,6 +8,7 @@ pub mod early;
 pub mod expression;
 pub mod operators;
 pub mod predicate;
+pub mod restrict;
 pub mod shape;
 pub mod split;
 pub mod term;

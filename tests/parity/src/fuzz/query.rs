@@ -158,6 +158,24 @@ impl Maker<'_> {
             filter.push_str(&format!(" and {}", self.condition(&both, 0)));
         }
         let from = format!("from {} {alias}", table.name);
+        if self.dice.one_in(3)
+            && let Some(value) = self.fold_value(&inner)
+        {
+            let numbers = columns.iter().filter(|c| c.1.family() == Family::Number);
+            let numbers: Vec<Column> = numbers.cloned().collect();
+            if !numbers.is_empty() {
+                let (compared, _) = self.dice.pick(&numbers).clone();
+                let operator = *self.dice.pick(&["<", "<=", ">", ">=", "=", "<>"]);
+                let equal = if self.dice.one_in(2) {
+                    format!("{other} = {name}")
+                } else {
+                    format!("{name} = {other}")
+                };
+                return format!(
+                    "{compared} {operator} (select {value} {from} where {equal}{filter})"
+                );
+            }
+        }
         let kinds = if self.plain { 7 } else { 8 };
         match self.dice.below(kinds) {
             0 | 1 => format!("exists (select 1 {from} where {other} = {name}{filter})"),
@@ -170,6 +188,41 @@ impl Maker<'_> {
                 format!("{name} {operator} (select {extreme}({other}) {from} where true{filter})")
             }
             _ => format!("{name} not in (select {other} {from} where true{filter})"),
+        }
+    }
+
+    /// One value of all rows.
+    fn fold_value(&mut self, columns: &[Column]) -> Option<String> {
+        let summed: Vec<Column> = columns.iter().filter(|c| c.1.has_sum()).cloned().collect();
+        if summed.is_empty() {
+            return None;
+        }
+        let (name, kind) = self.dice.pick(&summed).clone();
+        Some(match self.dice.below(8) {
+            0 | 1 => format!("avg({name})"),
+            2 => format!("0.{} * avg({name})", self.dice.below(100)),
+            3 => format!("sum({name})"),
+            4 => format!("1.5 * sum({name}) - {}.25", self.dice.below(9)),
+            5 => format!("min({name})"),
+            6 if kind == Type::Scaled => format!("sum({})", self.product(&summed)),
+            6 => format!("count({name})"),
+            _ => format!("max({name}) + 1"),
+        })
+    }
+
+    /// Arithmetic on numerics with a scale.
+    fn product(&mut self, columns: &[Column]) -> String {
+        let scaled: Vec<&Column> = columns.iter().filter(|c| c.1 == Type::Scaled).collect();
+        let other = scaled.get(self.dice.below(scaled.len().max(1)));
+        let (first, second) = match (scaled.first(), other) {
+            (Some(a), Some(b)) => (a.0.clone(), b.0.clone()),
+            _ => ("1.50".to_owned(), "2.0".to_owned()),
+        };
+        match self.dice.below(4) {
+            0 => format!("{first} * (1 - {second})"),
+            1 => format!("{first} * {second}"),
+            2 => format!("({first} + {second}) * 0.25"),
+            _ => format!("{first} - 0.125"),
         }
     }
 
@@ -342,6 +395,7 @@ impl Maker<'_> {
                 (format!("sum({name})"), if kind == Type::Int8 { Type::Numeric } else { kind })
             }
             8 if kind.has_sum() => (format!("avg({name})"), Type::Numeric),
+            9 if kind == Type::Scaled => (format!("sum({})", self.product(columns)), Type::Numeric),
             9 if !self.plain => {
                 let filter = self.condition(columns, 0);
                 (format!("count({name}) filter (where {filter})"), Type::Int8)
