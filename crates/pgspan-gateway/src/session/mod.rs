@@ -113,6 +113,8 @@ pub(crate) struct Session {
     pub opened: bool,
     /// How the last statement was run.
     pub last_route: Route,
+    /// Snapshots of sources that the present statement keeps.
+    pub snapshots: Vec<crate::strategy::snapshot::Held>,
 }
 
 /// What the relay loop found to do next.
@@ -152,6 +154,7 @@ impl Session {
             database,
             statements: Statements::default(),
             held: Vec::new(),
+            snapshots: Vec::new(),
             owed: Owed::default(),
             farewell_told: false,
             unnamed_at_home: false,

@@ -11,6 +11,7 @@ use crate::sources::PlanFacts;
 use crate::sources::engine::engine_plan;
 use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
 use crate::sources::{Analyzed, CachedPlan, Fragment, PlanKey};
+use crate::strategy::snapshot::release;
 use crate::strategy::{direct, engine, explain, home_join};
 use bytes::Bytes;
 use pgspan_pool::{ServerConnection, ServerError};
@@ -127,6 +128,7 @@ impl Session {
         self.server.busy_poll = running.busy_poll();
         let done = self.straight_line(request, around).await;
         drop(running);
+        release(self).await;
         self.block.drop_abandoned();
         let stop = match done {
             Ok(route) => {

@@ -2,6 +2,7 @@
 //! with the statement's plan.
 
 use super::CachedPlan;
+use super::constants;
 use super::fetch::{self, Caller};
 use super::keyed::{self, Keyed};
 use crate::session::Session;
@@ -13,12 +14,12 @@ use pgspan_engine::{ColumnType, Program};
 use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::analyze::{Analysis, Kind, NO_FOREIGN_TABLE};
 use pgspan_sql::ask;
+use pgspan_sql::engine::block;
 use pgspan_sql::engine::correlated::{self, Correlated, Scope};
 use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::engine::shape;
 use pgspan_sql::engine::split::{CARRIER, Split, split};
 use pgspan_sql::engine::tree;
-use pgspan_sql::engine::{block, constant};
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{ErrorFields, Field};
 use pgspan_wire::frontend;
@@ -40,6 +41,8 @@ pub(crate) struct EnginePlan {
     pub state: bytes::Bytes,
     /// It holds values that home gave for subqueries: it is good for one run.
     pub once: bool,
+    /// Some of these are subqueries over foreign tables: it only runs once they have.
+    pub two_stages: bool,
     /// What restricts each fragment.
     pub keyed: Vec<Option<Keyed>>,
     /// There were more keys than expected: fragments are read whole.
@@ -77,7 +80,10 @@ pub(crate) async fn engine_plan(
         Some(Err(reason)) => return Err(reason.into()),
         _ => {}
     }
-    let made = make(session, request, plan).await;
+    // What one run has learned saves the next one the attempts that failed.
+    let known = plan.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let two_stages = matches!(known, Some(Ok(known)) if known.two_stages);
+    let made = make(session, request, plan, two_stages).await;
     let keep = match &made {
         Ok(made) => Some(Ok(made.clone())),
         Err(Stop::GiveUp(reason)) => Some(Err(reason.clone())),
@@ -91,6 +97,7 @@ async fn make(
     session: &mut Session,
     request: &Request,
     plan: &CachedPlan,
+    two_stages: bool,
 ) -> Result<Arc<EnginePlan>, Stop> {
     let analysis = &plan.analysis;
     if plan.any_values {
@@ -102,23 +109,54 @@ async fn make(
     let names: Vec<String> =
         plan.fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect();
     let state = check_home(session, plan).await?;
-    let (text, constants) = with_constants(session, request, plan).await?;
+    let (text, constants) = constants::over_home(session, request, plan).await?;
     let reread;
     let mut statement = Statement { text: &request.text, analysis, once: constants };
     if constants {
         reread = analyzed(session, &text)?;
         statement = Statement { text: &text, analysis: &reread, once: true };
     }
-    let joined = decorrelated(session, request, statement.text, statement.analysis).await?;
-    if let Some((new, analysis)) = &joined {
-        statement = Statement { text: new, analysis, once: constants };
+    let mut first = Reason::new("a subquery that stands by itself");
+    if !two_stages {
+        match attempts(session, request, plan, &statement, &names, &state).await {
+            Err(Stop::GiveUp(reason)) => first = reason,
+            other => return other.map(Arc::new),
+        }
     }
+    let second = constants::over_foreign(session, request, plan, &statement, &state).await?;
+    let Some((text, analysis)) = second else { return Err(first.into()) };
+    let statement = Statement { text: &text, analysis: &analysis, once: true };
+    let made = attempts(session, request, plan, &statement, &names, &state).await;
+    match made {
+        Ok(made) => Ok(Arc::new(EnginePlan { two_stages: true, ..made })),
+        Err(Stop::GiveUp(reason)) => {
+            tracing::debug!(%reason, "no core with constants");
+            Err(first.into())
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// A plan for a statement: of one core, or of blocks.
+pub(super) async fn attempts(
+    session: &mut Session,
+    request: &Request,
+    plan: &CachedPlan,
+    statement: &Statement<'_>,
+    names: &[String],
+    state: &bytes::Bytes,
+) -> Result<EnginePlan, Stop> {
+    let joined = decorrelated(session, request, statement.text, statement.analysis).await?;
+    let statement = match &joined {
+        Some((text, analysis)) => Statement { text, analysis, once: statement.once },
+        None => Statement { ..*statement },
+    };
+    let statement = &statement;
+    let state = || (state.clone(), statement.once);
     let mut first = None;
     for fold in [true, false] {
-        match make_core(session, request, plan, &statement, &names, fold, CARRIER).await {
-            Ok(core) => {
-                return assemble(session, plan, vec![core], None, (state, statement.once)).await;
-            }
+        match make_core(session, request, plan, statement, names, fold, CARRIER).await {
+            Ok(core) => return assemble(session, plan, vec![core], None, state()).await,
             Err(Stop::GiveUp(reason)) => {
                 tracing::debug!(%reason, fold, "no core");
                 first = first.or(Some(reason));
@@ -126,7 +164,7 @@ async fn make(
             Err(other) => return Err(other),
         }
     }
-    match by_blocks(session, request, plan, &statement, &names, state).await {
+    match by_blocks(session, request, plan, statement, names, state().0).await {
         Err(Stop::GiveUp(reason)) => {
             tracing::debug!(%reason, "no blocks");
             Err(first.unwrap_or(reason).into())
@@ -150,7 +188,7 @@ async fn by_blocks(
     statement: &Statement<'_>,
     names: &[String],
     state: bytes::Bytes,
-) -> Result<Arc<EnginePlan>, Stop> {
+) -> Result<EnginePlan, Stop> {
     let catalog = session.database.catalog();
     let odd = || Reason::new("the statement could not be rewritten");
     let spans = block::find(statement.text, &statement.analysis.select, &catalog);
@@ -207,7 +245,7 @@ async fn by_blocks(
 }
 
 /// What home answers to what is sent behind a savepoint, or its error, which is undone.
-async fn asked(
+pub(super) async fn asked(
     session: &mut Session,
     send: impl FnOnce(&mut ServerConnection),
 ) -> Result<Result<home::Answers, ErrorFields>, Stop> {
@@ -227,7 +265,7 @@ async fn asked(
 }
 
 /// The columns that a query gives, if home knows it by itself.
-async fn described(
+pub(super) async fn described(
     session: &mut Session,
     request: &Request,
     sql: &str,
@@ -293,7 +331,7 @@ async fn decorrelated(
 }
 
 /// A text of the gateway's own, analyzed.
-fn analyzed(session: &Session, text: &str) -> Result<Analysis, Reason> {
+pub(super) fn analyzed(session: &Session, text: &str) -> Result<Analysis, Reason> {
     let odd = || Reason::new("the statement could not be rewritten");
     let parsed = pgspan_sql::parse::parse(text).ok_or_else(odd)?;
     pgspan_sql::analyze::analyze(&parsed, &session.database.catalog())
@@ -336,7 +374,7 @@ async fn assemble(
     cores: Vec<Core>,
     finish: Option<String>,
     (state, once): (bytes::Bytes, bool),
-) -> Result<Arc<EnginePlan>, Stop> {
+) -> Result<EnginePlan, Stop> {
     let mut tree = Tree::default();
     let mut tops = Vec::new();
     let mut last = None;
@@ -366,7 +404,7 @@ async fn assemble(
     let oids = |t: &Vec<ColumnType>| t.iter().map(|t| t.oid).collect();
     let types = types.iter().map(oids).collect();
     let keys_off = AtomicBool::new(false);
-    Ok(Arc::new(EnginePlan {
+    Ok(EnginePlan {
         tree,
         program,
         finish,
@@ -377,44 +415,15 @@ async fn assemble(
         once,
         keyed,
         keys_off,
-    }))
+        two_stages: false,
+    })
 }
 
 /// The statement, with the values of its constant subqueries.
-struct Statement<'a> {
-    text: &'a str,
-    analysis: &'a Analysis,
-    once: bool,
-}
-
-/// Asks home for the values of subqueries that stand by themselves, in the statement's own
-/// snapshot, and puts them into its text.
-async fn with_constants(
-    session: &mut Session,
-    request: &Request,
-    plan: &CachedPlan,
-) -> Result<(String, bool), Stop> {
-    let mut edits = Vec::new();
-    for constant in constant::find(&request.text, &plan.analysis, &plan.facts.home) {
-        // An error: it speaks of the query around it, or fails; both are home's to say.
-        if let Ok(got) = asked(session, |s| home::run_once(s, &constant.question)).await? {
-            let text = |v: &bytes::Bytes| String::from_utf8_lossy(v).into_owned();
-            let value = got.value(1, 0).map(text);
-            let type_name = got.value(1, 1).map(text).unwrap_or_default();
-            let new = constant.literal(value.as_deref(), &type_name);
-            edits.extend(new.map(|new| (constant.span, new)));
-        }
-    }
-    edits.sort_by_key(|(span, _)| span.0);
-    let mut out = String::new();
-    let mut at = 0;
-    for ((start, end), new) in &edits {
-        out.push_str(request.text.get(at..*start).unwrap_or(""));
-        out.push_str(new);
-        at = *end;
-    }
-    out.push_str(request.text.get(at..).unwrap_or(""));
-    Ok((out, !edits.is_empty()))
+pub(super) struct Statement<'a> {
+    pub text: &'a str,
+    pub analysis: &'a Analysis,
+    pub once: bool,
 }
 
 /// What rules the engine out whatever the core is.

@@ -2,6 +2,7 @@
 //! way from a foreign server's options to a connection.
 
 pub(crate) mod carrier;
+mod constants;
 pub(crate) mod engine;
 pub(crate) mod fetch;
 pub(crate) mod keyed;

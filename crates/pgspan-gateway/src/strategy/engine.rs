@@ -2,6 +2,7 @@
 //! and home finishes over the rows that are left.
 
 use super::home_join::{self, Bound};
+use super::snapshot::connections;
 use crate::progress::Part;
 use crate::session::End;
 use crate::session::Session;
@@ -11,14 +12,13 @@ use crate::session::query::{Request, Stop, cancelled, route};
 use crate::session::state::{client_gone, sleep, timed_out, timeout};
 use crate::sources::CachedPlan;
 use crate::sources::engine::EnginePlan;
-use crate::sources::fetch::{self, Caller};
+use crate::sources::fetch::Caller;
 use crate::sources::keyed::{Keyed, depth};
 use bytes::Buf as _;
 use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started, TOO_MANY_KEYS};
-use pgspan_pool::{Lease, ServerConnection, ServerError};
+use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::engine::operators::{Fragment, LARGE_PAGES};
 use pgspan_sql::engine::restrict::{Place, restricted};
-use pgspan_sql::quote::literal;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frontend;
@@ -123,7 +123,7 @@ async fn gather_once(
     let mut feeds: Vec<Option<Vec<Feed>>> = feeds.into_iter().map(Some).collect();
     let mut work = JoinSet::new();
     let mut at_work: Vec<AtWork> = Vec::new();
-    let Session { server, client, shared, endpoint, cancel, .. } = session;
+    let Session { server, client, shared, endpoint, cancel, snapshots: held, .. } = session;
     let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
     let gather = async {
         for (place, spec) in plan.plan.servers.iter().enumerate() {
@@ -147,8 +147,9 @@ async fn gather_once(
                     jobs.push((job, feed));
                 }
             }
-            let leases = connections(&caller, spec, jobs.len()).await?;
-            let several = leases.len() > 1;
+            let snapshot = held.iter().find(|h| h.place == place).map(|h| h.snapshot.as_str());
+            let leases = connections(&caller, spec, jobs.len(), snapshot).await?;
+            let several = leases.len() > 1 || snapshot.is_some();
             for (mut lease, (job, feed)) in leases.into_iter().zip(jobs) {
                 at_work.push(cancel.at_work(lease.cancel_key.clone()));
                 let name = spec.name.clone();
@@ -276,7 +277,8 @@ fn share(session: &Session, plan: &CachedPlan, fragments: &[Fragment]) -> Vec<us
     let mut streams = vec![1; fragments.len()];
     for place in 0..plan.plan.servers.len() {
         let own = || (0..fragments.len()).filter(|i| fragments[*i].server == Some(place));
-        let mut free = limits.source_connections_max.saturating_sub(own().count());
+        let held = session.snapshots.iter().filter(|h| h.place == place).count();
+        let mut free = limits.source_connections_max.saturating_sub(own().count() + held);
         for i in own() {
             let large = fragments[i].table.is_some() && fragments[i].pages >= LARGE_PAGES;
             let more =
@@ -304,54 +306,6 @@ fn part_sql(fragment: &Fragment, part: usize, parts: usize) -> String {
     }
     let to = format!("ctid OPERATOR(pg_catalog.<) '({},0)'::pg_catalog.tid", page(part + 1));
     fragment.sql_where(&format!("{from} AND {to}"))
-}
-
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-
-/// Connections to a source that all read one snapshot.
-async fn connections(
-    caller: &Caller<'_>,
-    spec: &pgspan_sql::server::ServerSpec,
-    count: usize,
-) -> Result<Vec<Lease>, Stop> {
-    let failed = |e: ServerError| Reason::about("the source reported an error", e.to_string());
-    let mut leases = Vec::new();
-    if count == 0 {
-        return Ok(leases);
-    }
-    let mut first = fetch::lease(caller, spec).await?;
-    if count > 1 {
-        let sql = format!("{BEGIN}; SELECT pg_catalog.pg_export_snapshot()");
-        let rows = match first.simple(&sql).await {
-            Ok(rows) => rows,
-            // It may have been closed while it was idle.
-            Err(ServerError::Io(_)) => {
-                first.discard();
-                first = fetch::lease(caller, spec).await?;
-                first.simple(&sql).await.map_err(failed)?
-            }
-            Err(e) => return Err(failed(e).into()),
-        };
-        let snapshot = rows.last().and_then(|r| r.first()?.as_ref());
-        let snapshot = snapshot.ok_or(Reason::new("the source exported no snapshot"))?;
-        let snapshot = String::from_utf8_lossy(snapshot).into_owned();
-        for _ in 1..count {
-            let sql = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", literal(&snapshot));
-            let mut lease = fetch::lease(caller, spec).await?;
-            match lease.simple(&sql).await {
-                Ok(_) => {}
-                Err(ServerError::Io(_)) => {
-                    lease.discard();
-                    lease = fetch::lease(caller, spec).await?;
-                    lease.simple(&sql).await.map_err(failed)?;
-                }
-                Err(e) => return Err(failed(e).into()),
-            }
-            leases.push(lease);
-        }
-    }
-    leases.insert(0, first);
-    Ok(leases)
 }
 
 /// Why a stream broke.

@@ -6,6 +6,7 @@ pub(crate) mod direct;
 pub(crate) mod engine;
 pub(crate) mod explain;
 pub(crate) mod home_join;
+pub(crate) mod snapshot;
 
 /// So many bytes of an answer are held back: an error among them still leads to fallback.
 pub(crate) const HELD_BYTES: usize = 32 * 1024;

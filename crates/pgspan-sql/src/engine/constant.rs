@@ -1,11 +1,14 @@
-//! Subqueries that read home alone and nothing of the query around them: their value is
-//! asked of home first and stands in the statement as a literal, so that what remains can
-//! be shipped and joined.
+//! Subqueries that need nothing of the query around them: their value is computed first
+//! and stands in the statement as a literal, so that what remains can be shipped and
+//! joined. Those that read home alone are asked of home, those that read foreign tables
+//! are run as statements of their own, under the same snapshots.
 
 use crate::analyze::Analysis;
+use crate::catalog::CatalogSnapshot;
 use crate::facts::HomeFacts;
-use crate::parse::{Lexeme, lex, node, visit};
+use crate::parse::{Lexeme, lex, node, parse, visit};
 use crate::quote::{ident, literal, qualified};
+use pg_query::protobuf::Token;
 use serde_json::Value;
 
 /// A subquery whose value may stand for it.
@@ -13,9 +16,9 @@ use serde_json::Value;
 pub struct Constant {
     /// The bytes that are replaced.
     pub span: (usize, usize),
-    /// What home is asked: one row of a value and its type, both as text. Fails when the
-    /// subquery speaks of the query around it.
-    pub question: String,
+    /// The subquery, with the WITH queries that it may read. Fails at home when it speaks
+    /// of the query around it.
+    pub query: String,
     /// `NOT IN`: the value is an array.
     not_in: bool,
 }
@@ -37,6 +40,15 @@ const TYPES: &[&str] = &[
 const LIST_BYTES_MAX: usize = 256 * 1024;
 
 impl Constant {
+    /// What home is asked: one row of a value and its type, both as text. `query` is the
+    /// subquery, or its finish.
+    pub fn question(&self, query: &str) -> String {
+        let array = if self.not_in { "ARRAY" } else { "" };
+        format!(
+            "SELECT v::pg_catalog.text, pg_catalog.pg_typeof(v)::pg_catalog.text FROM (SELECT {array}({query}) AS v) AS pgspan_v"
+        )
+    }
+
     /// The literal for home's answer; `None` where it would not be the same.
     pub fn literal(&self, value: Option<&str>, type_name: &str) -> Option<String> {
         let element = type_name.strip_suffix("[]");
@@ -53,13 +65,76 @@ impl Constant {
     }
 }
 
-/// The subqueries of a statement that may be asked first, innermost left to home.
+/// The subqueries of a statement over home alone that may be asked first, innermost left
+/// to home.
 pub fn find(text: &str, a: &Analysis, home: &HomeFacts) -> Vec<Constant> {
+    let only_home = |select: &Value| {
+        relations(select).iter().all(|body| {
+            let relation = body["relname"].as_str().unwrap_or("");
+            let written = match body["schemaname"].as_str().filter(|s| !s.is_empty()) {
+                Some(s) => qualified(s, relation),
+                None => ident(relation),
+            };
+            let kind = home.relation(&written).and_then(|r| r.kind.as_deref());
+            matches!(kind, Some("r" | "p" | "m"))
+        })
+    };
+    outermost(text, a, &only_home)
+}
+
+/// The subqueries that read foreign tables, or WITH queries that may do so.
+pub fn find_foreign(text: &str, a: &Analysis, catalog: &CatalogSnapshot) -> Vec<Constant> {
+    let mut with: Vec<&str> = Vec::new();
+    visit(&a.select["with_clause"], &mut |name, body| {
+        if name == "CommonTableExpr" {
+            with.extend(body["ctename"].as_str());
+        }
+    });
+    let named = |select: &Value, test: &dyn Fn(&str) -> bool| {
+        relations(select).iter().any(|b| b["relname"].as_str().is_some_and(test))
+    };
+    let reads = |select: &Value| {
+        named(select, &|n| catalog.is_foreign_name(n)) || named(select, &|n| with.contains(&n))
+    };
+    let mut found = outermost(text, a, &reads);
+    let clause = with_clause(text, a.query_start);
+    for constant in &mut found {
+        let own = parse(&constant.query);
+        let select = own.as_ref().and_then(|s| s.nodes.first()?.get("SelectStmt"));
+        if select.is_some_and(|s| named(s, &|n| with.contains(&n))) {
+            constant.query = format!("{} {}", clause.unwrap_or(""), constant.query);
+        }
+    }
+    found
+}
+
+/// The WITH clause before the main query.
+fn with_clause(text: &str, start: usize) -> Option<&str> {
+    let mut depth = 0i32;
+    let tokens: Vec<Lexeme> = lex(text).into_iter().filter(|t| t.start >= start).collect();
+    let main = tokens.iter().find(|t| {
+        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
+        depth == 0 && t.token == Token::Select as i32
+    })?;
+    text.get(tokens.first()?.start..main.start)
+}
+
+fn relations(select: &Value) -> Vec<&Value> {
+    let mut out = Vec::new();
+    visit(select, &mut |name, body| {
+        if name == "RangeVar" {
+            out.push(body);
+        }
+    });
+    out
+}
+
+fn outermost(text: &str, a: &Analysis, reads: &dyn Fn(&Value) -> bool) -> Vec<Constant> {
     let tokens = lex(text);
     let mut out: Vec<Constant> = Vec::new();
     visit(&a.select, &mut |name, body| {
         if name == "SubLink"
-            && let Some(c) = constant(text, &tokens, body, home)
+            && let Some(c) = constant(text, &tokens, body, reads)
             && !out.iter().any(|o| o.span.0 <= c.span.0 && c.span.1 <= o.span.1)
         {
             out.push(c);
@@ -68,7 +143,12 @@ pub fn find(text: &str, a: &Analysis, home: &HomeFacts) -> Vec<Constant> {
     out
 }
 
-fn constant(text: &str, tokens: &[Lexeme], body: &Value, home: &HomeFacts) -> Option<Constant> {
+fn constant(
+    text: &str,
+    tokens: &[Lexeme],
+    body: &Value,
+    reads: &dyn Fn(&Value) -> bool,
+) -> Option<Constant> {
     let at = usize::try_from(body["location"].as_u64()?).ok()?;
     let first = tokens.iter().position(|t| t.start == at)?;
     // PostgreSQL's SubLinkType: ANY is 3, EXPR is 5 (one more in the tree's numbers).
@@ -78,25 +158,10 @@ fn constant(text: &str, tokens: &[Lexeme], body: &Value, home: &HomeFacts) -> Op
     if !not_in && kind != 5 {
         return None;
     }
-    let only_home = |select: &Value| {
-        let mut ok = true;
-        visit(select, &mut |name, body| match name {
-            "RangeVar" => {
-                let relation = body["relname"].as_str().unwrap_or("");
-                let written = match body["schemaname"].as_str().filter(|s| !s.is_empty()) {
-                    Some(s) => qualified(s, relation),
-                    None => ident(relation),
-                };
-                let kind = home.relation(&written).and_then(|r| r.kind.as_deref());
-                ok &= matches!(kind, Some("r" | "p" | "m"));
-            }
-            "ParamRef" => ok = false,
-            _ => {}
-        });
-        ok
-    };
     let (_, select) = node(&body["subselect"])?;
-    if !only_home(select) {
+    let mut parameter = false;
+    visit(select, &mut |name, _| parameter |= name == "ParamRef");
+    if parameter || !reads(select) {
         return None;
     }
     let open = (first..tokens.len()).find(|i| tokens[*i].is_char(b'('))?;
@@ -106,14 +171,6 @@ fn constant(text: &str, tokens: &[Lexeme], body: &Value, home: &HomeFacts) -> Op
         depth == 0
     })?;
     let start = if not_in { tokens[first].start } else { tokens[open].start };
-    let end = tokens[close].end;
-    let query = text.get(tokens[open].start..end)?;
-    let value = if not_in { format!("ARRAY{query}") } else { query.to_owned() };
-    Some(Constant {
-        span: (start, end),
-        question: format!(
-            "SELECT v::pg_catalog.text, pg_catalog.pg_typeof(v)::pg_catalog.text FROM (SELECT {value} AS v) AS pgspan"
-        ),
-        not_in,
-    })
+    let query = text.get(tokens[open].end..tokens[close].start)?.trim().to_owned();
+    Some(Constant { span: (start, tokens[close].end), query, not_in })
 }

@@ -1,0 +1,115 @@
+//! Several connections to a source that read one snapshot (manual, section "Snapshot
+//! Synchronization Functions").
+
+use crate::session::Session;
+use crate::session::query::Stop;
+use crate::sources::CachedPlan;
+use crate::sources::fetch::{self, Caller};
+use pgspan_pool::{Lease, ServerError};
+use pgspan_sql::engine::operators::Tree;
+use pgspan_sql::quote::literal;
+use pgspan_sql::route::Reason;
+use pgspan_sql::server::ServerSpec;
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// A connection that keeps a source's snapshot for the rest of a statement.
+pub(crate) struct Held {
+    /// The source, by its place in the plan.
+    pub place: usize,
+    lease: Lease,
+    /// The name by which others take it.
+    pub snapshot: String,
+}
+
+/// Has the session keep the snapshots of the sources that a tree reads.
+pub(crate) async fn hold(
+    session: &mut Session,
+    plan: &CachedPlan,
+    tree: &Tree,
+) -> Result<(), Stop> {
+    for place in tree.fragments.iter().filter_map(|f| f.server) {
+        if session.snapshots.iter().any(|h| h.place == place) {
+            continue;
+        }
+        let spec = plan.plan.servers.get(place).ok_or(Reason::new("no server"))?;
+        let caller = Caller {
+            shared: &session.shared,
+            home: &session.endpoint,
+            cancel: &session.cancel,
+            session: &plan.session,
+        };
+        let (lease, snapshot) = exported(&caller, spec).await?;
+        session.snapshots.push(Held { place, lease, snapshot });
+    }
+    Ok(())
+}
+
+/// Ends what [`hold`] began.
+pub(crate) async fn release(session: &mut Session) {
+    for mut held in session.snapshots.drain(..) {
+        if held.lease.simple("COMMIT").await.is_err() {
+            held.lease.discard();
+        }
+    }
+}
+
+/// Connections that all read one snapshot: that which is given, or, where there are
+/// several, one of their own.
+pub(super) async fn connections(
+    caller: &Caller<'_>,
+    spec: &ServerSpec,
+    count: usize,
+    snapshot: Option<&str>,
+) -> Result<Vec<Lease>, Stop> {
+    let mut leases = Vec::new();
+    let mut own = None;
+    match (count, snapshot) {
+        (0, _) => return Ok(leases),
+        (1, None) => return Ok(vec![fetch::lease(caller, spec).await?]),
+        (_, Some(_)) => {}
+        (_, None) => {
+            let (lease, name) = exported(caller, spec).await?;
+            leases.push(lease);
+            own = Some(name);
+        }
+    }
+    let snapshot = snapshot.or(own.as_deref()).unwrap_or_default();
+    let sql = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", literal(snapshot));
+    while leases.len() < count {
+        leases.push(begun(caller, spec, &sql).await?.0);
+    }
+    Ok(leases)
+}
+
+/// A connection in a transaction whose snapshot others may take.
+async fn exported(caller: &Caller<'_>, spec: &ServerSpec) -> Result<(Lease, String), Stop> {
+    let sql = format!("{BEGIN}; SELECT pg_catalog.pg_export_snapshot()");
+    let (lease, rows) = begun(caller, spec, &sql).await?;
+    let snapshot = rows.last().and_then(|r| r.first()?.as_ref());
+    let snapshot = snapshot.ok_or(Reason::new("the source exported no snapshot"))?;
+    Ok((lease, String::from_utf8_lossy(snapshot).into_owned()))
+}
+
+type SimpleRows = Vec<Vec<Option<bytes::Bytes>>>;
+
+/// A connection on which a transaction has been begun.
+async fn begun(
+    caller: &Caller<'_>,
+    spec: &ServerSpec,
+    sql: &str,
+) -> Result<(Lease, SimpleRows), Stop> {
+    let failed = |e: ServerError| Reason::about("the source reported an error", e.to_string());
+    let mut lease = fetch::lease(caller, spec).await?;
+    match lease.simple(sql).await {
+        Ok(rows) => Ok((lease, rows)),
+        // It may have been closed while it was idle.
+        Err(ServerError::Io(_)) => {
+            lease.discard();
+            let mut lease = fetch::lease(caller, spec).await?;
+            let rows = lease.simple(sql).await.map_err(failed)?;
+            Ok((lease, rows))
+        }
+        Err(e) => Err(failed(e).into()),
+    }
+}
