@@ -37,14 +37,12 @@ fn values(out: &mut BytesMut, array: &dyn Array, column: &Column) {
                 continue;
             }
             let value = ints.value(i);
-            match (&column.repr, column.oid) {
-                // A sum or count held as an integer that PostgreSQL gives as numeric.
-                (Repr::Number { scale, .. }, _) => numeric(out, i128::from(value), scale.get()),
-                (_, 21) => {
+            match column.oid {
+                21 => {
                     out.put_i32(2);
                     out.put_slice(&value.to_be_bytes()[6..]);
                 }
-                (_, 23 | 26 | 1082) => {
+                23 | 26 | 1082 => {
                     out.put_i32(4);
                     out.put_slice(&value.to_be_bytes()[4..]);
                 }

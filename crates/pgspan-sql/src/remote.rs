@@ -88,27 +88,18 @@ pub struct RemoteTable {
 /// When it is not a SELECT that PostgreSQL's grammar knows.
 pub fn remote_tables(sql: &str) -> Result<Vec<RemoteTable>, Reason> {
     let odd = || Reason::about("Remote SQL could not be read", sql);
-    let statement = parse(sql).ok_or_else(odd)?;
-    let select = statement.nodes.first().and_then(|n| n.get("SelectStmt")).ok_or_else(odd)?;
-    let mut tables = Vec::new();
+    let select = select_of(sql).ok_or_else(odd)?;
+    let tables = from_tables(&select);
     // Only where rows of a table cannot come back null-extended do its conditions hold for it.
     let mut inner_only = true;
     visit(&select["from_clause"], &mut |name, body| match name {
-        "RangeVar" => {
-            let field = |f: &Value| f.as_str().unwrap_or("").to_owned();
-            tables.push((
-                field(&body["schemaname"]),
-                field(&body["relname"]),
-                body.pointer("/alias/aliasname").map(field),
-            ));
-        }
         "JoinExpr" => inner_only &= body["jointype"] == 1,
         "SelectStmt" | "RangeSubselect" => inner_only = false,
         _ => {}
     });
     let grouped_below = tables.is_empty();
     let conditions = if inner_only && !grouped_below {
-        where_conditions(sql, select).unwrap_or_default()
+        where_conditions(sql, &select).unwrap_or_default()
     } else {
         Vec::new()
     };
@@ -207,21 +198,24 @@ fn select_of(sql: &str) -> Option<Value> {
 /// `None` when there is a subquery among them.
 pub fn aliased_tables(sql: &str) -> Option<Vec<(String, String, Option<String>)>> {
     let select = select_of(sql)?;
-    let mut tables = Vec::new();
     let mut plain = true;
-    visit(&select["from_clause"], &mut |name, body| match name {
-        "RangeVar" => {
-            let field = |f: &Value| f.as_str().unwrap_or("").to_owned();
-            tables.push((
-                field(&body["schemaname"]),
-                field(&body["relname"]),
-                body.pointer("/alias/aliasname").map(field),
-            ));
-        }
-        "SelectStmt" | "RangeSubselect" | "SubLink" => plain = false,
-        _ => {}
+    visit(&select["from_clause"], &mut |name, _| {
+        plain &= !matches!(name, "SelectStmt" | "RangeSubselect" | "SubLink");
     });
-    plain.then_some(tables)
+    plain.then(|| from_tables(&select))
+}
+
+/// The tables of FROM: schema, name, alias.
+fn from_tables(select: &Value) -> Vec<(String, String, Option<String>)> {
+    let field = |f: &Value| f.as_str().unwrap_or("").to_owned();
+    let mut tables = Vec::new();
+    visit(&select["from_clause"], &mut |name, body| {
+        if name == "RangeVar" {
+            let alias = body.pointer("/alias/aliasname").map(field);
+            tables.push((field(&body["schemaname"]), field(&body["relname"]), alias));
+        }
+    });
+    tables
 }
 
 /// Whether a `Remote SQL` folds rows at the source.
@@ -303,9 +297,14 @@ fn bare_condition(condition: &str, alias: Option<&str>, single: bool) -> Option<
 /// The column names of a `Remote SQL`'s select list, in order; `None` where an item
 /// is not a plain column.
 pub fn select_columns(sql: &str) -> Option<Vec<Option<String>>> {
-    let statement = parse(sql)?;
-    let list = statement.nodes.first()?.pointer("/SelectStmt/target_list")?.as_array()?.clone();
-    Some(list.iter().map(|item| column_name(&node(item)?.1["val"])).collect())
+    let select = select_of(sql)?;
+    Some(
+        select["target_list"]
+            .as_array()?
+            .iter()
+            .map(|item| column_name(&node(item)?.1["val"]))
+            .collect(),
+    )
 }
 
 /// The column that an output expression of EXPLAIN consists of: `o.amount` → `amount`.
@@ -327,8 +326,8 @@ pub fn same_expressions(
     there: &dyn Fn(&str) -> Option<String>,
 ) -> bool {
     let list = |text: &str| -> Option<Vec<Value>> {
-        let statement = parse(text)?;
-        let list = statement.nodes.first()?.pointer("/SelectStmt/target_list")?.as_array()?;
+        let select = select_of(text)?;
+        let list = select["target_list"].as_array()?;
         list.iter().map(|item| Some(node(item)?.1["val"].clone())).collect()
     };
     let (Some(home), Some(remote)) = (list(&format!("SELECT {}", output.join(", "))), list(sql))

@@ -38,8 +38,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// psql with unaligned output, without headers.
-    pub fn psql(&self) -> Command {
+    /// What psql prints for commands, unaligned and without headers; `None` when it failed,
+    /// which it or this has then said.
+    pub fn ask(&self, commands: &[&str]) -> Option<String> {
         let mut psql = Command::new("psql");
         psql.args(["-X", "-w", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
         let port = self.port.map(|p| p.to_string());
@@ -54,30 +55,31 @@ impl Connection {
                 psql.args([flag, value]);
             }
         }
-        psql
+        commands.iter().for_each(|c| {
+            psql.args(["-c", *c]);
+        });
+        match psql.stdin(Stdio::null()).stderr(Stdio::inherit()).output() {
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                output.status.success().then_some(text)
+            }
+            Err(error) => {
+                terminal::note(format!("pgspan: cannot run psql: {error}"));
+                None
+            }
+        }
     }
 }
 
 /// Runs it.
 pub fn run(options: &Explain) -> ExitCode {
-    let mut psql = options.connection.psql();
-    if options.why {
-        psql.args(["-c", "SET pgspan.strategy = engine"]);
-    }
     let sql = options.sql.trim().trim_end_matches(';');
-    psql.args(["-c", &format!("EXPLAIN (VERBOSE, COSTS OFF) {sql}")]);
-    psql.args(["-c", "SHOW pgspan.last_route"]);
-    let output = match psql.stdin(Stdio::null()).stderr(Stdio::inherit()).output() {
-        Ok(output) => output,
-        Err(error) => {
-            terminal::note(format!("pgspan: cannot run psql: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    if !output.status.success() {
-        return ExitCode::FAILURE;
+    let explain = format!("EXPLAIN (VERBOSE, COSTS OFF) {sql}");
+    let mut commands = vec![explain.as_str(), "SHOW pgspan.last_route"];
+    if options.why {
+        commands.insert(0, "SET pgspan.strategy = engine");
     }
-    let text = String::from_utf8_lossy(&output.stdout);
+    let Some(text) = options.connection.ask(&commands) else { return ExitCode::FAILURE };
     let mut lines: Vec<&str> = text.lines().collect();
     if let Some((strategy, reason)) = lines.pop().and_then(|l| l.split_once('|')) {
         terminal::say(format!("route:  {strategy}"));

@@ -3,7 +3,7 @@
 use crate::explain::Connection;
 use crate::terminal;
 use clap::Args;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -26,19 +26,9 @@ const BAR: usize = 24;
 /// Runs it.
 pub fn run(options: &Progress) -> ExitCode {
     loop {
-        let mut psql = options.connection.psql();
-        psql.args(["-c", "SHOW pgspan.progress"]);
-        let output = match psql.stdin(Stdio::null()).stderr(Stdio::inherit()).output() {
-            Ok(output) => output,
-            Err(error) => {
-                terminal::note(format!("pgspan: cannot run psql: {error}"));
-                return ExitCode::FAILURE;
-            }
-        };
-        if !output.status.success() {
+        let Some(text) = options.connection.ask(&["SHOW pgspan.progress"]) else {
             return ExitCode::FAILURE;
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
+        };
         let lines: Vec<String> = text.lines().filter_map(line).collect();
         if lines.is_empty() {
             terminal::say("no statement is run by the engine now");

@@ -32,6 +32,12 @@ pub(super) async fn over_home(
     Ok((edited(&request.text, edits), any))
 }
 
+/// Whether there are subqueries over foreign tables whose values might be known first.
+pub(super) fn waits_for_some(session: &Session, statement: &Statement<'_>) -> bool {
+    let catalog = session.database.catalog();
+    !constant::find_foreign(statement.text, statement.analysis, &catalog).is_empty()
+}
+
 /// The same for subqueries over foreign tables; `None` when there are none.
 pub(super) async fn over_foreign(
     session: &mut Session,

@@ -123,6 +123,12 @@ async fn make(
             other => return other.map(Arc::new),
         }
     }
+    let explained = matches!(&analysis.kind, Kind::Explain(options) if !options.analyze);
+    if explained && constants::waits_for_some(session, &statement) {
+        // Nothing is run for an EXPLAIN alone.
+        let what = "subqueries over foreign tables, which run first: see EXPLAIN ANALYZE";
+        return Err(Reason::about(what, first.to_string()).into());
+    }
     let second = constants::over_foreign(session, request, plan, &statement, &state).await?;
     let Some((text, analysis)) = second else { return Err(first.into()) };
     let statement = Statement { text: &text, analysis: &analysis, once: true };
