@@ -223,7 +223,7 @@ async fn explain_engine(
         if let Some(spec) = spec {
             lines.push(format!("        Server: {}", place(spec)));
             let asked = source_plan(session, plan, spec, options, &sql, None).await?;
-            nest(lines, 8, asked);
+            nest(lines, 8, asked.into_iter().map(without_keys).collect());
         }
     }
     Ok(())
@@ -293,6 +293,17 @@ fn without_rows(line: String) -> String {
     match (line.find(call), line.rfind("'::")) {
         (Some(at), Some(end)) if at + call.len() <= end => {
             format!("{}…{}", &line[..at + call.len()], &line[end..])
+        }
+        _ => line,
+    }
+}
+
+/// A list of keys as short as it can be told.
+fn without_keys(line: String) -> String {
+    const SHOWN: usize = 24;
+    match (line.find("ANY ('{"), line.find("}'::bigint[]")) {
+        (Some(at), Some(end)) if at + SHOWN < end => {
+            format!("{}…{}", line.get(..at + SHOWN).unwrap_or(""), &line[end..])
         }
         _ => line,
     }
