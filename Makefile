@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients protocol fuzz soak parity parity-mutation fuzz-parity bench bench-small bench-large bench-tpch check fmt build release bootstrap
+.PHONY: help demo test test-clients protocol compatibility fuzz soak parity parity-mutation fuzz-parity bench bench-small bench-large bench-tpch check fmt build release bootstrap
 
 CARGO ?= cargo
 # Extra arguments: make demo ARGS="--keep --lang zh"
@@ -61,12 +61,19 @@ test-clients: build ## real drivers at PostgreSQL and at the gateway; ARGS="--on
 protocol: build ## messages compared one by one; ARGS="--filter copy/"
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity --bin pgspan-protocol -- $(ARGS)
 
+compatibility: build ## clients, parity and protocol; then docs/compatibility.md is written from what they counted
+	@scripts/bootstrap --clients
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' python3 tests/clients/run.py --cache '$(target_dir)/clients' --report docs/runs/clients.json
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --report docs/runs/parity.json
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity --bin pgspan-protocol -- --report docs/runs/protocol.json
+	$(CARGO) run --quiet -p xtask -- compatibility
+
 # cargo-fuzz needs a nightly compiler's options; RUSTC_BOOTSTRAP allows a stable one
 # to take them. What is fuzzed has no unsafe code of its own, so no sanitizer is built.
 FUZZ_SECONDS ?= 60
-fuzz: bootstrap ## message decoders and parse-analyze-route, FUZZ_SECONDS each (60)
+fuzz: bootstrap ## decoders of messages and rows, parse-analyze-route, FUZZ_SECONDS each (60)
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
-	for target in messages statements; do \
+	for target in messages rows statements; do \
 		mkdir -p '$(target_dir)/fuzz/corpus/'$$target '$(target_dir)/fuzz/found/'$$target; \
 		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR='$(target_dir)/fuzz' $(CARGO) fuzz run --sanitizer none $$target \
 			'$(target_dir)/fuzz/corpus/'$$target fuzz/seeds/$$target -- \

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 
 
 @dataclasses.dataclass
@@ -15,6 +16,9 @@ class Driver:
     name: str
     command: list
     environment: dict = dataclasses.field(default_factory=dict)
+    # The databases that it finds, by the names of their setups, and how long it may take.
+    databases: str = "clients"
+    seconds_max: int = 180
 
 
 def run(*words, **options):
@@ -49,6 +53,44 @@ def python(here, cache):
 
 def in_python(name):
     return lambda here, cache: [Driver(name, [python(here, cache), here / name / "run.py"])]
+
+
+# Suites of drivers, by the name of the package in whose sources they are published, and
+# the folders of it that they need.
+SUITES = {
+    "asyncpg": ("asyncpg", ["tests"]),
+    "psycopg2": ("psycopg2-binary", ["tests"]),
+    "pg8000": ("pg8000", ["test", "README.md"]),
+    "sqlalchemy": ("SQLAlchemy", ["lib", "test", "setup.cfg", "pyproject.toml"]),
+}
+SUITE_SECONDS_MAX = 900
+
+
+def suite(name):
+    """A driver's own tests, from the source package of the version that is installed."""
+    package, parts = SUITES[name]
+
+    def make_driver(here, cache):
+        program, pins = python(here, cache), here / "python/requirements.txt"
+        wanted = next(line for line in pins.read_text("utf-8").splitlines() if line.startswith(f"{package}=="))
+        folder = cache / "suites" / name
+
+        def make():
+            download = folder / "download"
+            run(program.parent / "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+                "--no-binary", package, "--dest", download, wanted)
+            archive, = download.glob("*.tar.gz")
+            with tarfile.open(archive) as opened:
+                opened.extractall(download, filter="data")
+            top, = (entry for entry in download.iterdir() if entry.is_dir())
+            for part in parts:
+                shutil.move(top / part, folder / part)
+            shutil.rmtree(download)
+
+        once(folder, [pins], make)
+        return [Driver(f"{name}-suite", [program, here / "suites/run.py", name, folder], databases="suite", seconds_max=SUITE_SECONDS_MAX)]
+
+    return make_driver
 
 
 def of_programs(name):
@@ -97,12 +139,14 @@ MAKERS = {
     "psql": of_programs("psql"),
     "pgbench": of_programs("pgbench"),
     "pg_dump": of_programs("pg_dump"),
+    **{f"{name}-suite": suite(name) for name in SUITES},
 }
 
 
-def prepare(here, cache, chosen):
+def prepare(here, cache, only, skip):
     """The chosen drivers (all when none is), ready to run."""
-    unknown = [name for name in chosen if name not in MAKERS]
+    unknown = [name for name in (*only, *skip) if name not in MAKERS]
     if unknown:
         sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(MAKERS)}")
-    return [driver for name, make in MAKERS.items() if not chosen or name in chosen for driver in make(here, cache)]
+    chosen = [name for name in only or MAKERS if name not in skip]
+    return [driver for name, make in MAKERS.items() if name in chosen for driver in make(here, cache)]

@@ -19,9 +19,14 @@ import time
 import drivers
 
 HERE = pathlib.Path(__file__).resolve().parent
-DRIVER_SECONDS_MAX = 180
 HOME, SOURCE = "clients_home", "clients_source"
+# Setups: a driver finds the copies of these databases under the names above.
+SETUPS = {"clients": ("setup_home.sql", "setup_source.sql"), "suite": ("suites/home.sql", "suites/source.sql")}
 SHOWN_CHARACTERS_MAX = 1500
+
+
+def template(name, setup):
+    return f"{name}_template_{setup}"
 
 
 class Lab:
@@ -64,22 +69,25 @@ class Lab:
             sys.exit(f"{' '.join(command)}: {done.stderr}")
         return done.stdout
 
-    def make_templates(self):
+    def make_templates(self, setups):
         """The databases as every run finds them; copies keep the OIDs."""
-        for place, name, script in ((self.source, SOURCE, "setup_source.sql"), (self.home, HOME, "setup_home.sql")):
-            for database in (f"{name}_template", name):
-                self.psql(place, "postgres", "-c", f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
-        self.fresh(self.source, SOURCE, "template0")
-        self.psql(self.source, SOURCE, script=(HERE / "setup_source.sql").read_text("utf-8"))
-        self.fresh(self.home, HOME, "template0")
-        self.psql(self.home, HOME, "-v", f"source_host={self.foreign['host']}", "-v", f"source_port={self.foreign['port']}",
-                  "-v", f"source_password={self.password}", script=(HERE / "setup_home.sql").read_text("utf-8"))
-        for place, name in ((self.source, SOURCE), (self.home, HOME)):
-            self.psql(place, "postgres", "-c", f"ALTER DATABASE {name} RENAME TO {name}_template")
+        for setup in setups:
+            home, source = (HERE / file for file in SETUPS[setup])
+            for place, name in ((self.source, SOURCE), (self.home, HOME)):
+                self.drop(place, template(name, setup))
+                self.fresh(place, name, "template0")
+            self.psql(self.source, SOURCE, script=source.read_text("utf-8"))
+            self.psql(self.home, HOME, "-v", f"source_host={self.foreign['host']}", "-v", f"source_port={self.foreign['port']}",
+                      "-v", f"source_password={self.password}", script=home.read_text("utf-8"))
+            for place, name in ((self.source, SOURCE), (self.home, HOME)):
+                self.psql(place, "postgres", "-c", f"ALTER DATABASE {name} RENAME TO {template(name, setup)}")
 
-    def fresh(self, place, name, template):
+    def drop(self, place, name):
         self.psql(place, "postgres", "-c", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        self.psql(place, "postgres", "-c", f"CREATE DATABASE {name} TEMPLATE {template}")
+
+    def fresh(self, place, name, original):
+        self.drop(place, name)
+        self.psql(place, "postgres", "-c", f"CREATE DATABASE {name} TEMPLATE {original}")
 
     def routes(self):
         """Statements per strategy since the gateway started."""
@@ -92,8 +100,8 @@ class Lab:
 
 def play(lab, driver, place):
     """One driver at one player, on databases of its own: its records by name."""
-    lab.fresh(lab.source, SOURCE, f"{SOURCE}_template")
-    lab.fresh(lab.home, HOME, f"{HOME}_template")
+    for at, name in ((lab.source, SOURCE), (lab.home, HOME)):
+        lab.fresh(at, name, template(name, driver.databases))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PG")},
         "PGHOST": place["host"], "PGPORT": str(place["port"]), "PGUSER": "postgres",
@@ -104,7 +112,7 @@ def play(lab, driver, place):
     began = time.monotonic()
     try:
         done = subprocess.run(driver.command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              env=environment, timeout=DRIVER_SECONDS_MAX)
+                              env=environment, timeout=driver.seconds_max)
         end, output, trouble = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired as late:
         end, trouble = "out of time", ""
@@ -173,21 +181,24 @@ def main():
     parser.add_argument("--cache", required=True, help="where environments of drivers are made")
     parser.add_argument("--lab-env", help="servers as `pgspan lab env --json` tells them")
     parser.add_argument("--only", help="drivers, with commas between", default="")
+    parser.add_argument("--skip", help="drivers to leave out, with commas between", default="")
     parser.add_argument("--gateway", help="HOST:PORT of another gateway in front of the same servers")
+    parser.add_argument("--report", help="write the totals of each driver into this file, for the compatibility page")
     parser.add_argument("--keep", help="write the records of both players into this folder")
     options = parser.parse_args()
-    chosen = [name for name in options.only.split(",") if name]
+    only, skip = ([name for name in words.split(",") if name] for words in (options.only, options.skip))
     cache = pathlib.Path(options.cache).resolve()
     cache.mkdir(parents=True, exist_ok=True)
-    made = drivers.prepare(HERE, cache, chosen)
+    made = drivers.prepare(HERE, cache, only, skip)
     known, used = load_divergences(), set()
     lab = Lab(options.lab_env, options.pgspan)
     try:
         if options.gateway:
             host, _, port = options.gateway.rpartition(":")
             lab.gateway = {"host": host, "port": int(port)}
-        lab.make_templates()
+        lab.make_templates(dict.fromkeys(driver.databases for driver in made))
         totals = {"same": 0, "different": 0, "known": 0}
+        lines = []
         for driver in made:
             direct, direct_seconds = play(lab, driver, lab.home)
             before = lab.routes()
@@ -201,8 +212,9 @@ def main():
                     (folder / f"{driver.name}.{player}.json").write_text(text, "utf-8")
             found = judge(driver.name, direct, gateway, known, used)
             routes = {name: after[name] - before.get(name, 0) for name in after}
+            lines.append({"name": driver.name, **found, "routes": {name: count for name, count in routes.items() if count}})
             routes = ", ".join(f"{name} {count}" for name, count in sorted(routes.items()) if count)
-            print(f"{driver.name:<14} {sum(found.values()):>5} tests, {found['same']:>5} same, {found['different']:>3} different, "
+            print(f"{driver.name:<16} {sum(found.values()):>5} tests, {found['same']:>5} same, {found['different']:>3} different, "
                   f"{found['known']:>2} known divergences   {direct_seconds:.1f} s and {gateway_seconds:.1f} s   {routes}", flush=True)
             for word, count in found.items():
                 totals[word] += count
@@ -214,6 +226,9 @@ def main():
             totals["different"] += 1
             print(f"  divergences.txt: {place} is not different any more: delete it")
     print(f"clients: {sum(totals.values())} tests, {totals['same']} same, {totals['different']} different, {totals['known']} known divergences")
+    if options.report:
+        text = json.dumps({"drivers": lines}, ensure_ascii=False, indent=1, sort_keys=True)
+        pathlib.Path(options.report).write_text(text + "\n", "utf-8")
     sys.exit(1 if totals["different"] or not totals["same"] else 0)
 
 

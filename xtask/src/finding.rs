@@ -19,6 +19,8 @@ pub enum Rule {
     Unfinished,
     /// Something of one machine, or a registry's host, in the tree.
     Word,
+    /// A generated page that is not what its sources give.
+    Generated,
 }
 
 impl Rule {
@@ -32,6 +34,7 @@ impl Rule {
             Rule::Doc => "doc",
             Rule::Unfinished => "unfinished",
             Rule::Word => "word",
+            Rule::Generated => "generated",
         }
     }
 }

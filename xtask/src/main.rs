@@ -1,10 +1,12 @@
-//! Automation of this repository: `cargo run -p xtask -- tidy`.
+//! Automation of this repository: `cargo run -p xtask -- tidy`, which checks, and
+//! `cargo run -p xtask -- compatibility`, which writes what is generated.
 //!
 //! The rules live in the modules of this crate and run as its tests too
 //! (`cargo test -p xtask`), so nobody needs to remember the command.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command line tool reports on its output
 
+mod compatibility;
 mod edges;
 mod exceptions;
 mod finding;
@@ -21,6 +23,7 @@ fn tidy() -> Result<Vec<Finding>, String> {
     let files = tree::files(&root)?;
     let mut findings = edges::check(&metadata);
     findings.extend(tree::check(&files));
+    findings.extend(compatibility::check(&root)?);
     exceptions::apply(&root, findings)
 }
 
@@ -43,8 +46,15 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Some("compatibility") => match compatibility::write(&tree::root()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("compatibility: {error}");
+                ExitCode::FAILURE
+            }
+        },
         _ => {
-            eprintln!("usage: cargo run -p xtask -- tidy");
+            eprintln!("usage: cargo run -p xtask -- tidy | compatibility");
             ExitCode::from(2)
         }
     }

@@ -4,14 +4,15 @@
 //! and for each its length (-1 for NULL) and its bytes (manual, sections "Message Formats"
 //! and "COPY").
 
-use crate::GiveUp;
-use crate::types::{Column, DIGITS_MAX, Repr, Scale};
+use crate::types::{Column, ColumnType, DIGITS_MAX, Repr, Scale};
+use crate::{GiveUp, encode};
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Int64Array, RecordBatch,
     RecordBatchOptions,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Rows in a batch.
@@ -176,10 +177,31 @@ fn end(bytes: &[u8]) -> i32 {
     i32::try_from(bytes.len()).unwrap_or(i32::MAX)
 }
 
+/// Rows decoded into columns and encoded again, as the arrays that the finish is given:
+/// what a fuzzer asks of both.
+///
+/// # Errors
+/// A type, a row or a value that the engine does not hold.
+pub fn round_trip(types: &[ColumnType], rows: &[&[u8]]) -> Result<Vec<Bytes>, GiveUp> {
+    let columns = types.iter().map(|t| Column::of(*t)).collect::<Result<Vec<_>, _>>()?;
+    let fields = columns.iter().map(|c| Field::new("c", c.data_type(), true));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let mut decoder = Decoder::new(schema, &columns);
+    for row in rows {
+        decoder.row(row)?;
+    }
+    let batch = [decoder.batch()?];
+    Ok(columns.iter().enumerate().map(|(i, c)| encode::array(&batch, i, c)).collect())
+}
+
 /// Powers of ten up to 10^38.
 pub(crate) const fn power_of_ten(n: u32) -> i128 {
     10i128.pow(n)
 }
+
+/// Decimal places that are held: with them, a fraction filled up to whole digits to the
+/// base of 10,000 fits in 128 bits whatever it is.
+const SCALE_MAX: i32 = 36;
 
 /// A numeric in its wire form (numeric.c: `numeric_send`): count of digits, weight, sign,
 /// display scale, then the digits to the base of 10,000.
@@ -193,6 +215,10 @@ fn number(value: &[u8], scale: &Scale) -> Result<i128, GiveUp> {
         _ => return Err(GiveUp::new("NaN or an infinity", "numeric")),
     };
     let dscale = i32::from(u16::from_be_bytes([head[6], head[7]]));
+    // Encoding has the fraction in whole digits to the base of 10,000.
+    if dscale > SCALE_MAX {
+        return Err(GiveUp::new("a number that is too large", ""));
+    }
     if !scale.admits(dscale) {
         return Err(GiveUp::new("numerics of different scales", ""));
     }
@@ -235,9 +261,7 @@ fn number(value: &[u8], scale: &Scale) -> Result<i128, GiveUp> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::types::ColumnType;
     use arrow::array::Array as _;
-    use arrow::datatypes::{Field, Schema};
 
     fn numeric(weight: i16, sign: u16, dscale: u16, digits: &[u16]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -260,6 +284,9 @@ mod tests {
         assert_eq!(n(&numeric(0, 0, 2, &[1, 1000])).unwrap(), 110);
         assert!(n(&numeric(0, 0xC000, 0, &[])).is_err());
         assert!(n(&numeric(20, 0, 0, &[1])).is_err());
+        // 36 and 37 decimal places.
+        assert_eq!(n(&numeric(0, 0, 36, &[])).unwrap(), 0);
+        assert!(n(&numeric(0, 0, 37, &[])).is_err());
     }
 
     #[test]

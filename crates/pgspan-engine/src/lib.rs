@@ -21,7 +21,7 @@ mod run;
 mod top;
 mod types;
 
-pub use decode::Decoder;
+pub use decode::{Decoder, round_trip};
 pub use feed::{Feed, Keys, Progress, TOO_MANY_KEYS};
 pub use program::Program;
 pub use run::{Answer, Budget, Limits, Started};

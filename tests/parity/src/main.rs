@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pgspan_parity::case_file::{self, CaseFile};
 use pgspan_parity::lab::Lab;
 use pgspan_parity::options::Options;
-use pgspan_parity::{fuzz, mutant, properties, random, runner};
+use pgspan_parity::{fuzz, mutant, properties, random, report, runner};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -60,6 +60,9 @@ fn run(options: &Options) -> Result<bool, String> {
     }
     let report = runner::run(&lab, &files, options.threads, false);
     report.print(options.routes);
+    if let Some(path) = &options.report {
+        report::write(path, &report.totals())?;
+    }
     Ok(report.failed() == 0)
 }
 

@@ -19,6 +19,7 @@ usage: cargo run -p pgspan-parity -- [options]
   --failures DIR        another folder for them
   --seed S              where the generated queries start (default 1)
   --routes              print the route of every case
+  --report FILE         write totals, strategies and reasons for the compatibility page
   --gateway HOST:PORT   another gateway in front of the same servers
   --gateway-reader HOST:PORT
   --lab-env FILE        servers as `pgspan lab env --json` describes them, instead of a lab of our own
@@ -50,6 +51,8 @@ pub struct Options {
     pub seed: u64,
     /// Print routes.
     pub routes: bool,
+    /// Where the totals go, for the compatibility page.
+    pub report: Option<PathBuf>,
     /// Another gateway.
     pub gateway: Option<Address>,
     /// Its reader endpoint.
@@ -79,6 +82,7 @@ impl Options {
             failures: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz-failures")),
             seed: 1,
             routes: false,
+            report: None,
             gateway: None,
             gateway_replica: None,
             lab_env: None,
@@ -99,6 +103,7 @@ impl Options {
                 "--failures" => options.failures = PathBuf::from(value()?),
                 "--seed" => options.seed = number(&value()?)?,
                 "--routes" => options.routes = true,
+                "--report" => options.report = Some(PathBuf::from(value()?)),
                 "--gateway" => options.gateway = Some(address(&value()?)?),
                 "--gateway-reader" => options.gateway_replica = Some(address(&value()?)?),
                 "--lab-env" => options.lab_env = Some(PathBuf::from(value()?)),

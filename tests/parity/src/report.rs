@@ -1,6 +1,17 @@
 //! What happened, for people and for the last line.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// Writes totals where the compatibility page is made from.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(path: &Path, totals: &Value) -> Result<(), String> {
+    std::fs::write(path, format!("{totals:#}\n")).map_err(|e| format!("{}: {e}", path.display()))
+}
 
 /// One case that failed, or passed with something to say.
 #[derive(Debug, Clone)]
@@ -73,6 +84,30 @@ impl Report {
         self.outcomes.iter().filter(|outcome| !outcome.wrong.is_empty()).count()
     }
 
+    /// Cases, statements, and how often each way was taken for each reason.
+    pub fn totals(&self) -> Value {
+        let played = self.outcomes.iter().filter(|outcome| outcome.skipped.is_none()).count();
+        let mut routes: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
+        for (_, strategy, reason) in self.outcomes.iter().flat_map(|outcome| &outcome.routes) {
+            // The particulars of a reason stand behind a colon.
+            let reason = reason.split_once(": ").map_or(reason.as_str(), |(what, _)| what);
+            *routes.entry(strategy).or_default().entry(reason).or_default() += 1;
+        }
+        json!({
+            "cases": played,
+            "failed": self.failed(),
+            "statements": self.statements().len(),
+            "comparisons": self.outcomes.iter().map(|outcome| outcome.comparisons).sum::<usize>(),
+            "routes": routes,
+        })
+    }
+
+    /// Distinct statements that were executed.
+    fn statements(&self) -> BTreeSet<&str> {
+        let all = self.outcomes.iter().flat_map(|outcome| &outcome.statements);
+        all.map(String::as_str).collect()
+    }
+
     /// Prints everything but the failures, which were printed as they came.
     pub fn print(&self, routes: bool) {
         if routes {
@@ -112,11 +147,7 @@ impl Report {
         if unchecked > 0 {
             println!("strategy not checked: {unchecked}");
         }
-        let statements: BTreeSet<&str> = self
-            .outcomes
-            .iter()
-            .flat_map(|outcome| outcome.statements.iter().map(String::as_str))
-            .collect();
+        let statements = self.statements();
         let comparisons: usize = self.outcomes.iter().map(|outcome| outcome.comparisons).sum();
         println!("{} distinct statements, {comparisons} comparisons", statements.len());
         let played = self.outcomes.iter().filter(|outcome| outcome.skipped.is_none()).count();

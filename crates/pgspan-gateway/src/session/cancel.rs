@@ -18,9 +18,13 @@ struct Target {
     wake: Notify,
 }
 
-type Targets = Arc<Mutex<HashMap<i32, (i32, Arc<Target>)>>>;
+type Targets = Arc<Mutex<HashMap<(i32, i32), Arc<Target>>>>;
 
-/// Sessions by the process number that their client knows.
+/// Sessions by the process number and the secret that their client knows.
+///
+/// The number is home's own, since clients compare it with `pg_backend_pid()`, with
+/// `pg_stat_activity` and with the sender of a notification. Processes of two servers may
+/// have the same, so it does not tell sessions apart; the secret does.
 #[derive(Default)]
 pub(crate) struct CancelRegistry {
     targets: Targets,
@@ -44,14 +48,13 @@ impl CancelRegistry {
     /// # Errors
     /// When the system has no randomness to give.
     pub fn register(&self, home: CancelKey) -> Result<CancelHandle, String> {
+        let pid = home.pid;
         let target = Arc::new(Target { keys: Mutex::new(vec![home]), ..Target::default() });
         let mut targets = lock(&self.targets);
         loop {
-            let raw: [u8; 8] = scram::random().map_err(|e| e.to_string())?;
-            let pid = i32::from_be_bytes([raw[0] & 0x7f, raw[1], raw[2], raw[3]]);
-            let key = i32::from_be_bytes([raw[4], raw[5], raw[6], raw[7]]);
-            if let std::collections::hash_map::Entry::Vacant(entry) = targets.entry(pid) {
-                entry.insert((key, target.clone()));
+            let key = i32::from_be_bytes(scram::random().map_err(|e| e.to_string())?);
+            if let std::collections::hash_map::Entry::Vacant(entry) = targets.entry((pid, key)) {
+                entry.insert(target.clone());
                 return Ok(CancelHandle { pid, key, target, targets: self.targets.clone() });
             }
         }
@@ -59,10 +62,8 @@ impl CancelRegistry {
 
     /// Cancels what the session runs, if number and secret are right.
     pub async fn cancel(&self, pid: i32, key: &Bytes) {
-        let found = lock(&self.targets)
-            .get(&pid)
-            .filter(|(secret, _)| secret.to_be_bytes() == key[..])
-            .map(|(_, target)| target.clone());
+        let Ok(key) = <[u8; 4]>::try_from(&key[..]) else { return };
+        let found = lock(&self.targets).get(&(pid, i32::from_be_bytes(key))).cloned();
         let Some(target) = found else { return };
         target.cancelled.store(true, Ordering::SeqCst);
         target.wake.notify_waiters();
@@ -123,7 +124,7 @@ impl CancelHandle {
 
 impl Drop for CancelHandle {
     fn drop(&mut self) {
-        lock(&self.targets).remove(&self.pid);
+        lock(&self.targets).remove(&(self.pid, self.key));
     }
 }
 

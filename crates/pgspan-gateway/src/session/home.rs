@@ -75,13 +75,16 @@ pub(crate) fn run_prepared(server: &mut ServerConnection, statement: &Statement)
     execute(server);
 }
 
-/// As [`run_prepared`], for a text that is not kept.
+/// As [`run_prepared`], for a text that is not kept: a client that counts its prepared
+/// statements finds its own.
 pub(crate) fn run_once(server: &mut ServerConnection, sql: &str) {
     let once = "pgspan:once";
+    // One may be left from before a failure.
     frontend::close_statement(&mut server.outbox, once);
     frontend::parse(&mut server.outbox, once, sql, &[]);
     frontend::bind(&mut server.outbox, "pgspan:", once, &[], NO_PARAMETERS, &[]);
     execute(server);
+    frontend::close_statement(&mut server.outbox, once);
 }
 
 /// The same of a text with the client's parameters.

@@ -2,8 +2,9 @@
 //! table; those are held until the request is whole and nothing else is under way.
 
 use super::request::Prepared;
-use super::{End, Next, Session};
+use super::{End, Next, QUEUE_BYTES_MAX, Session};
 use bytes::Buf as _;
+use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame, LENGTH_MAX};
 use pgspan_wire::frontend::{Parse, Target};
@@ -29,12 +30,13 @@ impl Session {
     /// Relays what the client has sent, up to the first message that is not for the relay.
     pub(super) fn read_client(&mut self) -> Result<Next, End> {
         let whole_max = self.shared.config.limits.statement_bytes_max;
+        self.client_whole = 0;
         loop {
             if self.swallow_ready {
                 // Whether the client's next messages count is known with that answer.
                 return Ok(Next::Wait);
             }
-            if self.held.last().is_some_and(|f| f.tag == b'S') {
+            if self.held.is_whole() {
                 if self.owed.ready() > 0 {
                     return Ok(Next::Wait);
                 }
@@ -42,7 +44,7 @@ impl Session {
                     return Ok(Next::Batch);
                 }
                 // An error before it spoils the whole batch.
-                for frame in std::mem::take(&mut self.held) {
+                for frame in self.held.take() {
                     if let Some(name) = parsed_name(frame.tag, &frame.raw) {
                         self.statements.remove(&name);
                     }
@@ -89,6 +91,7 @@ impl Session {
                 }
                 let missing = size - self.client.inbox.len();
                 self.client.inbox.reserve(missing);
+                self.client_whole = size;
                 return Ok(Next::Wait);
             }
             match tag {
@@ -255,6 +258,14 @@ impl Session {
         if !self.held.is_empty() || (starts && !self.owed.batch_open()) {
             let frame = self.take(tag, size);
             self.held.push(frame);
+            // Whoever sends many rows in one batch may read errors before its end.
+            let long = self.held.is_pipeline() && self.held.bytes() > QUEUE_BYTES_MAX;
+            if long {
+                self.fell_back(Reason::new("a batch of several statements"));
+            }
+            if long || self.held.bytes() > self.shared.config.limits.home_join_bytes_max {
+                self.relay_held();
+            }
             return Ok(());
         }
         if starts && tag == b'B' {
@@ -270,7 +281,7 @@ impl Session {
         if !self.held.is_empty() {
             self.block.unknown();
         }
-        for f in std::mem::take(&mut self.held) {
+        for f in self.held.take() {
             self.hand_over(f.tag, Some(&f.raw));
         }
     }

@@ -26,7 +26,7 @@ use owed::Owed;
 use pgspan_pool::{ServerConnection, Stream};
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
-use request::Statements;
+use request::{Held, Statements};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -90,7 +90,7 @@ pub(crate) struct Session {
     /// Statements that the client has prepared.
     pub statements: Statements,
     /// Messages held back until their batch is whole.
-    pub held: Vec<pgspan_wire::frame::Frame>,
+    pub held: Held,
     /// What was relayed and is not answered yet.
     pub owed: Owed,
     /// Home has told the client why it ends the session.
@@ -103,6 +103,9 @@ pub(crate) struct Session {
     pub swallow_ready: bool,
     /// After an error that the gateway answered itself: discard up to Sync.
     pub discard_to_sync: bool,
+    /// Bytes of a client message that is waited for whole, which may be more than the
+    /// queue otherwise takes.
+    pub client_whole: usize,
     /// Rest of a long client message that is relayed as it comes, in bytes.
     pub client_rest: usize,
     /// Rest of a long server message, likewise.
@@ -153,7 +156,7 @@ impl Session {
             shared,
             database,
             statements: Statements::default(),
-            held: Vec::new(),
+            held: Held::default(),
             snapshots: Vec::new(),
             owed: Owed::default(),
             farewell_told: false,
@@ -161,6 +164,7 @@ impl Session {
             failed: false,
             swallow_ready: false,
             discard_to_sync: false,
+            client_whole: 0,
             client_rest: 0,
             server_rest: 0,
             block: Block::default(),
@@ -268,6 +272,7 @@ impl Session {
     /// Moves bytes in both directions until something new has been read. A side whose
     /// queue is full is not read further, so a slow reader slows its writer.
     async fn pump(&mut self) -> Result<(), End> {
+        let inbox_max = self.client_whole.max(QUEUE_BYTES_MAX);
         let client = &mut self.client;
         let server = &mut self.server;
         let end = |e: io::Error| End::Server(e.to_string());
@@ -289,7 +294,7 @@ impl Session {
                     Poll::Pending => {}
                 }
             }
-            if server.outbox.len() < QUEUE_BYTES_MAX && client.inbox.len() < QUEUE_BYTES_MAX {
+            if server.outbox.len() < QUEUE_BYTES_MAX && client.inbox.len() < inbox_max {
                 match read(&mut client.stream, &mut client.inbox, cx) {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Client)),
                     Poll::Ready(Ok(_)) => news = true,

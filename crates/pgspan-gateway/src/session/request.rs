@@ -46,6 +46,45 @@ impl Statements {
     }
 }
 
+/// Messages held back until their batch is whole.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    frames: Vec<Frame>,
+    bytes: usize,
+    binds: usize,
+}
+
+impl Held {
+    pub fn push(&mut self, frame: Frame) {
+        self.bytes += frame.raw.len();
+        self.binds += usize::from(frame.tag == b'B');
+        self.frames.push(frame);
+    }
+
+    pub fn take(&mut self) -> Vec<Frame> {
+        std::mem::take(self).frames
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Whether the batch is whole.
+    pub fn is_whole(&self) -> bool {
+        self.frames.last().is_some_and(|f| f.tag == b'S')
+    }
+
+    /// Bytes of all messages.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether it executes more than one statement, which makes it home's.
+    pub fn is_pipeline(&self) -> bool {
+        self.binds > 1
+    }
+}
+
 /// A batch that executes one statement once: `[Parse] [Describe S] Bind [Describe P]
 /// Execute [Close…] Sync`, or its part after an earlier Parse.
 #[derive(Debug, Clone)]

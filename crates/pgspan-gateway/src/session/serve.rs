@@ -43,7 +43,7 @@ impl Session {
 
     /// A whole batch of the extended protocol that may be ours.
     pub(super) async fn serve_batch(&mut self) -> Result<(), End> {
-        let mut frames = std::mem::take(&mut self.held);
+        let mut frames = self.held.take();
         self.refresh_catalog().await?;
         let shape = request::batch(&frames);
         self.notice_statement(&mut frames);
@@ -90,19 +90,16 @@ impl Session {
     /// starts on clean ground; anything else is relayed as it is.
     pub(super) async fn serve_flush(&mut self) -> Result<(), End> {
         self.refresh_catalog().await?;
-        let mut frames = std::mem::take(&mut self.held);
+        let mut frames = self.held.take();
         self.notice_statement(&mut frames);
-        let prepares = frames.iter().all(|f| b"PDC".contains(&f.tag));
-        self.held = frames;
-        if prepares {
-            for f in std::mem::take(&mut self.held) {
-                self.hand_over(f.tag, Some(&f.raw));
-            }
+        if frames.iter().all(|f| b"PDC".contains(&f.tag)) {
+            self.relay_whole(&frames);
             frontend::sync(&mut self.server.outbox);
             self.owed.sent(b'S');
             self.swallow_ready = true;
         } else {
-            self.relay_held();
+            self.block.unknown();
+            self.relay_whole(&frames);
             frontend::flush(&mut self.server.outbox);
         }
         Ok(())

@@ -172,6 +172,15 @@ impl Client {
         let _ = self.send(&bytes);
     }
 
+    /// Sends a statement in either protocol.
+    pub fn start_as(&mut self, sql: &str, extended: bool) {
+        if extended {
+            self.start_extended(sql);
+        } else {
+            self.start(sql);
+        }
+    }
+
     /// A simple Query and its answer.
     pub fn query(&mut self, sql: &str) -> Answer {
         self.start(sql);
@@ -236,6 +245,31 @@ impl Client {
         }
     }
 
+    /// Connections of the gateway to sources that somebody holds or waits for.
+    pub fn leased(&mut self) -> u64 {
+        self.start("SHOW pgspan.servers");
+        let mut busy = 0;
+        loop {
+            let (tag, body) = self.next().unwrap();
+            assert_ne!(tag, b'E', "{:?}", Fault::decode(&body));
+            match tag {
+                b'Z' => return busy,
+                b'D' => {
+                    let [_, open, idle, waiting] = numbers(&body)[..] else {
+                        unreachable!("SHOW pgspan.servers has four columns")
+                    };
+                    busy += open - idle + waiting;
+                }
+                _ => (),
+            }
+        }
+    }
+
+    /// The number of home's process that this session was told.
+    pub fn process(&self) -> i32 {
+        i32::from_be_bytes([self.key[0], self.key[1], self.key[2], self.key[3]])
+    }
+
     /// Asks the server to cancel what this session runs.
     pub fn cancel(&self) {
         let mut stream = dial(&self.address).unwrap();
@@ -245,4 +279,16 @@ impl Client {
         stream.write_all(&bytes).unwrap();
         let _ = stream.read(&mut [0; 8]);
     }
+}
+
+/// The columns of a row as numbers; what is none is 0.
+pub fn numbers(row: &[u8]) -> Vec<u64> {
+    let mut values = Vec::new();
+    let mut rest = &row[2..];
+    while let [a, b, c, d, tail @ ..] = rest {
+        let (value, tail) = tail.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+        values.push(String::from_utf8_lossy(value).parse().unwrap_or_default());
+        rest = tail;
+    }
+    values
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod halves;
+mod stand;
 mod world;
 
 use std::io::{Read, Write};
@@ -42,11 +44,7 @@ enum Waits {
 
 /// Starts an endless statement and waits until it is at work.
 fn start_endless(world: &Turn, client: &mut Client, sql: &str, waits: Waits, extended: bool) {
-    if extended {
-        client.start_extended(sql);
-    } else {
-        client.start(sql);
-    }
+    client.start_as(sql, extended);
     match waits {
         Waits::AtSource => world.until_blocked(),
         Waits::AtHome => {
@@ -58,6 +56,20 @@ fn start_endless(world: &Turn, client: &mut Client, sql: &str, waits: Waits, ext
                 )
             });
         }
+    }
+}
+
+/// Calls `then` for every endless statement in either protocol: its name, the session in
+/// which it is at work, and the session that holds the lock.
+fn while_each_is_at_work(world: &Turn, mut then: impl FnMut(&str, Client, Client)) {
+    for extended in [false, true] {
+        for (what, sql, waits) in ENDLESS {
+            let mut client = world.connect();
+            let holder = world.lock();
+            start_endless(world, &mut client, sql, *waits, extended);
+            then(what, client, holder);
+        }
+        world.assert_settled();
     }
 }
 
@@ -175,11 +187,7 @@ fn the_source_dies_in_the_middle_of_direct_rows() {
     let sql = "SELECT id, pad FROM big";
     for extended in [false, true] {
         let mut client = world.connect();
-        if extended {
-            client.start_extended(sql);
-        } else {
-            client.start(sql);
-        }
+        client.start_as(sql, extended);
         client.first_row();
         let pid = world.at_source(
             "SELECT min(pid) FROM pg_stat_activity WHERE state = 'active'
@@ -204,11 +212,7 @@ fn statement_timeout_in_the_middle_of_direct_rows() {
     for extended in [false, true] {
         assert_eq!(client.query("SET statement_timeout = '1s'").code(), "ok");
         let sql = "SELECT id, pad FROM big";
-        if extended {
-            client.start_extended(sql);
-        } else {
-            client.start(sql);
-        }
+        client.start_as(sql, extended);
         client.first_row();
         // A client that reads slowly is the server's time, as in PostgreSQL.
         std::thread::sleep(Duration::from_millis(1500));
@@ -271,45 +275,33 @@ fn the_client_goes_away_in_the_middle_of_rows() {
 #[test]
 fn the_client_goes_away_while_servers_work() {
     let world = turn();
-    for extended in [false, true] {
-        for (what, sql, waits) in ENDLESS {
-            let mut client = world.connect();
-            let holder = world.lock();
-            start_endless(&world, &mut client, sql, *waits, extended);
-            drop(client);
-            becomes(&format!("{what}: work at home"), "0", || world.home_at_work());
-            becomes(&format!("{what}: waiting at the source"), "0", || {
-                world.at_source("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            });
-            drop(holder);
-        }
-        world.assert_settled();
-    }
+    while_each_is_at_work(&world, |what, client, holder| {
+        drop(client);
+        becomes(&format!("{what}: work at home"), "0", || world.home_at_work());
+        becomes(&format!("{what}: waiting at the source"), "0", || {
+            world.at_source("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        });
+        drop(holder);
+    });
 }
 
 #[test]
 fn cancel_during_each_strategy() {
     let world = turn();
-    for extended in [false, true] {
-        for (what, sql, waits) in ENDLESS {
-            let mut client = world.connect();
-            let holder = world.lock();
-            start_endless(&world, &mut client, sql, *waits, extended);
-            let asked = Instant::now();
-            client.cancel();
-            let answer = client.finish();
-            assert_eq!(answer.code(), "57014", "{what}: {answer:?}");
-            let message = answer.fault.unwrap().message;
-            assert_eq!(message, "canceling statement due to user request", "{what}");
-            assert_eq!(answer.status, b'I', "{what}");
-            assert!(asked.elapsed() < Duration::from_secs(5), "{what}: {:?}", asked.elapsed());
-            drop(holder);
-            // A cancel that comes late hits nothing.
-            client.cancel();
-            assert_works(&mut client);
-        }
-        world.assert_settled();
-    }
+    while_each_is_at_work(&world, |what, mut client, holder| {
+        let asked = Instant::now();
+        client.cancel();
+        let answer = client.finish();
+        assert_eq!(answer.code(), "57014", "{what}: {answer:?}");
+        let message = answer.fault.unwrap().message;
+        assert_eq!(message, "canceling statement due to user request", "{what}");
+        assert_eq!(answer.status, b'I', "{what}");
+        assert!(asked.elapsed() < Duration::from_secs(5), "{what}: {:?}", asked.elapsed());
+        drop(holder);
+        // A cancel that comes late hits nothing.
+        client.cancel();
+        assert_works(&mut client);
+    });
 }
 
 #[test]
@@ -424,11 +416,7 @@ fn statement_timeout_during_each_strategy() {
             assert_eq!(client.query("SET statement_timeout = '700ms'").code(), "ok");
             let holder = world.lock();
             let asked = Instant::now();
-            if extended {
-                client.start_extended(sql);
-            } else {
-                client.start(sql);
-            }
+            client.start_as(sql, extended);
             let answer = client.finish();
             assert_eq!((answer.code(), answer.status), ("57014", b'I'), "{what}: {answer:?}");
             let message = answer.fault.unwrap().message;

@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use pgspan_lab::{GatewayOptions, Lab, LabOptions, Server};
+use pgspan_lab::{Lab, LabOptions, Server};
 
 use super::client::{Client, Fault};
+use super::stand::start_gateway;
 
 /// More clients than any test opens, but one that says so.
 pub const CLIENTS_MAX: usize = 12;
@@ -90,36 +91,21 @@ impl World {
             + " \"$@\"\n";
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut options = GatewayOptions::new(&program);
-        options.settings = [
+        let settings = [
             ("limits.client_connections_max", CLIENTS_MAX.to_string()),
             ("limits.login_ms_max", LOGIN_MAX.as_millis().to_string()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .to_vec();
-        let gateway = lab.start_gateway(&options, &mut |_| {}).unwrap();
-        let userlist = lab.state().dir.join("userlist.txt");
-        let gateway = gateway.endpoint("users-writer").unwrap().address.to_string();
+        ];
+        let gateway = start_gateway(&mut lab, &program, &settings, |lab, _| {
+            // One more user.
+            let userlist = lab.state().dir.join("userlist.txt");
+            let mut text = std::fs::read_to_string(&userlist).unwrap();
+            text.push_str(&format!("\"{}\" \"{}\"\n", STRANGER.0, STRANGER.1));
+            std::fs::write(&userlist, text).unwrap();
+        });
         let program = lab.state().postgres_bin.join("postgres").display().to_string();
         let world = World { lab, gateway, program };
-        // One more user; the gateway reads its list when it starts.
-        let mut text = std::fs::read_to_string(&userlist).unwrap();
-        text.push_str(&format!("\"{}\" \"{}\"\n", STRANGER.0, STRANGER.1));
-        std::fs::write(&userlist, text).unwrap();
-        let mut world = world;
-        world.lab.stop_helper("gateway").unwrap();
-        world.restart_gateway();
         world.fill();
         world
-    }
-
-    fn restart_gateway(&mut self) {
-        let dir = self.lab.state().dir.clone();
-        let listen = self.lab.state().gateway.clone().unwrap();
-        let listen = listen.endpoints.iter().map(|one| one.listen.clone()).collect();
-        let mut command = Command::new(dir.join("logs/pgspan-debug"));
-        command.args(["serve", "--config"]).arg(dir.join("pgspan.toml"));
-        self.lab.start_helper("gateway", &mut command, listen).unwrap();
     }
 
     fn fill(&self) {
@@ -134,6 +120,12 @@ impl World {
                 OPTIONS (host '{host}', port '{port}', dbname 'ordersdb');
              CREATE USER MAPPING FOR postgres SERVER orders
                 OPTIONS (user 'postgres', password '{password}');
+             CREATE SERVER orders_too FOREIGN DATA WRAPPER postgres_fdw
+                OPTIONS (host '{host}', port '{port}', dbname 'ordersdb');
+             CREATE USER MAPPING FOR postgres SERVER orders_too
+                OPTIONS (user 'postgres', password '{password}');
+             CREATE FOREIGN TABLE locked_too (id int, name text) SERVER orders_too
+                OPTIONS (table_name 'locked');
              CREATE SERVER unmapped FOREIGN DATA WRAPPER postgres_fdw
                 OPTIONS (host '{host}', port '{port}', dbname 'ordersdb');
              CREATE SERVER refused FOREIGN DATA WRAPPER postgres_fdw
@@ -248,34 +240,12 @@ impl World {
         becomes("work at the source", "0", || self.source_at_work());
         let mut client = self.connect();
         assert_works(&mut client);
-        let busy = client.query(
-            "SHOW pgspan.servers", // address; busy ones are asked below
-        );
-        assert_eq!(busy.code(), "ok", "{busy:?}");
-        becomes("connections of the gateway in use", "0", || self.leased(&mut client));
+        eventually("connections of the gateway in use", || client.leased(), |busy| *busy == 0);
         let log = self.gateway_log();
         for secret in [self.password(), "mapped-secret-9", STRANGER.1, "not-the-password"] {
             assert!(!log.contains(secret), "the gateway's log tells a secret");
         }
         assert!(!log.contains("panicked"), "{log}");
-    }
-
-    /// Leased connections to sources and waiting sessions.
-    fn leased(&self, client: &mut Client) -> String {
-        client.start("SHOW pgspan.servers");
-        let mut busy = 0_i64;
-        loop {
-            let (tag, body) = client.next().unwrap();
-            if tag == b'Z' {
-                return busy.to_string();
-            }
-            if tag == b'D' {
-                let [_, open, idle, waiting] = columns(&body)[..] else {
-                    unreachable!("SHOW pgspan.servers has four columns")
-                };
-                busy += open - idle + waiting;
-            }
-        }
     }
 
     /// All that the gateway has logged.
@@ -344,18 +314,6 @@ impl World {
         std::thread::spawn(move || child.wait());
         self.until_up(name);
     }
-}
-
-/// The columns of `SHOW pgspan.servers`; the address is 0.
-fn columns(row: &[u8]) -> Vec<i64> {
-    let mut values = Vec::new();
-    let mut rest = &row[2..];
-    while let [a, b, c, d, tail @ ..] = rest {
-        let (value, tail) = tail.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
-        values.push(String::from_utf8_lossy(value).parse().unwrap_or_default());
-        rest = tail;
-    }
-    values
 }
 
 /// Relay, home join and direct work in this session.

@@ -9,16 +9,19 @@
 #[allow(dead_code)] // the tests of faults use all of it
 mod client;
 mod proxy;
+#[path = "../faults/stand.rs"]
+mod stand;
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use client::Client;
-use pgspan_lab::{GatewayOptions, Lab, LabOptions};
+use pgspan_lab::{Lab, LabOptions};
 use proxy::{Dice, Weather};
+use stand::start_gateway;
 
 /// Sessions at once.
 const WORKERS: u64 = 6;
@@ -47,6 +50,8 @@ const STATEMENTS: &[&str] = &[
     "SELECT count(p.who || w.pad) FROM wide w JOIN people p USING (id)",
     "SELECT name || complain(id) FROM far WHERE id < 5 ORDER BY id",
     "SELECT sum(id) || who FROM people WHERE id < 100 GROUP BY who ORDER BY min(id)",
+    "SELECT p.id % 5 || ':' || count(*) || ':' || min(w.id) FROM wide w JOIN people p USING (id) GROUP BY p.id % 5 ORDER BY 1",
+    "SELECT f.id || ':' || count(w.id) FROM far f LEFT JOIN wide w ON w.id = f.id WHERE f.id > 450 GROUP BY f.id ORDER BY f.id",
     "SELECT string_agg(name, ',' ORDER BY id) FROM (SELECT * FROM far ORDER BY id LIMIT 20) x",
 ];
 
@@ -116,7 +121,14 @@ fn main() {
     let link = |lab: &Lab, name: &str| lab.server(name).unwrap().link.to_string();
     let to_home = proxy::start(&link(&lab, "users-writer"), &weather, seed * 1000, 400_000);
     let to_source = proxy::start(&link(&lab, "orders-writer"), &weather, seed * 2000, 400_000);
-    let gateway = start_gateway(&mut lab, &to_home);
+    let program = Path::new(env!("CARGO_BIN_EXE_pgspan"));
+    let gateway = start_gateway(&mut lab, program, &[], |lab, gateway| {
+        // The proxy in its way to home.
+        let text = std::fs::read_to_string(&gateway.config).unwrap();
+        let home = link(lab, "users-writer");
+        assert!(text.contains(&home), "{text}");
+        std::fs::write(&gateway.config, text.replace(&home, &to_home)).unwrap();
+    });
     let to_gateway = proxy::start(&gateway, &weather, seed * 3000, 600_000);
     fill(&lab, &to_source);
 
@@ -205,22 +217,6 @@ fn main() {
     std::process::exit(i32::from(bad));
 }
 
-/// The gateway, with the proxy in its way to home.
-fn start_gateway(lab: &mut Lab, to_home: &str) -> String {
-    let program = env!("CARGO_BIN_EXE_pgspan");
-    let gateway = lab.start_gateway(&GatewayOptions::new(program), &mut |_| {}).unwrap();
-    lab.stop_helper("gateway").unwrap();
-    let home = lab.server("users-writer").unwrap().link.to_string();
-    let text = std::fs::read_to_string(&gateway.config).unwrap();
-    assert!(text.contains(&home), "{text}");
-    std::fs::write(&gateway.config, text.replace(&home, to_home)).unwrap();
-    let mut command = Command::new(program);
-    command.args(["serve", "--config"]).arg(&gateway.config);
-    let listen = gateway.endpoints.iter().map(|one| one.listen.clone()).collect();
-    lab.start_helper("gateway", &mut command, listen).unwrap();
-    gateway.endpoint("users-writer").unwrap().address.to_string()
-}
-
 fn fill(lab: &Lab, to_source: &str) {
     let at = |name: &str, sql: &str| {
         let server = lab.server(name).unwrap();
@@ -263,6 +259,10 @@ fn work(stage: &Stage, mut dice: Dice) {
                     continue;
                 }
             };
+        // A third of the sessions prefer the engine, whatever the size.
+        if dice.below(3) == 0 && client.query("SET pgspan.strategy = 'engine'").code() != "ok" {
+            continue;
+        }
         for _ in 0..1 + dice.below(60) {
             if stage.ending.load(Ordering::Relaxed) || !one(stage, &mut client, &mut dice) {
                 break;
@@ -381,44 +381,26 @@ fn settle(lab: &Lab, gateway: &str, stage: &Stage) -> u64 {
         left = sessions();
     }
     let mut client = Client::connect(gateway, "postgres", &stage.password, "usersdb").unwrap();
-    for (sql, rows) in STATEMENTS.iter().zip(&stage.answers) {
-        // A pooled connection that broke unseen may cost the first statement an error
-        // of home's own attempt, never the second.
-        let answer = [client.query(sql), client.query(sql)].into_iter().next_back().unwrap();
-        if answer.rows != *rows {
-            stage.tally.wrong(format!("afterwards, {sql}: {answer:?}"));
+    for preferred in ["auto", "engine"] {
+        assert_eq!(client.query(&format!("SET pgspan.strategy = '{preferred}'")).code(), "ok");
+        let mut routes: BTreeMap<String, usize> = BTreeMap::new();
+        for (sql, rows) in STATEMENTS.iter().zip(&stage.answers) {
+            // A pooled connection that broke unseen may cost the first statement an error
+            // of home's own attempt, never the second.
+            let answer = [client.query(sql), client.query(sql)].into_iter().next_back().unwrap();
+            if answer.rows != *rows {
+                stage.tally.wrong(format!("afterwards, {preferred}, {sql}: {answer:?}"));
+            }
+            *routes.entry(client.value("SHOW pgspan.last_route")).or_default() += 1;
         }
+        println!("soak: statements by strategy, {preferred}: {routes:?}");
     }
     loop {
-        let leased = leased(&mut client);
+        let leased = client.leased();
         if leased == 0 || Instant::now() > deadline {
             return left + leased;
         }
         std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// Connections to sources that somebody holds or waits for.
-fn leased(client: &mut Client) -> u64 {
-    client.start("SHOW pgspan.servers");
-    let mut busy = 0_i64;
-    loop {
-        let (tag, body) = client.next().unwrap();
-        if tag == b'Z' {
-            return busy.unsigned_abs();
-        }
-        if tag == b'D' {
-            let mut numbers = Vec::new();
-            let mut rest = &body[2..];
-            while let [a, b, c, d, tail @ ..] = rest {
-                let size = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-                let text = String::from_utf8_lossy(&tail[..size]).into_owned();
-                numbers.push(text.parse::<i64>().unwrap_or_default());
-                rest = &tail[size..];
-            }
-            // Address, open, idle, waiting.
-            busy += numbers[1] - numbers[2] + numbers[3];
-        }
     }
 }
 

@@ -79,6 +79,12 @@ fn run(options: &Options) -> Result<usize, String> {
         }
         show(&compared.direct, &compared.gateway);
     }
+    if let Some(path) = &options.report {
+        let totals = serde_json::json!({
+            "scripts": scripts.len(), "messages": messages, "known": known, "failed": failed,
+        });
+        pgspan_parity::report::write(path, &totals)?;
+    }
     println!("{} scripts, {messages} messages compared, {known} known divergences", scripts.len());
     println!("{} passed, {failed} failed", scripts.len() - failed);
     Ok(failed)
