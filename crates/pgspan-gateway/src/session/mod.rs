@@ -17,6 +17,7 @@ pub(crate) mod request;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod state;
+pub(crate) mod still;
 
 use crate::gateway::{Database, Endpoint, Shared};
 use block::Block;
@@ -111,6 +112,8 @@ pub(crate) struct Session {
     pub block: Block,
     /// A transaction or savepoint of the gateway's own is open at home.
     pub opened: bool,
+    /// What is known of home while nothing changes there.
+    pub still: still::Still,
     /// How the last statement was run.
     pub last_route: Route,
 }
@@ -162,6 +165,7 @@ impl Session {
             server_rest: 0,
             block: Block::default(),
             opened: false,
+            still: still::Still::default(),
             last_route: RELAYED,
         }
     }

@@ -116,6 +116,8 @@ struct KnownRelation {
 /// Shared knowledge.
 pub(crate) struct Sources {
     pub pools: SourcePools,
+    /// The question whether home is as it was ([`ask::unchanged`]).
+    pub unchanged: Statement,
     /// The engine's memory.
     pub engine_budget: pgspan_engine::Budget,
     analyzed: Mutex<LruCache<(String, String), Arc<Analyzed>>>,
@@ -139,6 +141,7 @@ impl Sources {
                 limits.source_connections_max,
                 Duration::from_millis(limits.source_wait_ms_max),
             ),
+            unchanged: Statement::new(ask::unchanged()),
             engine_budget: pgspan_engine::Budget::new(limits.engine_bytes_max),
             analyzed: Mutex::new(LruCache::new(size)),
             plans: Mutex::new(LruCache::new(size)),
