@@ -657,6 +657,7 @@ impl Session {
             parameters,
             facts_known: explained == 0,
             any_values,
+            together: crate::sources::together::Together::default(),
             engine: std::sync::Mutex::new(None),
             prefers_engine: std::sync::atomic::AtomicBool::new(false),
             facts: Arc::new(PlanFacts { home: facts, needs, sources }),

@@ -4,6 +4,7 @@
 pub(crate) mod carrier;
 pub(crate) mod engine;
 pub(crate) mod fetch;
+pub(crate) mod together;
 
 use crate::config::Limits;
 use crate::gateway::{Endpoint, Shared};
@@ -61,6 +62,8 @@ pub(crate) struct CachedPlan {
     pub fragments: Vec<Fragment>,
     /// The direct statement.
     pub direct: Option<Statement>,
+    /// Its fetches that sessions wait for together.
+    pub together: together::Together,
     /// What was learned of the relations.
     pub facts: Arc<PlanFacts>,
     /// The engine's way to run it, once it was asked for.

@@ -15,7 +15,6 @@ use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields, Field, TransactionStatus};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
-use std::sync::atomic::Ordering;
 
 /// Up to so many fetched rows home may use its generic plan, which takes an array for
 /// ten rows; above, the statement is parsed anew and planned for what is really there.
@@ -91,10 +90,6 @@ pub(crate) async fn answer_bound(
     let tail = request.batch.as_ref().map_or(&[][..], |b| &b.tail);
     for frame in tail {
         server.outbox.extend_from_slice(&frame.raw);
-    }
-    if session.shared.running.load(Ordering::Relaxed) <= 2 {
-        // The answer need not wait for the end of our own transaction.
-        frontend::flush(&mut server.outbox);
     }
     around.close(server);
     frontend::sync(&mut server.outbox);
