@@ -5,6 +5,7 @@
 //! and Parse (does it name a foreign table?), ReadyForQuery (transaction status),
 //! CommandComplete (did DDL go by?) and the SQLSTATE of errors.
 
+pub(crate) mod ahead;
 pub(crate) mod block;
 pub(crate) mod cancel;
 pub(crate) mod catalog;

@@ -234,6 +234,11 @@ impl Session {
         let home = match known.filter(|p| !explains && !is_direct(p) && !wants_engine(p)) {
             // The usual case: the plan is known, and holds.
             Some(plan) => {
+                let shared = self.shared.clone();
+                let question = self.question(&shared, &analyzed, around);
+                if let Some(route) = self.fetch_first(request, around, question, &plan).await? {
+                    return Ok(route);
+                }
                 let (home, fetched) =
                     self.snapshot_and_fetch(request, around, &analyzed, &plan).await?;
                 self.block.drop_abandoned();
@@ -442,7 +447,7 @@ impl Session {
         home_state(server, &mut client.outbox, still, question, got, i, around).await
     }
 
-    fn stop_if_cancelled(&self) -> Result<(), Stop> {
+    pub(super) fn stop_if_cancelled(&self) -> Result<(), Stop> {
         if self.cancel.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
 
@@ -735,7 +740,7 @@ fn still_small(plan: &CachedPlan) -> Result<(), Stop> {
 
 /// Home is asked about the client's own prepared statement: if it is gone, or its result
 /// has changed, the error is home's to give when it runs it.
-fn describe_clients(server: &mut ServerConnection, request: &Request) {
+pub(crate) fn describe_clients(server: &mut ServerConnection, request: &Request) {
     if let Some(batch) = &request.batch {
         frontend::describe_statement(&mut server.outbox, &batch.bind.statement);
     }

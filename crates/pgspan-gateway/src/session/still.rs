@@ -78,6 +78,41 @@ impl Still {
         if can { Question::Unchanged { short, whole } } else { Question::Whole(whole) }
     }
 
+    /// Whether home will confirm this fingerprint unless something has changed since it was
+    /// asked last.
+    pub fn expects(
+        &self,
+        question: Question<'_>,
+        fingerprint: &Fingerprint,
+        server: &ServerConnection,
+    ) -> bool {
+        let Question::Unchanged { whole, .. } = question else { return false };
+        let known = self.known.iter().find(|(number, _)| *number == whole.number());
+        known.is_some_and(|(_, answer)| answer[..] == fingerprint[..3])
+            && reported(server) == fingerprint[3]
+    }
+
+    /// Whether the answer to the short question confirms it.
+    pub fn confirms(
+        &mut self,
+        question: Question<'_>,
+        fingerprint: &Fingerprint,
+        server: &ServerConnection,
+        settings: &Bytes,
+        snapshot: &Bytes,
+    ) -> bool {
+        let Question::Unchanged { whole, .. } = question else { return false };
+        let answer = self.confirmed(whole, settings, snapshot);
+        answer.is_some_and(|answer| answer[..] == fingerprint[..3])
+            && reported(server) == fingerprint[3]
+    }
+
+    /// A guess was in vain: the whole question again, for a while.
+    pub fn doubt(&mut self) {
+        self.patience = (self.patience * 2 + 1).min(PATIENCE_MAX);
+        self.streak = 0;
+    }
+
     /// The answer that a short question confirms.
     fn confirmed(
         &mut self,
@@ -95,8 +130,7 @@ impl Still {
             }
             None => {
                 if !same {
-                    self.patience = (self.patience * 2 + 1).min(PATIENCE_MAX);
-                    self.streak = 0;
+                    self.doubt();
                 }
                 None
             }
@@ -171,11 +205,14 @@ pub(crate) async fn home_state(
 fn state_of(server: &ServerConnection, answer: [Bytes; 3]) -> Result<HomeState, Stop> {
     let told = |name: &str| server.parameters.get(name).map(String::as_str);
     let session = ask::Session::read(&String::from_utf8_lossy(&answer[0]), told)?;
-    let reported: Vec<&str> =
-        ask::REPORTED_SETTINGS.iter().map(|name| told(name).unwrap_or("")).collect();
-    let reported = Bytes::from(reported.join("|"));
     let [settings, relations, servers] = answer;
-    Ok(HomeState { fingerprint: [settings, relations, servers, reported], session })
+    Ok(HomeState { fingerprint: [settings, relations, servers, reported(server)], session })
+}
+
+/// Settings that the server reports by itself.
+fn reported(server: &ServerConnection) -> Bytes {
+    let value = |name: &&str| server.parameters.get(*name).map_or("", String::as_str);
+    Bytes::from(ask::REPORTED_SETTINGS.iter().map(value).collect::<Vec<_>>().join("|"))
 }
 
 #[cfg(test)]

@@ -57,10 +57,16 @@ pub(crate) struct Job<'a> {
     pub keys: Option<Bytes>,
 }
 
+/// The reason for giving up when no connection became free.
+pub(crate) const BUSY: &str = "source connections are all in use";
+
+/// The reason for giving up when none could be opened.
+pub(crate) const UNREACHABLE: &str = "source not reachable";
+
 pub(crate) fn unreachable_source(spec: &ServerSpec, error: &LeaseError) -> Reason {
     let what = match error {
-        LeaseError::Busy { .. } => "source connections are all in use",
-        LeaseError::Connect(_) => "source not reachable",
+        LeaseError::Busy { .. } => BUSY,
+        LeaseError::Connect(_) => UNREACHABLE,
     };
     Reason::about(what, format!("{}: {error}", spec.name))
 }
