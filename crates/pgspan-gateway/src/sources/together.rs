@@ -162,3 +162,96 @@ impl Lane {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    const HERE: Place = (0, 0);
+
+    fn rows(n: u64) -> Vec<Fetched> {
+        vec![Fetched { value: Bytes::new(), rows: n, bytes: 0, elapsed: Duration::ZERO }]
+    }
+
+    fn lead(turn: Turn) -> Lead {
+        match turn {
+            Turn::Fetch(lead) => lead,
+            _ => unreachable!("its turn to fetch"),
+        }
+    }
+
+    /// Lets other tasks run until they wait.
+    async fn settle() {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn spawn(together: &Arc<Together>) -> tokio::task::JoinHandle<Turn> {
+        let together = together.clone();
+        tokio::spawn(async move { together.turn(HERE).await })
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_is_nobody_elses() {
+        let together = Arc::new(Together::default());
+        let first = lead(together.turn(HERE).await);
+        let second = lead(together.turn(HERE).await);
+        let third = spawn(&together);
+        settle().await;
+        let fourth = spawn(&together);
+        settle().await;
+        // From another home it is another fetch.
+        drop(lead(together.turn((0, 1)).await));
+        first.tell(Some(&rows(1)));
+        let third = lead(third.await.unwrap_or(Turn::Again));
+        // Whoever comes now may not have what is already under way.
+        let fifth = spawn(&together);
+        settle().await;
+        third.tell(Some(&rows(3)));
+        let Ok(Turn::Share(Some(shared))) = fourth.await else { unreachable!("shared") };
+        assert_eq!(shared[0].rows, 3);
+        lead(fifth.await.unwrap_or(Turn::Again)).tell(None);
+        second.tell(None);
+        drop(lead(together.turn(HERE).await));
+    }
+
+    #[tokio::test]
+    async fn who_is_cancelled_takes_nobody_along() {
+        let together = Arc::new(Together::default());
+        let _first = lead(together.turn(HERE).await);
+        let _second = lead(together.turn(HERE).await);
+        let leader = spawn(&together);
+        settle().await;
+        let follower = spawn(&together);
+        settle().await;
+        leader.abort();
+        assert!(matches!(follower.await, Ok(Turn::Again)));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_long() {
+        let together = Arc::new(Together::default());
+        let first = lead(together.turn(HERE).await);
+        let _second = lead(together.turn(HERE).await);
+        assert!(matches!(together.turn(HERE).await, Turn::Alone));
+        drop(first);
+        // The place that was waited for is free again.
+        drop(lead(together.turn(HERE).await));
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_as_one() {
+        let together = Arc::new(Together::default());
+        let first = lead(together.turn(HERE).await);
+        let _second = lead(together.turn(HERE).await);
+        let third = spawn(&together);
+        settle().await;
+        let fourth = spawn(&together);
+        settle().await;
+        drop(first);
+        lead(third.await.unwrap_or(Turn::Again)).tell(None);
+        assert!(matches!(fourth.await, Ok(Turn::Share(None))));
+    }
+}
