@@ -14,7 +14,7 @@ use super::state::receive_for;
 use super::still::Question;
 use super::{End, Session};
 use crate::sources::CachedPlan;
-use crate::sources::fetch::{BUSY, UNREACHABLE};
+use crate::sources::fetch::BUSY;
 use crate::strategy::home_join;
 use pgspan_pool::ServerError;
 use pgspan_sql::analyze::Kind;
@@ -62,13 +62,10 @@ impl Session {
         let keys = vec![None; plan.plan.fetches.len()];
         let fetched = match self.fetch(plan, &keys, around).await {
             Ok(fetched) => fetched,
-            Err(Stop::GiveUp(reason)) if reason.what == UNREACHABLE || reason.what == BUSY => {
-                return Err(reason.into());
-            }
-            Err(Stop::GiveUp(_)) => {
-                // The plan may no longer hold.
+            Err(Stop::GiveUp(reason)) => {
+                // The plan may no longer hold: home is asked before it is tried again.
                 self.still.doubt();
-                return Ok(None);
+                return if reason.what == BUSY { Err(reason.into()) } else { Ok(None) };
             }
             Err(other) => return Err(other),
         };

@@ -60,13 +60,10 @@ pub(crate) struct Job<'a> {
 /// The reason for giving up when no connection became free.
 pub(crate) const BUSY: &str = "source connections are all in use";
 
-/// The reason for giving up when none could be opened.
-pub(crate) const UNREACHABLE: &str = "source not reachable";
-
 pub(crate) fn unreachable_source(spec: &ServerSpec, error: &LeaseError) -> Reason {
     let what = match error {
         LeaseError::Busy { .. } => BUSY,
-        LeaseError::Connect(_) => UNREACHABLE,
+        LeaseError::Connect(_) => "source not reachable",
     };
     Reason::about(what, format!("{}: {error}", spec.name))
 }
