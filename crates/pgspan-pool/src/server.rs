@@ -119,27 +119,68 @@ impl ServerConnection {
     /// When the connection is lost or speaks nonsense.
     pub async fn receive(&mut self) -> Result<Frame, ServerError> {
         loop {
-            if let Some(frame) = frame::take(&mut self.inbox)? {
-                match frame.tag {
-                    b'S' => self.note_parameter(&frame)?,
-                    b'Z' => {
-                        self.busy = false;
-                        let byte = frame.body().first().copied().unwrap_or(0);
-                        self.status =
-                            TransactionStatus::from_byte(byte).ok_or(WireError::Malformed('Z'))?;
-                    }
-                    _ => {}
-                }
-                return Ok(frame);
-            }
-            if !self.busy_poll.is_zero() && self.poll_busily()? {
-                continue;
-            }
-            self.inbox.reserve(16 * 1024);
-            if self.stream.read_buf(&mut self.inbox).await? == 0 {
-                return Err(ServerError::Io(io::ErrorKind::UnexpectedEof.into()));
+            match self.received()? {
+                Some(frame) => return Ok(frame),
+                None => self.fill().await?,
             }
         }
+    }
+
+    /// As [`Self::receive`], of what has arrived.
+    ///
+    /// # Errors
+    /// When the server speaks nonsense.
+    pub fn received(&mut self) -> Result<Option<Frame>, ServerError> {
+        let Some(frame) = frame::take(&mut self.inbox)? else { return Ok(None) };
+        match frame.tag {
+            b'S' => self.note_parameter(&frame)?,
+            b'Z' => {
+                self.busy = false;
+                let byte = frame.body().first().copied().unwrap_or(0);
+                self.status =
+                    TransactionStatus::from_byte(byte).ok_or(WireError::Malformed('Z'))?;
+            }
+            _ => {}
+        }
+        Ok(Some(frame))
+    }
+
+    /// Waits until more has arrived.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn fill(&mut self) -> Result<(), ServerError> {
+        if !self.busy_poll.is_zero() && self.poll_busily()? {
+            return Ok(());
+        }
+        self.inbox.reserve(16 * 1024);
+        if self.stream.read_buf(&mut self.inbox).await? == 0 {
+            return Err(ServerError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(())
+    }
+
+    /// Hands over the bodies of the DataRows that have arrived and are next, where they
+    /// lie; stops before the first other message, or when `each` fails.
+    ///
+    /// # Errors
+    /// What `each` says.
+    pub fn rows<E>(&mut self, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<usize, E> {
+        use bytes::Buf as _;
+        let (mut at, mut count) = (0, 0);
+        let mut done = Ok(());
+        // A header that cannot be is reported by `receive`.
+        while let Ok(Some((b'D', size))) = frame::peek(&self.inbox[at..]) {
+            let Some(raw) = self.inbox.get(at..at + size) else { break };
+            done = each(&raw[frame::HEADER_BYTES..]);
+            at += size;
+            count += 1;
+            if done.is_err() {
+                break;
+            }
+        }
+        self.inbox.advance(at);
+        done.map(|()| count)
     }
 
     /// Whether something arrived within `busy_poll`.

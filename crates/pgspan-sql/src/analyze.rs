@@ -118,6 +118,9 @@ pub struct Analysis {
     /// Whether the plan may be used again: no literal such as 'now' that is read
     /// differently each time.
     pub repeatable: bool,
+    /// Whether the answer cannot depend on the moment at which the statement begins
+    /// (beyond what it reads).
+    pub timeless: bool,
 }
 
 /// Node types that home join and direct may meet. What is missing is refused.
@@ -205,6 +208,7 @@ pub fn analyze(statement: &Statement, catalog: &CatalogSnapshot) -> Result<Analy
         names: SharedNames::default(),
         parameters: 0,
         repeatable: true,
+        timeless: true,
     };
     clauses(&tree)?;
     words(&tree, &mut a);
@@ -220,7 +224,10 @@ pub fn analyze(statement: &Statement, catalog: &CatalogSnapshot) -> Result<Analy
         None if !a.tables.iter().any(|t| catalog.is_foreign_name(&t.name)) => {
             Err(Reason::new(NO_FOREIGN_TABLE))
         }
-        None => Ok(a),
+        None => {
+            a.timeless &= a.repeatable && crate::clock::are_timeless(&a.names);
+            Ok(a)
+        }
     }
 }
 
@@ -434,6 +441,8 @@ fn examine(
                 a.names.operators.insert(op.to_owned());
             }
         }
+        // CURRENT_TIMESTAMP and the like.
+        "SqlvalueFunction" => a.timeless = false,
         "ParamRef" => {
             let n = body["number"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
             a.parameters = a.parameters.max(n);
@@ -587,6 +596,19 @@ mod tests {
         assert!(matches!(a.kind, Kind::Explain(o) if o.analyze && o.buffers && o.verbose));
         assert_eq!(ok("COPY (SELECT 1 FROM ro) TO STDOUT").kind, Kind::CopyOut);
         assert_eq!(ok("EXPLAIN ANALYZE SELECT 1 FROM ro").query_start, 16);
+    }
+
+    #[test]
+    fn what_looks_at_the_clock_is_not_timeless() {
+        assert!(ok("SELECT count(*), sum(a) FROM ro WHERE d > '2024-01-01'").timeless);
+        for text in [
+            "SELECT * FROM ro WHERE d < now()",
+            "SELECT * FROM ro WHERE d < current_timestamp",
+            "SELECT * FROM ro WHERE d < 'tomorrow'",
+            "SELECT lower(a)::date FROM ro",
+        ] {
+            assert!(!ok(text).timeless, "{text}");
+        }
     }
 
     #[test]

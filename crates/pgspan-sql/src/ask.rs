@@ -67,9 +67,42 @@ fn setting(name: &str) -> String {
     format!("pg_catalog.current_setting({})", literal(name))
 }
 
+/// Role and settings, as one text.
+fn settings() -> String {
+    let mut settings: Vec<_> = ASKED_SETTINGS.iter().map(|s| setting(s)).collect();
+    settings.push(STRATEGY.to_owned());
+    format!("pg_catalog.concat_ws('|', CURRENT_USER, {})", settings.join(", "))
+}
+
+/// What is visible to a transaction, as `xmin:xmax:` and the transactions between them
+/// that still run.
+const SNAPSHOT: &str = "pg_catalog.pg_current_snapshot()::pg_catalog.text";
+
+/// The part of every fingerprint that a session can change without a transaction that
+/// others could see, and the snapshot: one row of two texts. Where the snapshot
+/// [`is_still`] the one of an earlier fingerprint of this session, and the first column
+/// what it was then, the rest of that fingerprint is what it was too.
+pub fn unchanged() -> String {
+    format!("SELECT {}, {SNAPSHOT}", settings())
+}
+
+/// Whether a snapshot tells by itself what is visible: every transaction that had a number
+/// had ended. (On a replica the list of those that run is not part of the text, which makes
+/// no difference when there are none.) A later transaction with the same snapshot sees the
+/// same catalog, row for row.
+pub fn is_still(snapshot: &str) -> bool {
+    let mut parts = snapshot.split(':');
+    let (Some(xmin), Some(xmax), Some(""), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    !xmin.is_empty() && xmin == xmax
+}
+
 /// What the plan of one statement rests on, as one row of text columns:
 /// 1 role and settings ([`Session::read`]), 2 relations and their definitions, 3 foreign
-/// servers, mappings and rights, 4 isolation level.
+/// servers, mappings and rights, 4 isolation level, 5 the snapshot ([`is_still`]).
 ///
 /// A plan is used again only while columns 1 to 3 are what they were. A superuser reads
 /// the mappings' table itself, which is quicker than the view.
@@ -79,8 +112,6 @@ fn fingerprint(
     shared: &SharedNames,
     superuser: bool,
 ) -> String {
-    let mut settings: Vec<_> = ASKED_SETTINGS.iter().map(|s| setting(s)).collect();
-    settings.push(STRATEGY.to_owned());
     let oid = |n: &String| format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(n));
     // One index look-up each: as subqueries they start quicker than joins.
     let relations = names.iter().map(|n| {
@@ -127,9 +158,8 @@ fn fingerprint(
     let list =
         |items: Vec<String>| if items.is_empty() { "NULL".to_owned() } else { items.join(", ") };
     format!(
-        "SELECT pg_catalog.concat_ws('|', CURRENT_USER, {settings}), pg_catalog.concat_ws('|', {relations}), \
-         pg_catalog.concat_ws('|', {servers}), {isolation}",
-        settings = settings.join(", "),
+        "SELECT {settings}, pg_catalog.concat_ws('|', {relations}), pg_catalog.concat_ws('|', {servers}), {isolation}, {SNAPSHOT}",
+        settings = settings(),
         relations = list(
             relations
                 .chain(columns)
@@ -386,6 +416,14 @@ mod tests {
             "is_superuser" | "standard_conforming_strings" => Some("on"),
             "client_encoding" | "server_encoding" => Some("UTF8"),
             _ => None,
+        }
+    }
+
+    #[test]
+    fn a_snapshot_with_a_running_transaction_is_not_still() {
+        assert!(is_still("745:745:"));
+        for running in ["740:745:", "740:745:740", "745:745:745", "745:745", "", "::", "1:1::"] {
+            assert!(!is_still(running), "{running}");
         }
     }
 

@@ -20,6 +20,7 @@
 pub mod analyze;
 pub mod ask;
 pub mod catalog;
+pub mod clock;
 pub mod effect;
 pub mod engine;
 pub mod facts;

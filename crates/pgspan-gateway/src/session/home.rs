@@ -37,6 +37,11 @@ impl Statement {
         Statement { number, name: format!("pgspan:{number}"), sql: sql.into() }
     }
 
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Its name on every connection that has it.
     pub fn name(&self) -> &str {
         &self.name

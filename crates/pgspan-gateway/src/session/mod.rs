@@ -5,6 +5,7 @@
 //! and Parse (does it name a foreign table?), ReadyForQuery (transaction status),
 //! CommandComplete (did DDL go by?) and the SQLSTATE of errors.
 
+pub(crate) mod ahead;
 pub(crate) mod block;
 pub(crate) mod cancel;
 pub(crate) mod catalog;
@@ -17,6 +18,7 @@ pub(crate) mod request;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod state;
+pub(crate) mod still;
 
 use crate::gateway::{Database, Endpoint, Shared};
 use block::Block;
@@ -114,6 +116,8 @@ pub(crate) struct Session {
     pub block: Block,
     /// A transaction or savepoint of the gateway's own is open at home.
     pub opened: bool,
+    /// What is known of home while nothing changes there.
+    pub still: still::Still,
     /// How the last statement was run.
     pub last_route: Route,
     /// Snapshots of sources that the present statement keeps.
@@ -169,6 +173,7 @@ impl Session {
             server_rest: 0,
             block: Block::default(),
             opened: false,
+            still: still::Still::default(),
             last_route: RELAYED,
         }
     }

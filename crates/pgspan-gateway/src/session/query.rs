@@ -3,7 +3,8 @@
 
 use super::home::{self, Around};
 use super::request::Batch;
-use super::state::{HomeState, append_keys, copied_select, fetch_bounded, key_values, read_state};
+use super::state::{append_keys, copied_select, fetch_bounded, key_values};
+use super::still::{HomeState, Question, home_state};
 use super::{End, Session};
 use crate::config::SnapshotOrder;
 use crate::gateway::Shared;
@@ -235,6 +236,11 @@ impl Session {
         let home = match known.filter(|p| !explains && !is_direct(p) && !wants_engine(p)) {
             // The usual case: the plan is known, and holds.
             Some(plan) => {
+                let shared = self.shared.clone();
+                let question = self.question(&shared, &analyzed, around);
+                if let Some(route) = self.fetch_first(request, around, question, &plan).await? {
+                    return Ok(route);
+                }
                 let (home, fetched) =
                     self.snapshot_and_fetch(request, around, &analyzed, &plan).await?;
                 self.block.drop_abandoned();
@@ -391,9 +397,15 @@ impl Session {
     }
 
     /// The fingerprint question for the session's role.
-    fn fingerprint<'a>(&self, analyzed: &'a Analyzed) -> &'a home::Statement {
+    fn question<'a>(
+        &self,
+        shared: &'a Shared,
+        analyzed: &'a Analyzed,
+        around: Around,
+    ) -> Question<'a> {
         let superuser = self.server.parameters.get("is_superuser").is_some_and(|v| v == "on");
-        &analyzed.fingerprint[usize::from(superuser)]
+        let whole = &analyzed.fingerprint[usize::from(superuser)];
+        self.still.question(&shared.sources.unchanged, whole, around)
     }
 
     /// Home's snapshot; with a known direct plan, also whether it holds.
@@ -404,15 +416,16 @@ impl Session {
         analyzed: &Analyzed,
         key: &PlanKey,
     ) -> Result<(HomeState, Option<Arc<CachedPlan>>), Stop> {
-        let question = self.fingerprint(analyzed);
+        let shared = self.shared.clone();
+        let question = self.question(&shared, analyzed, around);
         around.open(&mut self.server);
         self.opened = true;
-        home::run_prepared(&mut self.server, question);
+        home::run_prepared(&mut self.server, question.statement());
         describe_clients(&mut self.server, request);
         frontend::sync(&mut self.server.outbox);
         let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
         self.stop_if_cancelled()?;
-        let home = read_state(&self.server, &got, 1, around)?;
+        let home = self.home_state(question, &got, 1, around).await?;
         let plan = self.shared.sources.plan(key).filter(|p| p.fingerprint == home.fingerprint);
         Ok((home, plan))
     }
@@ -422,14 +435,27 @@ impl Session {
         analyzed: &Analyzed,
         around: Around,
     ) -> Result<HomeState, Stop> {
-        let question = self.fingerprint(analyzed);
-        home::run_prepared(&mut self.server, question);
+        let shared = self.shared.clone();
+        let question = self.question(&shared, analyzed, around);
+        home::run_prepared(&mut self.server, question.statement());
         frontend::sync(&mut self.server.outbox);
         let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
-        read_state(&self.server, &got, 0, around)
+        self.home_state(question, &got, 0, around).await
     }
 
-    fn stop_if_cancelled(&self) -> Result<(), Stop> {
+    /// Reads the fingerprint that is the `i`th result.
+    async fn home_state(
+        &mut self,
+        question: Question<'_>,
+        got: &home::Answers,
+        i: usize,
+        around: Around,
+    ) -> Result<HomeState, Stop> {
+        let Session { server, client, still, .. } = self;
+        home_state(server, &mut client.outbox, still, question, got, i, around).await
+    }
+
+    pub(super) fn stop_if_cancelled(&self) -> Result<(), Stop> {
         if self.cancel.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
 
@@ -443,7 +469,8 @@ impl Session {
         analyzed: &Analyzed,
         plan: &Arc<CachedPlan>,
     ) -> Result<(HomeState, Result<Vec<Fetched>, Stop>), Stop> {
-        let question = self.fingerprint(analyzed);
+        let shared = self.shared.clone();
+        let question = self.question(&shared, analyzed, around);
         around.open(&mut self.server);
         self.opened = true;
         let has_keys = plan.plan.fetches.iter().any(|f| f.keys.is_some());
@@ -451,12 +478,12 @@ impl Session {
         // With others running, what overlapping saves in time it costs them in work.
         let alone = self.shared.running.load(Ordering::Relaxed) <= 2;
         let home_first = around == Around::Own && !parallel;
-        let waits = home_first && !has_keys && alone;
+        let waits = home_first && !has_keys && alone && !question.is_short();
         if waits {
             home::take_snapshot(&mut self.server);
             frontend::flush(&mut self.server.outbox);
         }
-        home::run_prepared(&mut self.server, question);
+        home::run_prepared(&mut self.server, question.statement());
         if has_keys {
             append_keys(&mut self.server, plan);
         }
@@ -470,7 +497,10 @@ impl Session {
         if has_keys || (home_first && !waits) {
             let got = asked.finish(&mut self.server, &mut self.client.outbox).await?;
             self.stop_if_cancelled()?;
-            let home = read_state(&self.server, &got, first, around)?;
+            let home = self.home_state(question, &got, first, around).await?;
+            if home.fingerprint != plan.fingerprint {
+                return Ok((home, stale()));
+            }
             let keys = if has_keys {
                 key_values(plan, &got, first + 1)
             } else {
@@ -480,8 +510,8 @@ impl Session {
             return Ok((home, fetched));
         }
         let keys = vec![None; plan.plan.fetches.len()];
-        let Session { server, client, shared, endpoint, cancel, block, .. } = self;
-        let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
+        let Session { server, client, endpoint, cancel, block, still, .. } = self;
+        let caller = Caller { shared: &shared, home: endpoint, cancel, session: &plan.session };
         let held = (around == Around::Savepoint).then_some(&mut block.sources);
         let mut fetch =
             pin!(fetch_bounded(&caller, &mut client.stream, &mut client.inbox, plan, &keys, held));
@@ -499,11 +529,11 @@ impl Session {
         if cancel.is_cancelled() {
             return Err(cancelled());
         }
-        let home = read_state(server, &got, first, around)?;
+        let aside = &mut client.outbox;
+        let home = home_state(server, aside, still, question, &got, first, around).await?;
         if home.fingerprint != plan.fingerprint {
             // What is fetched under another plan, or under another timeout, is dropped.
-            let stale = Err(Stop::GiveUp(Reason::new("the plan no longer holds")));
-            return Ok((home, stale));
+            return Ok((home, stale()));
         }
         let fetched = match fetched {
             Some(rows) => rows,
@@ -640,6 +670,7 @@ impl Session {
             parameters,
             facts_known: explained == 0,
             any_values,
+            together: crate::sources::together::Together::default(),
             engine: std::sync::Mutex::new(None),
             prefers_engine: std::sync::atomic::AtomicBool::new(false),
             facts: Arc::new(PlanFacts { home: facts, needs, sources }),
@@ -679,6 +710,11 @@ impl Session {
     }
 }
 
+/// In place of what was fetched under a plan that is to be made anew.
+fn stale<T>() -> Result<T, Stop> {
+    Err(Reason::new("the plan no longer holds").into())
+}
+
 /// What became of a fetch that outgrew its bounds.
 enum Outgrown {
     Fetched(Vec<Fetched>),
@@ -712,7 +748,7 @@ fn still_small(plan: &CachedPlan) -> Result<(), Stop> {
 
 /// Home is asked about the client's own prepared statement: if it is gone, or its result
 /// has changed, the error is home's to give when it runs it.
-fn describe_clients(server: &mut ServerConnection, request: &Request) {
+pub(crate) fn describe_clients(server: &mut ServerConnection, request: &Request) {
     if let Some(batch) = &request.batch {
         frontend::describe_statement(&mut server.outbox, &batch.bind.statement);
     }

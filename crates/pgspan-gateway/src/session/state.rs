@@ -2,11 +2,11 @@
 //! that they set.
 
 use super::block::BlockSource;
-use super::home::{self, Answers, Around};
+use super::home::{self, Answers};
 use super::query::{Stop, cancelled};
 use super::{ClientSide, End};
 use crate::sources::fetch::{self, Bounds, Caller, Fetched};
-use crate::sources::{CachedPlan, Fingerprint, carrier};
+use crate::sources::{CachedPlan, carrier};
 use bytes::Bytes;
 use pgspan_pool::{ServerConnection, Stream};
 use pgspan_sql::ask;
@@ -15,12 +15,6 @@ use pgspan_wire::backend::ErrorFields;
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
 use std::time::Duration;
-
-/// Home's answer to the fingerprint question.
-pub(crate) struct HomeState {
-    pub fingerprint: Fingerprint,
-    pub session: ask::Session,
-}
 
 /// Fetches from all sources at once, until the client cancels or goes, or
 /// `statement_timeout` passes.
@@ -135,27 +129,6 @@ pub(crate) fn key_values(plan: &CachedPlan, got: &Answers, first: usize) -> Vec<
             Some(carrier::array(filter.element_type, &values))
         })
         .collect()
-}
-
-/// Reads the fingerprint that is the `i`th result.
-pub(crate) fn read_state(
-    server: &ServerConnection,
-    got: &Answers,
-    i: usize,
-    around: Around,
-) -> Result<HomeState, Stop> {
-    let value = |column: usize| got.value(i, column).cloned().unwrap_or_default();
-    let text = |column: usize| String::from_utf8_lossy(&value(column)).into_owned();
-    let told = |name: &str| server.parameters.get(name).map(String::as_str);
-    let session = ask::Session::read(&text(0), told)?;
-    let isolation = text(3);
-    if around == Around::Savepoint && isolation != "read committed" {
-        return Err(Reason::about("isolation level", isolation).into());
-    }
-    let reported: Vec<&str> =
-        ask::REPORTED_SETTINGS.iter().map(|name| told(name).unwrap_or("")).collect();
-    let reported = Bytes::from(reported.join("|"));
-    Ok(HomeState { fingerprint: [value(0), value(1), value(2), reported], session })
 }
 
 /// `0`, `250ms`, `3s`, `5min`, `1h`, `2d`, as PostgreSQL shows a time setting.

@@ -2,6 +2,7 @@
 //! one snapshot.
 
 use super::carrier::Builder;
+use super::together::{Place, Turn};
 use super::{CachedPlan, Fragment, connect_options};
 use crate::gateway::{Endpoint, Shared};
 use crate::session::block::BlockSource;
@@ -56,9 +57,12 @@ pub(crate) struct Job<'a> {
     pub keys: Option<Bytes>,
 }
 
+/// The reason for giving up when no connection became free.
+pub(crate) const BUSY: &str = "source connections are all in use";
+
 pub(crate) fn unreachable_source(spec: &ServerSpec, error: &LeaseError) -> Reason {
     let what = match error {
-        LeaseError::Busy { .. } => "source connections are all in use",
+        LeaseError::Busy { .. } => BUSY,
         LeaseError::Connect(_) => "source not reachable",
     };
     Reason::about(what, format!("{}: {error}", spec.name))
@@ -195,24 +199,34 @@ async fn run(
     let mut received = 0;
     let mut bytes = 0;
     loop {
-        let frame = lease.receive().await.map_err(|e| {
+        if let Some(Step::Rows(i)) = &step
+            && let Some(builder) = builders.get_mut(*i)
+        {
+            let before = builder.bytes();
+            let took = lease.rows(|row| {
+                builder.push(row).ok_or("unexpected row")?;
+                let bytes = bytes + builder.bytes() - before;
+                let fits =
+                    u64::from(builder.rows()) <= bounds.rows_max && bytes <= bounds.bytes_max;
+                if fits { Ok(()) } else { Err(OUTGROWN) }
+            });
+            bytes += builder.bytes() - before;
+            received += took.map_err(|what| {
+                // What is still on its way is not wanted.
+                close(lease);
+                Trouble::Reason(Reason::about(what, &spec.name))
+            })?;
+        }
+        let next = match lease.received() {
+            Ok(None) => lease.fill().await.map(|()| None),
+            other => other,
+        };
+        let next = next.map_err(|e| {
             if received == 0 { first_use(e) } else { Trouble::Reason(failed(spec, &e)) }
         })?;
+        let Some(frame) = next else { continue };
         received += 1;
         match (frame.tag, &step) {
-            (b'D', Some(Step::Rows(i))) => {
-                let Some(builder) = builders.get_mut(*i) else { continue };
-                let before = builder.bytes();
-                if builder.push(&frame.raw[5..]).is_none() {
-                    return Err(Trouble::Reason(Reason::about("unexpected row", &spec.name)));
-                }
-                bytes += builder.bytes() - before;
-                if u64::from(builder.rows()) > bounds.rows_max || bytes > bounds.bytes_max {
-                    // What is still on its way is not wanted.
-                    close(lease);
-                    return Err(Trouble::Reason(Reason::about(OUTGROWN, &spec.name)));
-                }
-            }
             (b'T', _) => {
                 // Only fragments that are new on this connection are described.
                 let fields = backend::row_description(frame.body()).unwrap_or_default();
@@ -320,6 +334,7 @@ pub(crate) async fn fetch_all(
             .unzip()
     };
     let mut out: Vec<(usize, Fetched)> = Vec::new();
+    let endpoint = std::ptr::from_ref(caller.home).addr();
     if let Some(held) = held {
         for (server, spec) in plan.plan.servers.iter().enumerate() {
             let (places, jobs) = jobs(server);
@@ -329,12 +344,14 @@ pub(crate) async fn fetch_all(
         }
     } else if let [spec] = plan.plan.servers.as_slice() {
         let (places, jobs) = jobs(0);
-        out.extend(places.into_iter().zip(fetch(caller, spec, &jobs, bounds, None).await?));
+        let fetched = fetch_together(caller, plan, (0, endpoint), spec, &jobs, bounds).await?;
+        out.extend(places.into_iter().zip(fetched));
     } else {
         let work = plan.plan.servers.iter().enumerate().map(|(server, spec)| {
             let (places, jobs) = jobs(server);
             async move {
-                let fetched = fetch(caller, spec, &jobs, bounds, None).await?;
+                let place = (server, endpoint);
+                let fetched = fetch_together(caller, plan, place, spec, &jobs, bounds).await?;
                 Ok::<_, Reason>(places.into_iter().zip(fetched).collect::<Vec<_>>())
             }
         });
@@ -344,6 +361,35 @@ pub(crate) async fn fetch_all(
     }
     out.sort_by_key(|(place, _)| *place);
     Ok(out.into_iter().map(|(_, fetched)| fetched).collect())
+}
+
+/// Fetches outside a block: alone, or with other sessions that wait for the same rows.
+async fn fetch_together(
+    caller: &Caller<'_>,
+    plan: &CachedPlan,
+    place: Place,
+    spec: &ServerSpec,
+    jobs: &[Job<'_>],
+    bounds: Bounds,
+) -> Result<Vec<Fetched>, Reason> {
+    if jobs.iter().any(|job| job.keys.is_some()) {
+        return fetch(caller, spec, jobs, bounds, None).await;
+    }
+    loop {
+        match plan.together.turn(place).await {
+            Turn::Fetch(lead) => {
+                let fetched = fetch(caller, spec, jobs, bounds, None).await;
+                lead.tell(fetched.as_ref().ok());
+                return fetched;
+            }
+            Turn::Share(Some(fetched)) => return Ok(fetched),
+            // What went wrong there may be that session's alone.
+            Turn::Share(None) | Turn::Alone => {
+                return fetch(caller, spec, jobs, bounds, None).await;
+            }
+            Turn::Again => {}
+        }
+    }
 }
 
 /// Polls several futures on this task until all are done.

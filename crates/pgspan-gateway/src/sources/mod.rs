@@ -6,6 +6,7 @@ mod constants;
 pub(crate) mod engine;
 pub(crate) mod fetch;
 pub(crate) mod keyed;
+pub(crate) mod together;
 
 use crate::config::Limits;
 use crate::gateway::{Endpoint, Shared};
@@ -63,6 +64,8 @@ pub(crate) struct CachedPlan {
     pub fragments: Vec<Fragment>,
     /// The direct statement.
     pub direct: Option<Statement>,
+    /// Its fetches that sessions wait for together.
+    pub together: together::Together,
     /// What was learned of the relations.
     pub facts: Arc<PlanFacts>,
     /// The engine's way to run it, once it was asked for.
@@ -118,6 +121,8 @@ struct KnownRelation {
 /// Shared knowledge.
 pub(crate) struct Sources {
     pub pools: SourcePools,
+    /// The question whether home is as it was ([`ask::unchanged`]).
+    pub unchanged: Statement,
     /// The engine's memory.
     pub engine_budget: pgspan_engine::Budget,
     analyzed: Mutex<LruCache<(String, String), Arc<Analyzed>>>,
@@ -141,6 +146,7 @@ impl Sources {
                 limits.source_connections_max,
                 Duration::from_millis(limits.source_wait_ms_max),
             ),
+            unchanged: Statement::new(ask::unchanged()),
             engine_budget: pgspan_engine::Budget::new(limits.engine_bytes_max),
             analyzed: Mutex::new(LruCache::new(size)),
             plans: Mutex::new(LruCache::new(size)),

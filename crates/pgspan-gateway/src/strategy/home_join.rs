@@ -2,6 +2,7 @@
 //! each foreign table is an array of its own row type. Home does everything else.
 
 use super::HELD_BYTES;
+use crate::session::ahead::Opening;
 use crate::session::home::{self, Around};
 use crate::session::query::{Request, Stop, route};
 use crate::session::state::receive_for;
@@ -15,7 +16,6 @@ use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields, Field, TransactionStatus};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
-use std::sync::atomic::Ordering;
 
 /// Up to so many fetched rows home may use its generic plan, which takes an array for
 /// ten rows; above, the statement is parsed anew and planned for what is really there.
@@ -37,6 +37,27 @@ pub(crate) async fn run(
     }
     answer_bound(session, request, around, plan, carried(plan, fetched)).await?;
     Ok(route(Strategy::HomeJoin, plan.plan.route.reason.what))
+}
+
+/// As [`run`], with home's transaction opened and its state confirmed in the same trip.
+/// `None`: it was not confirmed.
+pub(crate) async fn run_opened(
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &CachedPlan,
+    fetched: &[Fetched],
+    opening: Opening<'_>,
+) -> Result<Option<Route>, Stop> {
+    session.open_with(request, around, &opening);
+    let bound = carried(plan, fetched);
+    let typmods = bound.typmods;
+    let tail = put(session, request, around, plan, bound).await?;
+    if !session.opened_with(request, around, plan, &opening).await? {
+        return Ok(None);
+    }
+    answer(session, request, around, plan, tail, typmods).await?;
+    Ok(Some(route(Strategy::HomeJoin, plan.plan.route.reason.what)))
 }
 
 /// A statement of home's with rows bound to it.
@@ -78,9 +99,22 @@ pub(crate) async fn answer_bound(
     plan: &CachedPlan,
     bound: Bound<'_>,
 ) -> Result<(), Stop> {
+    let typmods = bound.typmods;
+    let tail = put(session, request, around, plan, bound).await?;
+    answer(session, request, around, plan, tail, typmods).await
+}
+
+/// Sends it, to the end of the transaction. Gives the number of Close messages in it that
+/// are the client's.
+async fn put(
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &CachedPlan,
+    bound: Bound<'_>,
+) -> Result<usize, Stop> {
     let max_rows = request.batch.as_ref().map_or(0, |b| b.max_rows);
     let portal = request.batch.as_ref().map_or("pgspan:", |b| b.bind.portal.as_str());
-    let typmods = bound.typmods;
     ask(session, request, plan, bound, portal)?;
     let server = &mut session.server;
     frontend::describe_portal(&mut server.outbox, portal);
@@ -92,14 +126,10 @@ pub(crate) async fn answer_bound(
     for frame in tail {
         server.outbox.extend_from_slice(&frame.raw);
     }
-    if session.shared.running.load(Ordering::Relaxed) <= 2 {
-        // The answer need not wait for the end of our own transaction.
-        frontend::flush(&mut server.outbox);
-    }
     around.close(server);
     frontend::sync(&mut server.outbox);
     server.send().await.map_err(|e| Stop::from(pgspan_pool::ServerError::from(e)))?;
-    answer(session, request, around, plan, tail.len(), typmods).await
+    Ok(tail.len())
 }
 
 /// Appends Parse (unless home has it) and Bind of the rewritten statement.

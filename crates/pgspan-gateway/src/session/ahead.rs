@@ -1,0 +1,146 @@
+//! One trip less while home is still: the rows are fetched first, and home is asked in one
+//! trip whether its snapshot is the one that it had before the fetch, and for the answer.
+//!
+//! postgres_fdw's order is home's snapshot, then the source's. A snapshot that
+//! [`pgspan_sql::ask::is_still`] and is the same before and after the fetch sees the same
+//! rows as one taken before the fetch would have: nothing has been committed in between.
+//! If it is another, what came is thrown away and the statement runs in the usual order.
+//! What can tell the order besides is the clock, so a statement that may look at it is not
+//! run this way.
+
+use super::home::{self, Around};
+use super::query::{Request, Stop, describe_clients};
+use super::state::receive_for;
+use super::still::Question;
+use super::{End, Session};
+use crate::sources::CachedPlan;
+use crate::sources::fetch::BUSY;
+use crate::strategy::home_join;
+use pgspan_pool::ServerError;
+use pgspan_sql::analyze::Kind;
+use pgspan_sql::route::Route;
+use pgspan_sql::{clock, plan};
+use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
+
+/// What home is asked before the statement itself.
+pub(crate) struct Opening<'a> {
+    pub question: Question<'a>,
+}
+
+impl Session {
+    /// Whether the fetch may go first.
+    fn may_fetch_first(
+        &self,
+        request: &Request,
+        around: Around,
+        question: Question<'_>,
+        plan: &CachedPlan,
+    ) -> bool {
+        around == Around::Own
+            && plan.analysis.kind == Kind::Select
+            && plan.analysis.timeless
+            && plan.plan.repeatable
+            && clock::are_timeless_types(&plan.parameters)
+            && request.batch.as_ref().map_or(0, |b| b.bind.params.len()) == plan.parameters.len()
+            // What is thrown away if the guess was wrong is little.
+            && plan.plan.fetches.iter().all(|f| f.keys.is_none() && f.table_rows < plan::SMALL_ROWS)
+            && self.still.expects(question, &plan.fingerprint, &self.server)
+    }
+
+    /// Runs a statement whose plan is known in two trips. `None`: nothing has been sent to
+    /// the client, and home is outside a transaction; the usual order is to be used.
+    pub(super) async fn fetch_first(
+        &mut self,
+        request: &Request,
+        around: Around,
+        question: Question<'_>,
+        plan: &CachedPlan,
+    ) -> Result<Option<Route>, Stop> {
+        if !self.may_fetch_first(request, around, question, plan) {
+            return Ok(None);
+        }
+        let keys = vec![None; plan.plan.fetches.len()];
+        let fetched = match self.fetch(plan, &keys, around).await {
+            Ok(fetched) => fetched,
+            Err(Stop::GiveUp(reason)) => {
+                // The plan may no longer hold: home is asked before it is tried again.
+                self.still.doubt();
+                return if reason.what == BUSY { Err(reason.into()) } else { Ok(None) };
+            }
+            Err(other) => return Err(other),
+        };
+        self.stop_if_cancelled()?;
+        let opening = Opening { question };
+        home_join::run_opened(self, request, around, plan, &fetched, opening).await
+    }
+
+    /// Appends the opening.
+    pub(crate) fn open_with(&mut self, request: &Request, around: Around, opening: &Opening<'_>) {
+        around.open(&mut self.server);
+        self.opened = true;
+        home::run_prepared(&mut self.server, opening.question.statement());
+        describe_clients(&mut self.server, request);
+    }
+
+    /// Reads home's answer to the opening. `false`: home is not what it was; everything has
+    /// been read, and the transaction is over.
+    pub(crate) async fn opened_with(
+        &mut self,
+        request: &Request,
+        around: Around,
+        plan: &CachedPlan,
+        opening: &Opening<'_>,
+    ) -> Result<bool, Stop> {
+        let mut row = Vec::new();
+        let mut completed = 0;
+        let mut described = request.batch.is_none();
+        while completed < 2 || !described {
+            let frame = receive_for(&mut self.server, &mut self.client).await?;
+            let wire = |e| Stop::from(ServerError::from(e));
+            match frame.tag {
+                b'D' => row = backend::data_row(frame.body()).map_err(wire)?,
+                b'C' => completed += 1,
+                b'T' | b'n' => described = true,
+                b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
+                b'E' => {
+                    let error = ErrorFields::decode(frame.body()).map_err(wire)?;
+                    home::forget_prepared(&mut self.server);
+                    self.drain().await?;
+                    return Err(ServerError::Sql(error).into());
+                }
+                b'Z' => {
+                    let text = "an answer without an end".to_owned();
+                    return Err(Stop::End(End::Server(text)));
+                }
+                _ => {}
+            }
+        }
+        let mut values = row.into_iter().map(Option::unwrap_or_default);
+        let settings = values.next().unwrap_or_default();
+        let snapshot = values.next().unwrap_or_default();
+        let Session { still, server, .. } = self;
+        if still.confirms(opening.question, &plan.fingerprint, server, &settings, &snapshot) {
+            return Ok(true);
+        }
+        self.drain().await?;
+        if self.server.status == TransactionStatus::Idle {
+            self.opened = false;
+        }
+        self.undo(around).await.map_err(Stop::from)?;
+        Ok(false)
+    }
+
+    /// Reads up to ReadyForQuery what nobody wants.
+    async fn drain(&mut self) -> Result<(), Stop> {
+        loop {
+            let frame = receive_for(&mut self.server, &mut self.client).await?;
+            match frame.tag {
+                b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
+                // Which of the statements exist is not known.
+                b'E' => home::forget_prepared(&mut self.server),
+                b'Z' => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+}
