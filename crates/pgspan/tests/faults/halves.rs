@@ -207,18 +207,19 @@ fn the_client_dies_in_the_middle_of_copy_in() {
 
 /// Two sources, so that each is a stream of its own; one of them waits.
 const STREAMS: &str = "SELECT l.name || p.who || length(b.pad)
-     FROM long b JOIN locked_too l USING (id) JOIN people p USING (id)";
+     FROM long b JOIN people p USING (who) JOIN locked_too l ON l.id = p.id";
 
-/// Makes the table of [`STREAMS`] that is longer than all that is on its way.
+/// Makes the table of [`STREAMS`] that is longer than all that is on its way. Its key is
+/// a text: integers of the others would restrict it.
 fn make_long(world: &Turn) {
     world.at_source(
         "CREATE TABLE IF NOT EXISTS long AS
-         SELECT g AS id, repeat(md5(g::text), 8) AS pad FROM generate_series(1, 300000) g;
+         SELECT 'p' || g AS who, repeat(md5(g::text), 8) AS pad FROM generate_series(1, 300000) g;
          ANALYZE long",
     );
     // The small one is held in memory, the long one streams past it.
     world.at_home(
-        "CREATE FOREIGN TABLE IF NOT EXISTS long (id int, pad text) SERVER orders;
+        "CREATE FOREIGN TABLE IF NOT EXISTS long (who text, pad text) SERVER orders;
          ANALYZE long, locked_too",
     );
 }
