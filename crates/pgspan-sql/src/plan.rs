@@ -66,6 +66,9 @@ pub struct FederatedPlan {
     /// A table that is fetched whole and has more rows than a fetch may bring: home join
     /// is out of the question.
     pub too_large: Option<String>,
+    /// The source could join or fold a table of more rows than a fetch may bring, which
+    /// home join reads table by table: the engine is asked first.
+    pub joined_there: bool,
 }
 
 /// Limits that planning must know.
@@ -214,6 +217,10 @@ pub fn plan(
         direct.is_none() && unrestricted && beyond
     });
     let too_large = too_large.map(qualified_home);
+    #[allow(clippy::cast_precision_loss)] // an estimate
+    let large = |f: &Fetch| f.keys.is_none() && f.table_rows > limits.rows_max as f64;
+    let joined_there =
+        direct.is_none() && scans.iter().any(|s| s.relation.is_none()) && fetches.iter().any(large);
     let first_parameter = a.parameters.max(declared) + 1;
     let home_sql = if a.kind == Kind::CopyOut {
         String::new()
@@ -239,6 +246,7 @@ pub fn plan(
         direct,
         repeatable: needs.repeatable,
         too_large,
+        joined_there,
     })
 }
 

@@ -728,6 +728,7 @@ pub(crate) fn prefers_engine(plan: &CachedPlan) -> bool {
         Preference::HomeJoin | Preference::Fallback => false,
         Preference::Auto => {
             plan.plan.too_large.is_some()
+                || (plan.plan.joined_there && engine_untried(plan))
                 || (plan.prefers_engine.load(Ordering::Relaxed) && plan.engine_runs())
         }
     }
