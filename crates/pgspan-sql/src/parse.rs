@@ -79,6 +79,26 @@ pub fn node(value: &Value) -> Option<(&str, &Value)> {
     Some((name, body))
 }
 
+/// The parenthesis that closes the one at a place.
+pub fn closing(tokens: &[Lexeme], open: usize) -> Option<usize> {
+    let own = tokens.get(open..)?;
+    let mut depth = 0i32;
+    let close = own.iter().position(|t| {
+        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
+        depth == 0
+    })?;
+    Some(open + close)
+}
+
+/// The first token of a kind outside parentheses.
+pub fn top_level(tokens: &[Lexeme], token: pg_query::protobuf::Token) -> Option<usize> {
+    let mut depth = 0i32;
+    tokens.iter().position(|t| {
+        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
+        depth == 0 && t.token == token as i32
+    })
+}
+
 /// Calls `f` for every typed node below `value`, parents first.
 pub fn visit<'a>(value: &'a Value, f: &mut dyn FnMut(&'a str, &'a Value)) {
     match value {

@@ -22,11 +22,6 @@ use pgspan_sql::route::Route;
 use pgspan_sql::{clock, plan};
 use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
 
-/// What home is asked before the statement itself.
-pub(crate) struct Opening<'a> {
-    pub question: Question<'a>,
-}
-
 impl Session {
     /// Whether the fetch may go first.
     fn may_fetch_first(
@@ -70,15 +65,14 @@ impl Session {
             Err(other) => return Err(other),
         };
         self.stop_if_cancelled()?;
-        let opening = Opening { question };
-        home_join::run_opened(self, request, around, plan, &fetched, opening).await
+        home_join::run_opened(self, request, around, plan, &fetched, question).await
     }
 
     /// Appends the opening.
-    pub(crate) fn open_with(&mut self, request: &Request, around: Around, opening: &Opening<'_>) {
+    pub(crate) fn open_with(&mut self, request: &Request, around: Around, question: Question<'_>) {
         around.open(&mut self.server);
         self.opened = true;
-        home::run_prepared(&mut self.server, opening.question.statement());
+        home::run_prepared(&mut self.server, question.statement());
         describe_clients(&mut self.server, request);
     }
 
@@ -89,7 +83,7 @@ impl Session {
         request: &Request,
         around: Around,
         plan: &CachedPlan,
-        opening: &Opening<'_>,
+        question: Question<'_>,
     ) -> Result<bool, Stop> {
         let mut row = Vec::new();
         let mut completed = 0;
@@ -119,7 +113,7 @@ impl Session {
         let settings = values.next().unwrap_or_default();
         let snapshot = values.next().unwrap_or_default();
         let Session { still, server, .. } = self;
-        if still.confirms(opening.question, &plan.fingerprint, server, &settings, &snapshot) {
+        if still.confirms(question, &plan.fingerprint, server, &settings, &snapshot) {
             return Ok(true);
         }
         self.drain().await?;

@@ -561,38 +561,16 @@ impl Session {
         let facts_key = (database, names, home.fingerprint.clone());
         let known = self.shared.sources.home_facts(&facts_key);
         let server = &mut self.server;
-        let oids = &request.param_oids;
         if known.is_none() {
             home::run_once(server, &ask::home_facts(&facts_key.1));
         }
         // The original: its description, and what postgres_fdw would ship.
         let original = "pgspan:original";
         frontend::close_statement(&mut server.outbox, original);
-        frontend::parse(&mut server.outbox, original, select, oids);
+        frontend::parse(&mut server.outbox, original, select, &request.param_oids);
         frontend::describe_statement(&mut server.outbox, original);
-        let explained = "pgspan:explain";
-        frontend::close_statement(&mut server.outbox, explained);
         let sql = format!("{}{select}", ask::EXPLAIN_PREFIX);
-        frontend::parse(&mut server.outbox, explained, &sql, oids);
-        match &request.batch {
-            Some(b) => frontend::bind(
-                &mut server.outbox,
-                "pgspan:",
-                explained,
-                &b.bind.param_formats,
-                &b.bind.params,
-                &[],
-            ),
-            None => frontend::bind(
-                &mut server.outbox,
-                "pgspan:",
-                explained,
-                &[],
-                home::NO_PARAMETERS,
-                &[],
-            ),
-        }
-        home::execute(server);
+        home::run_with_parameters(server, &sql, request);
         frontend::sync(&mut server.outbox);
         let got = home::answers(server, &mut self.client.outbox).await?;
         let odd = || Stop::GiveUp(Reason::new("catalog answer"));
@@ -614,12 +592,7 @@ impl Session {
         if around == Around::Own && !has_views {
             self.shared.sources.keep_home_facts(facts_key, facts.clone());
         }
-        let caller = Caller {
-            shared: &self.shared,
-            home: &self.endpoint,
-            cancel: &self.cancel,
-            session: &home.session,
-        };
+        let caller = self.caller(&home.session);
         let mut sources = Vec::new();
         for need in &needs.tables {
             let spec = needs.servers.get(need.server).ok_or_else(odd)?;
@@ -684,6 +657,11 @@ impl Session {
             outgrown_until: std::sync::Mutex::new(None),
             plan: made,
         }))
+    }
+
+    /// This session as one that asks sources, under settings that home has told.
+    pub(crate) fn caller<'a>(&'a self, session: &'a ask::Session) -> Caller<'a> {
+        Caller { shared: &self.shared, home: &self.endpoint, cancel: &self.cancel, session }
     }
 
     /// The join keys of a plan that was made just now.

@@ -3,12 +3,12 @@
 //! computes under the snapshots that the statement then keeps.
 
 use super::CachedPlan;
-use super::engine::{Statement, analyzed, asked, attempts, described};
+use super::engine::{Statement, analyzed, asked, attempts, described, names_of};
 use crate::session::Session;
 use crate::session::home::{self, Answers};
 use crate::session::query::{Request, Stop};
 use crate::strategy::engine::gather;
-use crate::strategy::home_join::{Bound, ask};
+use crate::strategy::home_join::ask;
 use crate::strategy::snapshot::hold;
 use pgspan_sql::analyze::Analysis;
 use pgspan_sql::engine::constant::{self, Constant};
@@ -75,21 +75,14 @@ async fn evaluated(
         Ok(fields) => fields,
         Err(_) => return Ok(None),
     };
-    let names: Vec<String> =
-        fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect();
+    let names = names_of(&fields);
     let analysis = analyzed(session, &constant.query)?;
     let statement = Statement { text: &constant.query, analysis: &analysis, once: true };
     let engine = attempts(session, request, plan, &statement, &names, state).await?;
     hold(session, plan, &engine.tree).await?;
     let gathered = gather(session, plan, &engine).await?;
     let question = constant.question(&engine.finish);
-    let bound = Bound {
-        sql: &question,
-        kept: None,
-        types: engine.finish_types.clone(),
-        values: gathered.answer.values.into_iter().map(|v| (v, 1)).collect(),
-        typmods: false,
-    };
+    let bound = engine.bound(&question, gathered.answer.values);
     ask(session, request, plan, bound, "pgspan:")?;
     home::execute(&mut session.server);
     frontend::sync(&mut session.server.outbox);

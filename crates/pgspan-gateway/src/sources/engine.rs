@@ -3,12 +3,13 @@
 
 use super::CachedPlan;
 use super::constants;
-use super::fetch::{self, Caller};
+use super::fetch;
 use super::keyed::{self, Keyed};
 use crate::session::Session;
 use crate::session::home::{self, Around};
 use crate::session::query::{Request, Stop};
 use crate::strategy::engine::give_up;
+use crate::strategy::home_join::Bound;
 use bytes::BytesMut;
 use pgspan_engine::{ColumnType, Program};
 use pgspan_pool::{ServerConnection, ServerError};
@@ -49,6 +50,19 @@ pub(crate) struct EnginePlan {
     pub keys_off: AtomicBool,
 }
 
+impl EnginePlan {
+    /// A statement over the rows that were gathered.
+    pub fn bound<'a>(&self, sql: &'a str, values: Vec<bytes::Bytes>) -> Bound<'a> {
+        Bound {
+            sql,
+            kept: None,
+            types: self.finish_types.clone(),
+            values: values.into_iter().map(|v| (v, 1)).collect(),
+            typmods: false,
+        }
+    }
+}
+
 /// What is known of whether the engine can run a statement.
 pub(crate) type EngineState = std::sync::Mutex<Option<Result<Arc<EnginePlan>, Reason>>>;
 
@@ -66,6 +80,8 @@ pub(crate) async fn engine_plan(
         return Err(Reason::new("the engine does not run inside a transaction block").into());
     }
     let known = plan.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // What one run has learned saves the next one the attempts that failed.
+    let two_stages = matches!(&known, Some(Ok(known)) if known.two_stages);
     match known {
         Some(Ok(known)) if !known.once => {
             // What home's planner concluded from indexes and the like must still hold.
@@ -80,9 +96,6 @@ pub(crate) async fn engine_plan(
         Some(Err(reason)) => return Err(reason.into()),
         _ => {}
     }
-    // What one run has learned saves the next one the attempts that failed.
-    let known = plan.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let two_stages = matches!(known, Some(Ok(known)) if known.two_stages);
     let made = make(session, request, plan, two_stages).await;
     let keep = match &made {
         Ok(made) => Some(Ok(made.clone())),
@@ -106,8 +119,7 @@ async fn make(
     if matches!(analysis.kind, Kind::CopyOut) {
         return Err(Reason::new("COPY").into());
     }
-    let names: Vec<String> =
-        plan.fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect();
+    let names = names_of(&plan.fields);
     let state = check_home(session, plan).await?;
     let (text, constants) = constants::over_home(session, request, plan).await?;
     let reread;
@@ -153,27 +165,47 @@ pub(super) async fn attempts(
     state: &bytes::Bytes,
 ) -> Result<EnginePlan, Stop> {
     let joined = decorrelated(session, request, statement.text, statement.analysis).await?;
+    let rewritten;
     let statement = match &joined {
-        Some((text, analysis)) => Statement { text, analysis, once: statement.once },
-        None => Statement { ..*statement },
-    };
-    let statement = &statement;
-    let state = || (state.clone(), statement.once);
-    let mut first = None;
-    for fold in [true, false] {
-        match make_core(session, request, plan, statement, names, fold, CARRIER).await {
-            Ok(core) => return assemble(session, plan, vec![core], None, state()).await,
-            Err(Stop::GiveUp(reason)) => {
-                tracing::debug!(%reason, fold, "no core");
-                first = first.or(Some(reason));
-            }
-            Err(other) => return Err(other),
+        Some((text, analysis)) => {
+            rewritten = Statement { text, analysis, once: statement.once };
+            &rewritten
         }
-    }
+        None => statement,
+    };
+    let state = || (state.clone(), statement.once);
+    let first = match whole_core(session, request, plan, statement, names, CARRIER).await {
+        Ok(core) => return assemble(session, plan, vec![core], None, state()).await,
+        Err(Stop::GiveUp(reason)) => reason,
+        Err(other) => return Err(other),
+    };
     match by_blocks(session, request, plan, statement, names, state().0).await {
         Err(Stop::GiveUp(reason)) => {
             tracing::debug!(%reason, "no blocks");
-            Err(first.unwrap_or(reason).into())
+            Err(first.into())
+        }
+        other => other,
+    }
+}
+
+/// A statement's core: with its folds, or, where that cannot be, without.
+async fn whole_core(
+    session: &mut Session,
+    request: &Request,
+    plan: &CachedPlan,
+    statement: &Statement<'_>,
+    names: &[String],
+    carrier: &str,
+) -> Result<Core, Stop> {
+    let first = match make_core(session, request, plan, statement, names, true, carrier).await {
+        Err(Stop::GiveUp(reason)) => reason,
+        other => return other,
+    };
+    tracing::debug!(reason = %first, "no core with folds");
+    match make_core(session, request, plan, statement, names, false, carrier).await {
+        Err(Stop::GiveUp(reason)) => {
+            tracing::debug!(%reason, "no core");
+            Err(first.into())
         }
         other => other,
     }
@@ -209,22 +241,14 @@ async fn by_blocks(
         let own = statement.text.get(*start..*end).ok_or_else(odd)?;
         // What speaks of the query around it is not known to home alone.
         let own_names = describe_block(session, request, own).await?;
-        let parsed = pgspan_sql::parse::parse(own).ok_or_else(odd)?;
-        let analysis = pgspan_sql::analyze::analyze(&parsed, &catalog)?;
+        let analysis = analyzed(session, own)?;
         let block = Statement { text: own, analysis: &analysis, once: false };
         let name = format!("{CARRIER}{}", n + 1);
-        let mut core = None;
-        for fold in [true, false] {
-            match make_core(session, request, plan, &block, &own_names, fold, &name).await {
-                Ok(made) => {
-                    core = Some(made);
-                    break;
-                }
-                Err(Stop::GiveUp(reason)) => tracing::debug!(%reason, fold, "no block"),
-                Err(other) => return Err(other),
-            }
-        }
-        let core = core.ok_or(Reason::new("a block that the engine cannot run"))?;
+        let core = whole_core(session, request, plan, &block, &own_names, &name).await;
+        let core = core.map_err(|stop| match stop {
+            Stop::GiveUp(_) => Reason::new("a block that the engine cannot run").into(),
+            other => other,
+        })?;
         let (types, rows) = describe(session, plan, &core.tree).await?;
         let alone = Program::new(&core.tree, &[None], &types, &rows).map_err(give_up)?;
         text.push_str(statement.text.get(at..*start).ok_or_else(odd)?);
@@ -234,8 +258,7 @@ async fn by_blocks(
         cores.push(core);
     }
     text.push_str(statement.text.get(at..).ok_or_else(odd)?);
-    let parsed = pgspan_sql::parse::parse(&text).ok_or_else(odd)?;
-    match pgspan_sql::analyze::analyze(&parsed, &catalog) {
+    match analyzed(session, &text) {
         Err(reason) if reason.what == NO_FOREIGN_TABLE => {
             let finish = text.get(statement.analysis.query_start..).ok_or_else(odd)?;
             let finish = finish.trim_end().trim_end_matches(';').to_owned();
@@ -291,6 +314,11 @@ pub(super) async fn described(
     })
 }
 
+/// The names of columns.
+pub(super) fn names_of(fields: &[Field]) -> Vec<String> {
+    fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect()
+}
+
 /// The names of a block's columns.
 async fn describe_block(
     session: &mut Session,
@@ -298,9 +326,7 @@ async fn describe_block(
     block: &str,
 ) -> Result<Vec<String>, Stop> {
     match described(session, request, block).await? {
-        Ok(fields) => {
-            Ok(fields.iter().map(|f| String::from_utf8_lossy(&f.name).into_owned()).collect())
-        }
+        Ok(fields) => Ok(names_of(&fields)),
         Err(e) => {
             Err(Reason::about("a block that speaks of the query around it", e.to_string()).into())
         }
@@ -425,7 +451,7 @@ async fn assemble(
     })
 }
 
-/// The statement, with the values of its constant subqueries.
+/// A text as it is to be run, which may hold the values of constant subqueries.
 pub(super) struct Statement<'a> {
     pub text: &'a str,
     pub analysis: &'a Analysis,
@@ -568,12 +594,7 @@ pub(super) async fn ask_place(
         send(&mut session.server);
         return Ok(home::answers(&mut session.server, &mut session.client.outbox).await?);
     };
-    let caller = Caller {
-        shared: &session.shared,
-        home: &session.endpoint,
-        cancel: &session.cancel,
-        session: &plan.session,
-    };
+    let caller = session.caller(&plan.session);
     let spec = plan.plan.servers.get(server).ok_or(Reason::new("no server"))?;
     let mut lease = fetch::lease(&caller, spec).await?;
     let _at_work = session.cancel.at_work(lease.cancel_key.clone());

@@ -7,7 +7,7 @@ use crate::session::home::{self, Around, NO_PARAMETERS};
 use crate::session::query::{Request, Stop, route};
 use crate::session::{End, Session, state};
 use crate::sources::CachedPlan;
-use crate::sources::fetch::{self, Caller};
+use crate::sources::fetch;
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::ServerError;
 use pgspan_sql::route::{Reason, Route, Strategy};
@@ -44,12 +44,7 @@ async fn rows(
     let direct = plan.plan.direct.as_ref().ok_or(Reason::new("not direct"))?;
     let spec = plan.plan.servers.get(direct.server).ok_or(Reason::new("not direct"))?;
     let formats = result_formats(request, plan.fields.len());
-    let caller = Caller {
-        shared: &session.shared,
-        home: &session.endpoint,
-        cancel: &session.cancel,
-        session: &plan.session,
-    };
+    let caller = session.caller(&plan.session);
     let mut lease = tokio::select! {
         lease = fetch::lease(&caller, spec) => lease?,
         () = session.cancel.cancelled() => return Err(Reason::new("cancelled").into()),

@@ -1,7 +1,7 @@
 //! Engine: fragments stream in from sources and home, the engine joins and folds them,
 //! and home finishes over the rows that are left.
 
-use super::home_join::{self, Bound};
+use super::home_join;
 use super::snapshot::connections;
 use crate::progress::Part;
 use crate::session::End;
@@ -54,13 +54,7 @@ pub(crate) async fn run(
     let small = session.shared.config.limits.engine_rows_min / 2;
     let most = gathered.started.progress.iter().map(|p| p.rows.load(Ordering::Relaxed)).max();
     plan.prefers_engine.store(most.unwrap_or(0) > small, Ordering::Relaxed);
-    let bound = Bound {
-        sql: &engine.finish,
-        kept: None,
-        types: engine.finish_types.clone(),
-        values: gathered.answer.values.into_iter().map(|v| (v, 1)).collect(),
-        typmods: false,
-    };
+    let bound = engine.bound(&engine.finish, gathered.answer.values);
     home_join::answer_bound(session, request, around, plan, bound).await?;
     Ok(route(Strategy::Engine, "much crosses"))
 }

@@ -12,7 +12,7 @@ use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::carrier::Builder;
 use crate::sources::engine::{EnginePlan, engine_plan};
-use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
+use crate::sources::fetch::{self, Fetched, OUTGROWN};
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::ServerError;
 use pgspan_sql::analyze::{ExplainOptions, Kind};
@@ -163,13 +163,7 @@ async fn explain_engine(
     };
     let head = request.text.get(..plan.analysis.query_start).unwrap_or("");
     let sql = format!("{head}{}", engine.finish);
-    let bound = Bound {
-        sql: &sql,
-        kept: None,
-        types: engine.finish_types.clone(),
-        values: values.into_iter().map(|v| (v, 1)).collect(),
-        typmods: false,
-    };
+    let bound = engine.bound(&sql, values);
     let home = home_plan(session, request, plan, bound).await?;
     nest(lines, 2, home);
     let operators = match &gathered {
@@ -318,12 +312,7 @@ async fn source_plan(
     sql: &str,
     keys: Option<Bytes>,
 ) -> Result<Vec<String>, Stop> {
-    let caller = Caller {
-        shared: &session.shared,
-        home: &session.endpoint,
-        cancel: &session.cancel,
-        session: &plan.session,
-    };
+    let caller = session.caller(&plan.session);
     let mut lease = fetch::lease(&caller, spec).await?;
     let _at_work = session.cancel.at_work(lease.cancel_key.clone());
     let on = |name: &str, value: bool| format!("{name} {}", if value { "ON" } else { "OFF" });

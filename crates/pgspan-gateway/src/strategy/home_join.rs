@@ -2,10 +2,10 @@
 //! each foreign table is an array of its own row type. Home does everything else.
 
 use super::HELD_BYTES;
-use crate::session::ahead::Opening;
 use crate::session::home::{self, Around};
 use crate::session::query::{Request, Stop, route};
 use crate::session::state::receive_for;
+use crate::session::still::Question;
 use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
@@ -47,13 +47,13 @@ pub(crate) async fn run_opened(
     around: Around,
     plan: &CachedPlan,
     fetched: &[Fetched],
-    opening: Opening<'_>,
+    question: Question<'_>,
 ) -> Result<Option<Route>, Stop> {
-    session.open_with(request, around, &opening);
+    session.open_with(request, around, question);
     let bound = carried(plan, fetched);
     let typmods = bound.typmods;
     let tail = put(session, request, around, plan, bound).await?;
-    if !session.opened_with(request, around, plan, &opening).await? {
+    if !session.opened_with(request, around, plan, question).await? {
         return Ok(None);
     }
     answer(session, request, around, plan, tail, typmods).await?;

@@ -33,12 +33,7 @@ pub(crate) async fn hold(
             continue;
         }
         let spec = plan.plan.servers.get(place).ok_or(Reason::new("no server"))?;
-        let caller = Caller {
-            shared: &session.shared,
-            home: &session.endpoint,
-            cancel: &session.cancel,
-            session: &plan.session,
-        };
+        let caller = session.caller(&plan.session);
         let (lease, snapshot) = exported(&caller, spec).await?;
         session.snapshots.push(Held { place, lease, snapshot });
     }

@@ -3,7 +3,7 @@
 //! finish takes its place in the statement around it.
 
 use crate::catalog::CatalogSnapshot;
-use crate::parse::{Lexeme, lex, node, visit};
+use crate::parse::{Lexeme, closing, lex, node, visit};
 use pg_query::protobuf::Token;
 use serde_json::Value;
 
@@ -74,11 +74,7 @@ fn around(tokens: &[Lexeme], at: usize) -> Option<Span> {
 }
 
 fn content(tokens: &[Lexeme], open: usize) -> Option<Span> {
-    let mut depth = 0i32;
-    let close = (open..tokens.len()).find(|i| {
-        depth += i32::from(tokens[*i].is_char(b'(')) - i32::from(tokens[*i].is_char(b')'));
-        depth == 0
-    })?;
+    let close = closing(tokens, open)?;
     (close > open + 1).then(|| (tokens[open + 1].start, tokens[close - 1].end))
 }
 

@@ -6,7 +6,7 @@
 use crate::analyze::Analysis;
 use crate::catalog::CatalogSnapshot;
 use crate::facts::HomeFacts;
-use crate::parse::{Lexeme, lex, node, parse, visit};
+use crate::parse::{Lexeme, closing, lex, node, parse, top_level, visit};
 use crate::quote::{ident, literal, qualified};
 use pg_query::protobuf::Token;
 use serde_json::Value;
@@ -110,13 +110,9 @@ pub fn find_foreign(text: &str, a: &Analysis, catalog: &CatalogSnapshot) -> Vec<
 
 /// The WITH clause before the main query.
 fn with_clause(text: &str, start: usize) -> Option<&str> {
-    let mut depth = 0i32;
     let tokens: Vec<Lexeme> = lex(text).into_iter().filter(|t| t.start >= start).collect();
-    let main = tokens.iter().find(|t| {
-        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
-        depth == 0 && t.token == Token::Select as i32
-    })?;
-    text.get(tokens.first()?.start..main.start)
+    let main = top_level(&tokens, Token::Select)?;
+    text.get(tokens.first()?.start..tokens[main].start)
 }
 
 fn relations(select: &Value) -> Vec<&Value> {
@@ -165,11 +161,7 @@ fn constant(
         return None;
     }
     let open = (first..tokens.len()).find(|i| tokens[*i].is_char(b'('))?;
-    let mut depth = 0i32;
-    let close = (open..tokens.len()).find(|i| {
-        depth += i32::from(tokens[*i].is_char(b'(')) - i32::from(tokens[*i].is_char(b')'));
-        depth == 0
-    })?;
+    let close = closing(tokens, open)?;
     let start = if not_in { tokens[first].start } else { tokens[open].start };
     let query = text.get(tokens[open].end..tokens[close].start)?.trim().to_owned();
     Some(Constant { span: (start, tokens[close].end), query, not_in })

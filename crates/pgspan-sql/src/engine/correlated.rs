@@ -10,7 +10,7 @@
 
 use super::expression::{bare, split};
 use super::shape::{is_star, plain_call};
-use crate::parse::{Lexeme, lex, node, parse, strings, visit};
+use crate::parse::{Lexeme, closing, lex, node, parse, strings, top_level, visit};
 use crate::remote::where_conditions;
 use pg_query::protobuf::Token;
 use serde_json::Value;
@@ -183,11 +183,7 @@ fn conjuncts(tree: &Value) -> Vec<&Value> {
 fn read(text: &str, tokens: &[Lexeme], link: &Value) -> Option<Correlated> {
     let at = usize::try_from(link["location"].as_u64()?).ok()?;
     let open = tokens.iter().position(|t| t.start >= at && t.is_char(b'('))?;
-    let mut depth = 0i32;
-    let close = (open..tokens.len()).find(|i| {
-        depth += i32::from(tokens[*i].is_char(b'(')) - i32::from(tokens[*i].is_char(b')'));
-        depth == 0
-    })?;
+    let close = closing(tokens, open)?;
     let outer = outer_where(tokens, open)?;
     let own = text.get(tokens[open].end..tokens[close].start)?;
     let statement = parse(own)?;
@@ -263,14 +259,6 @@ fn outer_where(tokens: &[Lexeme], open: usize) -> Option<(usize, usize)> {
     None
 }
 
-fn top_level(tokens: &[Lexeme], token: Token) -> Option<usize> {
-    let mut depth = 0i32;
-    tokens.iter().position(|t| {
-        depth += i32::from(t.is_char(b'(')) - i32::from(t.is_char(b')'));
-        depth == 0 && t.token == token as i32
-    })
-}
-
 /// `a = b` of two columns.
 fn equality(tree: &Value, text: &str) -> Option<(String, String)> {
     let ("AExpr", body) = node(tree)? else { return None };
@@ -331,12 +319,7 @@ fn strict(
                     let at = usize::try_from(body["location"].as_u64()?).ok()?;
                     let first = tokens.iter().position(|t| t.start == at)?;
                     let open = first + 1;
-                    let mut depth = 0i32;
-                    let close = (open..tokens.len()).find(|i| {
-                        depth += i32::from(tokens[*i].is_char(b'('))
-                            - i32::from(tokens[*i].is_char(b')'));
-                        depth == 0
-                    })?;
+                    let close = closing(tokens, open)?;
                     let arguments = text.get(tokens[open].start..tokens[close].end)?;
                     averages.push((
                         (at, tokens[close].end),

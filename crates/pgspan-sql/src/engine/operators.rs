@@ -129,8 +129,6 @@ pub struct Fragment {
     pub pages: i64,
     /// The source sums something up.
     pub sums: bool,
-    /// Rows that home's planner expects.
-    pub rows: f64,
     /// What EXPLAIN names it.
     pub label: String,
 }

@@ -10,7 +10,7 @@ use super::shape::{
     rows_wanted, without_places,
 };
 use crate::analyze::Analysis;
-use crate::parse::{Lexeme, lex, node, strings, visit};
+use crate::parse::{Lexeme, lex, node, strings, top_level, visit};
 use crate::quote::ident;
 use crate::route::Reason;
 use pg_query::protobuf::Token;
@@ -374,11 +374,7 @@ impl Splitter<'_> {
 
     /// Takes the WITH clause away, and gives its text.
     fn take_with(&mut self) -> Result<String, Reason> {
-        let mut depth = 0i32;
-        let main = (0..self.tokens.len()).find(|i| {
-            depth += i32::from(self.is_char(*i, b'(')) - i32::from(self.is_char(*i, b')'));
-            depth == 0 && self.is(*i, Token::Select)
-        });
+        let main = top_level(&self.tokens, Token::Select);
         let main = main.ok_or(Reason::new("clauses could not be told apart"))?;
         let text = self.source(&(0..main)).to_owned();
         self.tokens.drain(..main);

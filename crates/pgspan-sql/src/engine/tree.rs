@@ -240,7 +240,6 @@ impl Reader<'_> {
             table: None,
             pages: 0,
             sums: false,
-            rows: plan["Plan Rows"].as_f64().unwrap_or(0.0),
             label: format!("{schema}.{name}"),
         });
         Ok(Node::Fragment(self.fragments.len() - 1))
@@ -349,7 +348,6 @@ impl Reader<'_> {
                 _ => 0,
             },
             sums: folded && items.iter().any(|i| i.starts_with("sum(") || i.starts_with("avg(")),
-            rows: plan["Plan Rows"].as_f64().unwrap_or(0.0),
             label: relations
                 .iter()
                 .map(|r| format!("{}.{}", r.0, r.1))
@@ -563,11 +561,13 @@ impl Reader<'_> {
         let mut computed: Vec<String> = Vec::new();
         for d in demand {
             match expression::fold(d) {
-                Some((_, Some(a), _)) if self.exact(&a).is_some() => {
-                    leaves.extend(self.exact(&a).into_iter().flat_map(|(_, i)| i));
-                    place(&mut computed, &a);
-                }
-                Some((_, Some(a), _)) => plain.push(a),
+                Some((_, Some(a), _)) => match self.exact(&a) {
+                    Some((_, inputs)) => {
+                        leaves.extend(inputs);
+                        place(&mut computed, &a);
+                    }
+                    None => plain.push(a),
+                },
                 _ => plain.push(d.clone()),
             }
         }
