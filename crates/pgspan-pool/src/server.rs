@@ -68,6 +68,12 @@ impl ServerError {
     }
 }
 
+/// Whether a write failed because the other side has closed: what it sent before can
+/// still be read.
+pub fn is_hang_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
 /// An open, authenticated server connection.
 #[derive(Debug)]
 pub struct ServerConnection {
@@ -99,18 +105,25 @@ pub struct ServerConnection {
 }
 
 impl ServerConnection {
-    /// Sends what is in the outbox.
+    /// Sends what is in the outbox. A server that has hung up is no error here: why it
+    /// did may still be there to be read, and reading tells the end.
     ///
     /// # Errors
-    /// When the connection is lost.
+    /// When the connection is lost in another way.
     pub async fn send(&mut self) -> io::Result<()> {
-        if !self.outbox.is_empty() {
-            self.busy = true;
-            self.stream.write_all(&self.outbox).await?;
-            self.stream.flush().await?;
-            self.outbox.clear();
+        if self.outbox.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.busy = true;
+        let sent = match self.stream.write_all(&self.outbox).await {
+            Ok(()) => self.stream.flush().await,
+            Err(e) => Err(e),
+        };
+        self.outbox.clear();
+        match sent {
+            Err(e) if !is_hang_up(&e) => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// The next message. ParameterStatus is noted on the way and returned as any other.

@@ -25,7 +25,7 @@ use block::Block;
 use bytes::BytesMut;
 use cancel::CancelHandle;
 use owed::Owed;
-use pgspan_pool::{ServerConnection, Stream};
+use pgspan_pool::{ServerConnection, Stream, is_hang_up};
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use request::{Held, Statements};
@@ -283,7 +283,11 @@ impl Session {
         let end = |e: io::Error| End::Server(e.to_string());
         poll_fn(|cx| {
             if !server.outbox.is_empty() {
-                write(&mut server.stream, &mut server.outbox, cx).map_err(end)?;
+                match write(&mut server.stream, &mut server.outbox, cx) {
+                    // Why home hung up is read below, or the end of its stream.
+                    Err(e) if is_hang_up(&e) => server.outbox.clear(),
+                    written => written.map_err(end)?,
+                }
             }
             if !client.outbox.is_empty() {
                 write(&mut client.stream, &mut client.outbox, cx).map_err(|_| End::Client)?;
