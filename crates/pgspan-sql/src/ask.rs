@@ -190,13 +190,17 @@ pub fn table_names(a: &Analysis) -> Vec<String> {
     names
 }
 
+/// Whether rows older than a NOT NULL constraint of `a.attrelid` may still break it
+/// (PostgreSQL 18: `NOT VALID`; before, `pg_constraint` has no such rows).
+pub(crate) const NOT_VALID: &str = "EXISTS (SELECT 1 FROM pg_catalog.pg_constraint nn WHERE nn.conrelid OPERATOR(pg_catalog.=) a.attrelid AND nn.contype OPERATOR(pg_catalog.=) 'n' AND NOT nn.convalidated)";
+
 /// The columns of one relation as JSON; `rel` is an SQL expression for its OID.
 fn columns_json(rel: &str) -> String {
     format!(
         "(SELECT pg_catalog.json_agg(pg_catalog.json_build_object(\
           'name', a.attname, 'type', a.atttypid::pg_catalog.int8, 'typmod', a.atttypmod, \
           'format', pg_catalog.format_type(a.atttypid, a.atttypmod), 'typtype', t.typtype, \
-          'typname', t.typname, 'typnsp', tn.nspname, 'elem', t.typelem::pg_catalog.int8, 'elemtype', e.typtype, 'not_null', a.attnotnull, \
+          'typname', t.typname, 'typnsp', tn.nspname, 'elem', t.typelem::pg_catalog.int8, 'elemtype', e.typtype, 'not_null', a.attnotnull AND NOT {NOT_VALID}, \
           'collation', CASE WHEN a.attcollation OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN NULL ELSE pg_catalog.concat_ws('/', k.collname, k.collprovider, k.collisdeterministic, k.collencoding, pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'collcollate', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'collctype', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'colliculocale', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'colllocale', k.collversion) END, \
           'deterministic', k.collisdeterministic, \
           'options', a.attfdwoptions) ORDER BY a.attnum) \
@@ -248,7 +252,7 @@ pub fn home_facts(names: &[String]) -> String {
 pub fn source_facts(schema: &str, name: &str) -> String {
     format!(
         "SELECT pg_catalog.json_build_object('database', {LOCALE_JSON}, 'oid', c.oid::pg_catalog.int8, 'kind', c.relkind, \
-         'row_security', c.relrowsecurity, 'rows', c.reltuples, 'pages', c.relpages, 'columns', {columns}) \
+         'row_security', c.relrowsecurity, 'subclass', c.relhassubclass, 'rows', c.reltuples, 'pages', c.relpages, 'columns', {columns}) \
          FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({name})::pg_catalog.oid",
         columns = columns_json("c.oid"),
         name = literal(&crate::quote::qualified(schema, name)),

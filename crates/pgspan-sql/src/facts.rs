@@ -129,6 +129,8 @@ pub struct SourceFacts {
     pub kind: String,
     /// Row security enabled.
     pub row_security: bool,
+    /// May have inheritance children.
+    pub subclass: bool,
     /// Estimated rows, -1 when never analyzed.
     pub rows: f64,
     /// Pages.

@@ -317,7 +317,13 @@ impl Session {
     ) -> Result<Route, Stop> {
         let made = engine_plan(self, request, around, plan).await;
         let reason = match made {
-            Ok(made) => return engine::run(self, request, around, plan, &made).await,
+            Ok(made) => {
+                let ran = engine::run(self, request, around, plan, &made).await;
+                if matches!(&ran, Err(Stop::GiveUp(r)) if r.what == engine::SOURCE_ERROR) {
+                    self.doubt(key, plan);
+                }
+                return ran;
+            }
             Err(Stop::GiveUp(reason)) => reason,
             Err(other) => return Err(other),
         };
@@ -379,6 +385,12 @@ impl Session {
             }
         }
         fetched
+    }
+
+    /// What is known of the sources may have changed: the next run asks again.
+    fn doubt(&self, key: &PlanKey, plan: &CachedPlan) {
+        self.shared.sources.drop_plan(key);
+        plan.plan.servers.iter().for_each(|s| self.shared.sources.forget_relations(s));
     }
 
     async fn finish(

@@ -605,7 +605,7 @@ pub(super) async fn ask_place(
 
 fn ask_about(server: &mut ServerConnection, tree: &Tree, own: &[usize]) {
     for i in own {
-        let sql = tree.fragments[*i].sql();
+        let sql = tree.fragments[*i].sql_unguarded();
         let once = "pgspan:once";
         frontend::close_statement(&mut server.outbox, once);
         frontend::parse(&mut server.outbox, once, &sql, &[]);

@@ -68,7 +68,7 @@ pub(super) async fn choose(
         let fragment = tree.fragments.get(f).ok_or(Reason::new("no fragment"))?;
         // As many keys as are expected; which they are is not known yet.
         let keys: Vec<i64> = (1..).take(expected(best.from.0).ceil() as usize).collect();
-        let sql = restricted(&fragment.sql(), fragment.select.len(), column, &keys);
+        let sql = restricted(&fragment.sql_unguarded(), fragment.select.len(), column, &keys);
         let answers = ask_place(session, plan, fragment.server, |server| {
             home::run_once(server, &format!("EXPLAIN (FORMAT JSON) {sql}"));
             frontend::sync(&mut server.outbox);

@@ -22,11 +22,14 @@ use pgspan_sql::engine::restrict::{Place, restricted};
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frontend;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
+
+/// The reason when a source refuses its fragment.
+pub(crate) const SOURCE_ERROR: &str = "the source reported an error";
 
 /// Bytes read from a source at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -119,6 +122,8 @@ async fn gather_once(
     let mut at_work: Vec<AtWork> = Vec::new();
     let Session { server, client, shared, endpoint, cancel, snapshots: held, .. } = session;
     let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
+    // Why a stream broke: the engine, which is told as well, may end before it.
+    let broke: Arc<OnceLock<Reason>> = Arc::default();
     let gather = async {
         for (place, spec) in plan.plan.servers.iter().enumerate() {
             let own = fragments.iter().enumerate().filter(|(_, f)| f.server == Some(place));
@@ -146,11 +151,10 @@ async fn gather_once(
             let several = leases.len() > 1 || snapshot.is_some();
             for (mut lease, (job, feed)) in leases.into_iter().zip(jobs) {
                 at_work.push(cancel.at_work(lease.cancel_key.clone()));
-                let name = spec.name.clone();
+                let (name, broke) = (spec.name.clone(), broke.clone());
                 work.spawn(async move {
                     let sql = job.sql().await;
-                    let pumped =
-                        pump(&mut lease, &sql, &job.types, feed, several, job.parallel).await;
+                    let pumped = pump(&mut lease, &sql, &job, feed, several, (&name, &broke)).await;
                     if pumped.is_err() {
                         // Its settings are in doubt.
                         lease.discard();
@@ -181,7 +185,7 @@ async fn gather_once(
                         feed.expect_few();
                     }
                     let sql = job.sql().await;
-                    let pumped = pump(server, &sql, &job.types, feed, false, false).await;
+                    let pumped = pump(server, &sql, &job, feed, false, ("home", &broke)).await;
                     pumped.map_err(|e| match e {
                         Broken::Lost(e) => Stop::from(e),
                         other => Stop::GiveUp(other.at("home")),
@@ -212,6 +216,12 @@ async fn gather_once(
         () = sleep(deadline) => Err(timed_out()),
         () = client_gone(&mut client.stream, &mut client.inbox) => Err(Stop::End(End::Client)),
     };
+    // Before the sources are cancelled, which is no reason.
+    let refused = broke.get().filter(|reason| reason.what == SOURCE_ERROR);
+    let answer = answer.map_err(|stop| match (stop, refused) {
+        (Stop::GiveUp(_), Some(reason)) => Stop::GiveUp(reason.clone()),
+        (stop, _) => stop,
+    });
     drop(at_work);
     let answer = match answer {
         Err(Stop::End(end)) => return Err(Stop::End(end)),
@@ -309,11 +319,11 @@ enum Broken {
 }
 
 impl Broken {
-    fn at(self, name: &str) -> Reason {
+    fn at(&self, name: &str) -> Reason {
         match self {
-            Broken::GiveUp(reason) => reason,
+            Broken::GiveUp(reason) => reason.clone(),
             Broken::Lost(e @ ServerError::Sql(_)) => {
-                Reason::about("the source reported an error", format!("{name}: {e}"))
+                Reason::about(SOURCE_ERROR, format!("{name}: {e}"))
             }
             Broken::Lost(e) => Reason::about("source connection lost", format!("{name}: {e}")),
         }
@@ -336,18 +346,20 @@ impl From<GiveUp> for Broken {
 }
 
 /// Runs one fragment on a connection and feeds its rows to the engine; with `commit`
-/// the transaction ends with it.
+/// the transaction ends with it. `told` is who is asked, and where it is said why not.
 async fn pump(
     server: &mut ServerConnection,
     sql: &str,
-    types: &[u32],
+    job: &Job,
     mut feed: Feed,
     commit: bool,
-    parallel: bool,
+    told: (&str, &OnceLock<Reason>),
 ) -> Result<(), Broken> {
-    match pump_rows(server, sql, types, &mut feed, commit, parallel).await {
+    match pump_rows(server, sql, &job.types, &mut feed, commit, job.parallel).await {
         Ok(()) => Ok(feed.end().await?),
         Err(broken) => {
+            // The first to break is the reason.
+            let _later = told.1.set(broken.at(told.0));
             // The engine must not take what has come for all.
             feed.fail(broken.to_string()).await;
             Err(broken)

@@ -191,8 +191,12 @@ async fn explain_engine(
         let estimated = format!("  (rows={:.0})", engine.rows.get(i).copied().unwrap_or(0.0));
         lines.push(format!("  ->  Fragment on {place_name}{estimated}{measured}"));
         lines.push(format!("        Tables: {}", fragment.label));
-        lines.push(format!("        Remote SQL: {}", fragment.sql()));
-        let mut sql = fragment.sql();
+        lines.push(format!("        Remote SQL: {}", fragment.sql_unguarded()));
+        if !fragment.certain.is_empty() {
+            let names: Vec<_> = fragment.certain.iter().map(|c| c.column.as_str()).collect();
+            lines.push(format!("        Counted, being NOT NULL there: {}", names.join(", ")));
+        }
+        let mut sql = fragment.sql_unguarded();
         if let Some(keyed) = engine.keyed.get(i).and_then(Option::as_ref) {
             let from = engine.tree.fragments.get(keyed.from.0);
             let column = |f: Option<&Fragment>, c: usize| {

@@ -4,6 +4,7 @@
 pub mod block;
 pub mod constant;
 pub mod correlated;
+pub mod counted;
 pub mod early;
 pub mod expression;
 pub mod operators;

@@ -127,10 +127,23 @@ pub struct Fragment {
     pub table: Option<(String, String)>,
     /// Pages of the table, where there is but one.
     pub pages: i64,
+    /// Columns that are counted and not fetched.
+    pub certain: Vec<Certain>,
     /// The source sums something up.
     pub sums: bool,
     /// What EXPLAIN names it.
     pub label: String,
+}
+
+/// A column of a source's table that holds no NULL, of one type at home and there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certain {
+    /// Its name at the source.
+    pub column: String,
+    /// Type OID.
+    pub type_oid: u32,
+    /// Type modifier, -1 for none.
+    pub typmod: i32,
 }
 
 /// A core as the engine runs it.
@@ -177,13 +190,33 @@ pub const LARGE_PAGES: i64 = 1024;
 impl Fragment {
     /// Its SQL.
     pub fn sql(&self) -> String {
+        match self.guard() {
+            Some(guard) => self.with(&guard),
+            None => self.sql_unguarded(),
+        }
+    }
+
+    /// Its SQL without what has the source confirm [`Fragment::certain`]: for estimates,
+    /// and for people.
+    pub fn sql_unguarded(&self) -> String {
         let list = if self.select.is_empty() { "NULL".to_owned() } else { self.select.join(", ") };
         format!("SELECT {list} FROM {}", self.from)
     }
 
     /// Its SQL with one more condition.
     pub fn sql_where(&self, condition: &str) -> String {
+        match self.guard() {
+            Some(guard) => format!("{} AND {condition}", self.with(&guard)),
+            None => self.with(condition),
+        }
+    }
+
+    fn with(&self, condition: &str) -> String {
         let word = if self.conditional { "AND" } else { "WHERE" };
-        format!("{} {word} {condition}", self.sql())
+        format!("{} {word} {condition}", self.sql_unguarded())
+    }
+
+    fn guard(&self) -> Option<String> {
+        super::counted::guard(self.table.as_ref()?, &self.certain)
     }
 }

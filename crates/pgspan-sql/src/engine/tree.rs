@@ -50,7 +50,8 @@ pub fn read(json: &[u8], columns: usize, known: &Known<'_>) -> Result<Tree, Reas
     let outputs = outputs(root);
     let demand = outputs.get(..columns).ok_or_else(odd)?;
     let mut reader = Reader { known, aliases: foreign_aliases(root, known), fragments: Vec::new() };
-    let root = reader.node(root, demand)?;
+    let mut root = reader.node(root, demand)?;
+    super::counted::drop_counted(&mut root, &mut reader.fragments, known);
     Ok(Tree { roots: vec![root], fragments: reader.fragments })
 }
 
@@ -239,6 +240,7 @@ impl Reader<'_> {
             conditional: !conditions.is_empty(),
             table: None,
             pages: 0,
+            certain: Vec::new(),
             sums: false,
             label: format!("{schema}.{name}"),
         });
@@ -347,6 +349,7 @@ impl Reader<'_> {
                 [(_, i, _)] => self.known.sources.get(*i).map_or(0, |s| s.pages),
                 _ => 0,
             },
+            certain: Vec::new(),
             sums: folded && items.iter().any(|i| i.starts_with("sum(") || i.starts_with("avg(")),
             label: relations
                 .iter()

@@ -16,6 +16,8 @@ pub struct Table {
     pub side: Side,
     /// Its columns; the first one is `id`, which is unique.
     pub columns: Vec<(String, Type)>,
+    /// Which of them are declared NOT NULL where the rows are.
+    pub full: Vec<bool>,
     /// Its rows as literals.
     pub rows: Vec<Vec<String>>,
 }
@@ -56,8 +58,9 @@ impl Schema {
                     2 => 150,
                     _ => 15 + dice.below(30),
                 };
-                let rows = (0..rows).map(|row| values(&mut dice, &columns, row)).collect();
-                Table { name: format!("{letter}{at}"), side, columns, rows }
+                let full: Vec<bool> = columns.iter().map(|_| dice.one_in(3)).collect();
+                let rows = (0..rows).map(|row| values(&mut dice, &columns, &full, row)).collect();
+                Table { name: format!("{letter}{at}"), side, columns, full, rows }
             })
             .collect();
         Schema { tables }
@@ -109,8 +112,13 @@ impl Table {
             .iter()
             .enumerate()
             .map(|(at, (name, kind))| {
-                let key = if at == 0 && local { " primary key" } else { "" };
-                format!("{name} {}{key}", kind.sql())
+                let constraint = match at {
+                    _ if !local => "",
+                    0 => " primary key",
+                    _ if self.full[at] => " not null",
+                    _ => "",
+                };
+                format!("{name} {}{constraint}", kind.sql())
             })
             .collect();
         columns.join(", ")
@@ -127,7 +135,7 @@ impl Table {
     }
 }
 
-fn values(dice: &mut Dice, columns: &[(String, Type)], row: usize) -> Vec<String> {
+fn values(dice: &mut Dice, columns: &[(String, Type)], full: &[bool], row: usize) -> Vec<String> {
     columns
         .iter()
         .enumerate()
@@ -135,7 +143,7 @@ fn values(dice: &mut Dice, columns: &[(String, Type)], row: usize) -> Vec<String
             if at == 0 {
                 return (row + 1).to_string();
             }
-            if dice.one_in(7) {
+            if !full[at] && dice.one_in(7) {
                 return "null".to_owned();
             }
             // Keys have many values, or every join would be a product.
