@@ -109,6 +109,9 @@ pub struct Limits {
     pub source_wait_ms_max: u64,
     /// Idle connections to sources are closed after this long, in s.
     pub source_idle_s_max: u64,
+    /// A home connection is reset when its client leaves, and kept this long for the next
+    /// with the same role, database and startup parameters, in s; 0 closes it.
+    pub home_idle_s_max: u64,
     /// Reaching a server and being let in, in ms.
     pub connect_ms_max: u64,
     /// From a client's connect to the end of its authentication, in ms.
@@ -149,6 +152,7 @@ impl Default for Limits {
             source_connections_max: 8,
             source_wait_ms_max: 5_000,
             source_idle_s_max: 60,
+            home_idle_s_max: 0,
             connect_ms_max: 10_000,
             login_ms_max: 30_000,
             home_join_rows_max: 100_000,

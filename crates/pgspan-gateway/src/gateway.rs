@@ -6,6 +6,7 @@ use crate::handshake;
 use crate::routes::Routes;
 use crate::session::cancel::CancelRegistry;
 use crate::sources::Sources;
+use crate::spare::Spare;
 use pgspan_pool::{ConnectOptions, SslMode};
 use pgspan_sql::catalog::CatalogSnapshot;
 use std::collections::HashMap;
@@ -108,6 +109,7 @@ pub(crate) struct Shared {
     pub routes: Routes,
     pub cancels: CancelRegistry,
     pub sources: Sources,
+    pub spare: Spare,
     pub clients: AtomicUsize,
     /// What the engine runs now.
     pub progress: crate::progress::Running,
@@ -177,6 +179,7 @@ impl Gateway {
         }
         let shared = Arc::new(Shared {
             sources: Sources::new(&config.limits),
+            spare: Spare::new(Duration::from_secs(config.limits.home_idle_s_max)),
             config,
             users,
             tls,
@@ -290,7 +293,10 @@ async fn reap(shared: Arc<Shared>) {
     let mut closing = shared.closing.clone();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(5)) => shared.sources.pools.reap(age),
+            () = tokio::time::sleep(Duration::from_secs(5)) => {
+                shared.sources.pools.reap(age);
+                shared.spare.reap();
+            }
             _ = closing.wait_for(|c| *c) => return,
         }
     }

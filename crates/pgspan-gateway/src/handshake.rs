@@ -5,7 +5,7 @@ use crate::auth::Users;
 use crate::gateway::{Endpoint, Shared};
 use crate::session::{ClientSide, Session};
 use bytes::BytesMut;
-use pgspan_pool::{ConnectError, ServerConnection, Stream, connect};
+use pgspan_pool::{ConnectError, ServerConnection, Stream};
 use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame};
 use pgspan_wire::scram;
@@ -111,8 +111,8 @@ async fn open(
     options.parameters = passed;
     options.password =
         shared.users.find(&user).and_then(|u| u.password.clone()).map(String::into_bytes);
-    let server = match connect::connect(&options).await {
-        Ok(server) => server,
+    let (server, origin) = match shared.spare.connect(options).await {
+        Ok(opened) => opened,
         Err(error) => return refuse(&mut stream, &explain(&endpoint, error)).await,
     };
     let cancel = shared
@@ -123,7 +123,8 @@ async fn open(
     stream.write_all(&out).await?;
     stream.flush().await?;
     let client = ClientSide { stream, inbox: buf, outbox: BytesMut::with_capacity(16 * 1024) };
-    Ok(Some(Session::new(client, server, cancel, user, database, endpoint, shared)))
+    let session = Session::new(client, server, cancel, user, database, endpoint, shared);
+    Ok(Some(Session { origin, ..session }))
 }
 
 fn no_room(shared: &Shared) -> Option<ErrorFields> {

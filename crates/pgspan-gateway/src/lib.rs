@@ -10,6 +10,7 @@
 //! | `strategy` | the rungs: direct, home join, engine; what gives up falls back |
 //! | `sources` | what the gateway knows of sources, and fetching from them |
 //! | `progress` | what the engine fetches now |
+//! | `spare` | home connections whose clients have left |
 //! | [`routes`] | counts per strategy and reason |
 
 pub mod auth;
@@ -20,6 +21,7 @@ mod progress;
 pub mod routes;
 mod session;
 mod sources;
+mod spare;
 mod strategy;
 
 pub use gateway::{Gateway, GatewayError};

@@ -15,6 +15,8 @@ struct Target {
     keys: Mutex<Vec<CancelKey>>,
     /// A query of the straight line runs, and was cancelled.
     cancelled: AtomicBool,
+    /// A cancel request has come, at any time.
+    touched: AtomicBool,
     wake: Notify,
 }
 
@@ -63,7 +65,12 @@ impl CancelRegistry {
     /// Cancels what the session runs, if number and secret are right.
     pub async fn cancel(&self, pid: i32, key: &Bytes) {
         let Ok(key) = <[u8; 4]>::try_from(&key[..]) else { return };
-        let found = lock(&self.targets).get(&(pid, i32::from_be_bytes(key))).cloned();
+        let found = {
+            let targets = lock(&self.targets);
+            let found = targets.get(&(pid, i32::from_be_bytes(key))).cloned();
+            // While the session cannot retire.
+            found.inspect(|target| target.touched.store(true, Ordering::SeqCst))
+        };
         let Some(target) = found else { return };
         target.cancelled.store(true, Ordering::SeqCst);
         target.wake.notify_waiters();
@@ -89,6 +96,14 @@ impl CancelHandle {
     /// The secret that the client is told.
     pub fn key(&self) -> i32 {
         self.key
+    }
+
+    /// Ends the entry; whether a cancel request has come before, which may not have
+    /// arrived yet.
+    pub fn retire(self) -> bool {
+        let target = self.target.clone();
+        drop(self);
+        target.touched.load(Ordering::SeqCst)
     }
 
     /// A query begins: what was cancelled before does not count.

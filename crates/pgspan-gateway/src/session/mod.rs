@@ -21,6 +21,7 @@ pub(crate) mod state;
 pub(crate) mod still;
 
 use crate::gateway::{Database, Endpoint, Shared};
+use crate::spare::Origin;
 use block::Block;
 use bytes::BytesMut;
 use cancel::CancelHandle;
@@ -120,6 +121,8 @@ pub(crate) struct Session {
     pub still: still::Still,
     /// How the last statement was run.
     pub last_route: Route,
+    /// How home's connection was opened, if another client may have it afterwards.
+    pub origin: Option<Origin>,
     /// Snapshots of sources that the present statement keeps.
     pub snapshots: Vec<crate::strategy::snapshot::Held>,
 }
@@ -161,6 +164,7 @@ impl Session {
             database,
             statements: Statements::default(),
             held: Held::default(),
+            origin: None,
             snapshots: Vec::new(),
             owed: Owed::default(),
             farewell_told: false,
@@ -211,6 +215,12 @@ impl Session {
         if !idle || self.owed.ready() > 0 {
             // The server would go on working for nobody.
             self.cancel.cancel_own().await;
+        } else if !listens && self.at_rest() && self.server.is_clean() {
+            let Session { server, cancel, shared, origin, .. } = self;
+            // A cancel request that is still on its way would meet the next client.
+            if let Some(origin) = origin.filter(|_| !cancel.retire()) {
+                shared.spare.keep(origin, server).await;
+            }
         }
     }
 
@@ -240,6 +250,9 @@ impl Session {
     /// The client says goodbye: home finishes what it was sent before, as it would
     /// without a gateway, and whoever still listens gets the answers.
     async fn terminate(&mut self) -> End {
+        if self.origin.is_some() && self.at_rest() {
+            return End::Client;
+        }
         pgspan_wire::frontend::terminate(&mut self.server.outbox);
         let mut listening = true;
         while self.server.send().await.is_ok() && self.read_server().is_ok() {
@@ -256,6 +269,7 @@ impl Session {
         // Nothing is left to be cancelled.
         self.server.status = TransactionStatus::Idle;
         self.owed = Owed::default();
+        self.origin = None;
         End::Client
     }
 

@@ -159,7 +159,7 @@ fn loopback(
 ) -> Result<(), DemoError> {
     let mut run = Run::start(bench, Duration::ZERO)?;
     report.postgres_version.clone_from(&run.lab.state().postgres_version);
-    let scene = run.open(None)?;
+    let scene = run.open(&[])?;
     for measurement in plan::cross_database(&scene, "loopback", plan::LOOPBACK) {
         run.measure(&measurement, effort, show, report, None)?;
     }
@@ -177,6 +177,8 @@ fn loopback(
         if bouncer.is_none() {
             note("  PgBouncer is not installed: its rows are missing (apt-get install pgbouncer)");
         }
+        // PgBouncer keeps server connections for the next client; here it is a setting.
+        let scene = run.open(&[("limits.home_idle_s_max", "60")])?;
         run.make_pgbench_tables()?;
         for measurement in plan::relays(&scene, bouncer) {
             run.measure(&measurement, effort, show, report, None)?;
@@ -193,16 +195,20 @@ fn network(
     report: &mut Report,
 ) -> Result<(), DemoError> {
     let places = [
-        ("1 ms", None, plan::NETWORK),
-        ("1 ms, snapshot_order = parallel", Some("parallel"), plan::NETWORK_PARALLEL),
+        ("1 ms", &[][..], plan::NETWORK),
+        (
+            "1 ms, snapshot_order = parallel",
+            &[("gateway.snapshot_order", "parallel")][..],
+            plan::NETWORK_PARALLEL,
+        ),
     ];
     let wanted = |name: &str| bench.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
     if !places.iter().any(|(place, ..)| wanted(&plan::name(plan::AGGREGATE, place))) {
         return Ok(());
     }
     let mut run = Run::start(bench, LATENCY)?;
-    for (place, order, bounds) in places {
-        let scene = run.open(order)?;
+    for (place, settings, bounds) in places {
+        let scene = run.open(settings)?;
         // The aggregate alone: it stands for the others.
         for measurement in plan::cross_database(&scene, place, bounds).iter().take(1) {
             run.measure(measurement, effort, show, report, None)?;
@@ -254,9 +260,9 @@ impl Run {
         Ok(Run { lab, program, only, config, stage: None, pgbench: None, dir })
     }
 
-    /// Starts the gateway, or starts it anew with another order of snapshots; the first
-    /// time the guide's rows and tables are made through it.
-    fn open(&mut self, snapshot_order: Option<&str>) -> Result<Scene, DemoError> {
+    /// Starts the gateway, or starts it anew with other settings; the first time the
+    /// guide's rows and tables are made through it.
+    fn open(&mut self, settings: &[(&str, &str)]) -> Result<Scene, DemoError> {
         let mut options = GatewayOptions::new(&self.program);
         if let Some(before) = &self.lab.state().gateway {
             let endpoint = before.endpoint("orders-writer")?;
@@ -264,9 +270,8 @@ impl Run {
             self.lab.stop_helper("gateway")?;
             self.lab.stop_helper("gateway-relay")?;
         }
-        if let Some(order) = snapshot_order {
-            options.settings.push(("gateway.snapshot_order".into(), order.into()));
-        }
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        options.settings.extend(settings.iter().map(owned));
         let gateway = self.lab.start_gateway(&options, &mut |_: &str| {})?;
         let stage = lab_stage(&self.lab, &gateway)?;
         match &self.stage {

@@ -4,6 +4,7 @@
 
 mod client;
 mod halves;
+mod spare;
 mod stand;
 mod world;
 
