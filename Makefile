@@ -68,18 +68,11 @@ compatibility: build ## clients, parity and protocol; then docs/compatibility.md
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity --bin pgspan-protocol -- --report docs/runs/protocol.json
 	$(CARGO) run --quiet -p xtask -- compatibility
 
-# cargo-fuzz needs a nightly compiler's options; RUSTC_BOOTSTRAP allows a stable one
-# to take them. What is fuzzed has no unsafe code of its own, so no sanitizer is built.
+# How long each target runs.
 FUZZ_SECONDS ?= 60
 fuzz: bootstrap ## decoders of messages and rows, parse-analyze-route, FUZZ_SECONDS each (60)
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
-	for target in messages rows statements; do \
-		mkdir -p '$(target_dir)/fuzz/corpus/'$$target '$(target_dir)/fuzz/found/'$$target; \
-		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR='$(target_dir)/fuzz' $(CARGO) fuzz run --sanitizer none $$target \
-			'$(target_dir)/fuzz/corpus/'$$target fuzz/seeds/$$target -- \
-			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
-			-artifact_prefix='$(target_dir)/fuzz/found/'$$target/ $(ARGS); \
-	done
+	@scripts/fuzz '$(target_dir)/fuzz' $(FUZZ_SECONDS) $(ARGS)
 
 soak: build ## mixed load with faults, every answer checked; ARGS="--minutes 1" (30)
 	$(CARGO) test --quiet -p pgspan --test soak -- $(ARGS)

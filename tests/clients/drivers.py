@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +95,50 @@ def suite(name):
     return make_driver
 
 
+# Suites of Rust drivers: the folders of a package that they need, and where they go.
+RUST_SUITES = {
+    "tokio-postgres": {"tests": "tests"},
+    "postgres": {"src/test.rs": "tests/test.rs"},
+    "sqlx": {"tests": "tests"},
+}
+# What the tests connect to, when it is written into them; the tests of parsing such texts stay.
+RUST_PLACE = re.compile(r'&format!\("[^"]*\buser=[^"]*",?\)|"(?:[^"]*\buser=[^"]*|127\.0\.0\.1:5433)"')
+RUST_PLACE_NOT_IN = "parse.rs"
+
+
+def rust_suites(here, cache):
+    """The workspace with the tests of all of them, from the packages that its lock names."""
+    source, folder = here / "suites/rust", cache / "suites/rust"
+
+    def make():
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        (folder / "postgres/tests").mkdir()
+        shutil.move(folder / "postgres/main.rs", folder / "postgres/tests/main.rs")
+        described = subprocess.run(["cargo", "metadata", "--locked", "--format-version", "1"], cwd=folder,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True).stdout
+        packages = {package["name"]: pathlib.Path(package["manifest_path"]).parent for package in json.loads(described)["packages"]}
+        for name, parts in RUST_SUITES.items():
+            for part, place in parts.items():
+                (shutil.copytree if (packages[name] / part).is_dir() else shutil.copy)(packages[name] / part, folder / name / place)
+        for file in (file for name in ("tokio-postgres", "postgres") for file in (folder / name / "tests").rglob("*.rs")):
+            if file.name != RUST_PLACE_NOT_IN:
+                file.write_text(RUST_PLACE.sub(r"place::place(\g<0>)", file.read_text("utf-8")), "utf-8")
+
+    once(folder, sorted(file for file in source.rglob("*") if file.is_file()), make)
+    return folder
+
+
+def rust_suite(name):
+    def make_driver(here, cache):
+        folder, target = rust_suites(here, cache), cache / "suites/rust-target"
+        # What needs no server is compiled here, once; the tests are when they are played.
+        run("cargo", "build", "--quiet", "--locked", "--package", f"{name}-suite", "--target-dir", target, cwd=folder)
+        return [Driver(f"{name}-suite", [sys.executable, here / "suites/cargo.py", name, folder, target], databases="suite",
+                       seconds_max=SUITE_SECONDS_MAX)]
+
+    return make_driver
+
+
 def of_programs(name):
     """A script that runs PostgreSQL's own programs; no packages."""
     return lambda here, cache: [Driver(name, [sys.executable, here / name / "run.py"])]
@@ -140,6 +186,7 @@ MAKERS = {
     "pgbench": of_programs("pgbench"),
     "pg_dump": of_programs("pg_dump"),
     **{f"{name}-suite": suite(name) for name in SUITES},
+    **{f"{name}-suite": rust_suite(name) for name in RUST_SUITES},
 }
 
 

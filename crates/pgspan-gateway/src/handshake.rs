@@ -113,7 +113,12 @@ async fn open(
         shared.users.find(&user).and_then(|u| u.password.clone()).map(String::into_bytes);
     let (server, origin) = match shared.spare.connect(options).await {
         Ok(opened) => opened,
-        Err(error) => return refuse(&mut stream, &explain(&endpoint, error)).await,
+        Err(error) => {
+            if let ConnectError::Refused { notices, .. } = &error {
+                stream.write_all(notices).await?;
+            }
+            return refuse(&mut stream, &explain(&endpoint, error)).await;
+        }
     };
     let cancel = shared
         .cancels
@@ -221,12 +226,14 @@ async fn authenticate(
 }
 
 fn welcome(out: &mut BytesMut, server: &ServerConnection, pid: i32, key: i32) {
+    out.extend_from_slice(&server.notices.before_key);
     let mut parameters: Vec<_> = server.parameters.iter().collect();
     parameters.sort();
     for (name, value) in parameters {
         backend::put_parameter_status(out, name, value);
     }
     backend::put_key_data(out, pid, key);
+    out.extend_from_slice(&server.notices.after_key);
     backend::put_ready(out, TransactionStatus::Idle);
 }
 
@@ -234,7 +241,7 @@ fn welcome(out: &mut BytesMut, server: &ServerConnection, pid: i32, key: i32) {
 /// server and never a secret.
 fn explain(endpoint: &Endpoint, error: ConnectError) -> ErrorFields {
     match error {
-        ConnectError::Refused(fields) => fields,
+        ConnectError::Refused { error, .. } => error,
         other => ErrorFields::new(
             "FATAL",
             "08001",

@@ -74,8 +74,8 @@ impl Spare {
             }
         }
         let mut connection = match connect::connect(&options).await {
-            Err(ConnectError::Refused(e))
-                if e.sqlstate() == TOO_MANY && self.make_room(&options) =>
+            Err(ConnectError::Refused { error, .. })
+                if error.sqlstate() == TOO_MANY && self.make_room(&options) =>
             {
                 connect::connect(&options).await?
             }

@@ -32,6 +32,9 @@ pub struct GatewayOptions {
     pub port: Option<u16>,
     /// More keys for the configuration, as `section.key` and a TOML value.
     pub settings: Vec<(String, String)>,
+    /// More users that may come in, and their passwords; the roles themselves are
+    /// not made.
+    pub users: Vec<(String, String)>,
     /// One address for all endpoints, with ports that differ: how it is where
     /// only 127.0.0.1 exists.
     pub single_address: bool,
@@ -44,6 +47,7 @@ impl GatewayOptions {
             program: program.into(),
             port: None,
             settings: Vec::new(),
+            users: Vec::new(),
             single_address: !cfg!(target_os = "linux"),
         }
     }
@@ -94,8 +98,12 @@ impl Lab {
     ) -> Result<Gateway, LabError> {
         let (endpoints, reservation) = choose_addresses(self.state(), options)?;
         let gateway = Gateway { endpoints, config: self.state().dir.join("pgspan.toml") };
-        let password = &self.state().password;
-        let userlist = format!("\"{}\" \"{password}\"\n", self.state().user);
+        let mut userlist = String::new();
+        let own = (self.state().user.clone(), self.state().password.clone());
+        for (name, password) in std::iter::once(&own).chain(&options.users) {
+            let [name, password] = [name, password].map(|text| text.replace('"', "\"\""));
+            userlist.push_str(&format!("\"{name}\" \"{password}\"\n"));
+        }
         write_private(&self.state().dir.join("userlist.txt"), userlist.as_bytes())?;
         let config = configuration(self.state(), &gateway, &options.settings)?;
         write_private(&gateway.config, config.as_bytes())?;

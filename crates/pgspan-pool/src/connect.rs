@@ -1,6 +1,6 @@
 //! Opening a server connection: address list, TLS, startup, authentication.
 
-use crate::server::{CancelKey, ServerConnection};
+use crate::server::{CancelKey, Notices, ServerConnection};
 use crate::stream::{self, Stream, Verify};
 use bytes::BytesMut;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
@@ -13,6 +13,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+/// Notices of a startup that are kept for the client, on either side of the key; what is
+/// more is not passed on.
+const NOTICES_BYTES_MAX: usize = 256 * 1024;
 
 /// libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -87,9 +91,14 @@ pub enum ConnectError {
         /// Cause.
         source: io::Error,
     },
-    /// The server refused: its own error.
-    #[error("{0}")]
-    Refused(ErrorFields),
+    /// The server refused.
+    #[error("{error}")]
+    Refused {
+        /// Its own error.
+        error: ErrorFields,
+        /// The NoticeResponse messages in front of it, as they came.
+        notices: BytesMut,
+    },
     /// The server wants a way of authentication that is not supported, or a password
     /// where none is known.
     #[error("authentication to {host}:{port} is not possible: {reason}")]
@@ -117,7 +126,7 @@ pub async fn connect(options: &ConnectOptions) -> Result<ServerConnection, Conne
         let attempt = tokio::time::timeout(options.timeout, connect_one(options, host, *port));
         match attempt.await {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(e @ (ConnectError::Refused(_) | ConnectError::Authentication { .. }))) => {
+            Ok(Err(e @ (ConnectError::Refused { .. } | ConnectError::Authentication { .. }))) => {
                 return Err(e);
             }
             Ok(Err(e)) => last = Some(e),
@@ -153,6 +162,7 @@ async fn connect_one(
         cancel_key: CancelKey { host: host.to_owned(), port, pid: 0, key: 0 },
         parameters: HashMap::new(),
         password_used: false,
+        notices: Notices::default(),
         prepared: HashSet::new(),
         status: TransactionStatus::Idle,
         busy: false,
@@ -165,7 +175,9 @@ async fn connect_one(
     authenticate(&mut connection, options, host, port).await?;
     if !options.on_connect.is_empty() {
         connection.simple(&options.on_connect).await.map_err(|e| match e {
-            crate::ServerError::Sql(e) => ConnectError::Refused(e),
+            crate::ServerError::Sql(error) => {
+                ConnectError::Refused { error, notices: BytesMut::new() }
+            }
             other => unreachable(protocol(other)),
         })?;
     }
@@ -215,9 +227,10 @@ async fn authenticate(
         let malformed = |e: pgspan_wire::WireError| unreachable(protocol(e));
         match message.tag {
             b'E' => {
-                return Err(ConnectError::Refused(
-                    ErrorFields::decode(message.body()).map_err(malformed)?,
-                ));
+                return Err(ConnectError::Refused {
+                    error: ErrorFields::decode(message.body()).map_err(malformed)?,
+                    notices: std::mem::take(&mut connection.notices.before_key),
+                });
             }
             b'R' => {
                 let mut f = Fields::new(b'R', message.body());
@@ -274,7 +287,14 @@ async fn authenticate(
                 connection.cancel_key.key = f.i32().map_err(malformed)?;
             }
             b'Z' => return Ok(()),
-            b'S' | b'N' | b'v' => {}
+            b'N' => {
+                let Notices { before_key, after_key } = &mut connection.notices;
+                let held = if connection.cancel_key.pid == 0 { before_key } else { after_key };
+                if held.len() + message.raw.len() <= NOTICES_BYTES_MAX {
+                    held.extend_from_slice(&message.raw);
+                }
+            }
+            b'S' | b'v' => {}
             other => {
                 return Err(unreachable(protocol(format!("message {:?}", char::from(other)))));
             }

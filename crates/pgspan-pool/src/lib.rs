@@ -17,5 +17,5 @@ pub mod stream;
 
 pub use budget::{Lease, SourcePools};
 pub use connect::{ConnectError, ConnectOptions, SslMode};
-pub use server::{CancelKey, ServerConnection, ServerError, is_hang_up};
+pub use server::{CancelKey, Notices, ServerConnection, ServerError, is_hang_up};
 pub use stream::Stream;

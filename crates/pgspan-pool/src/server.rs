@@ -74,6 +74,16 @@ pub fn is_hang_up(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
+/// NoticeResponse messages of a startup, whole, as they came: of settings that it asked
+/// for, for example, or of a trigger on login.
+#[derive(Debug, Default)]
+pub struct Notices {
+    /// Those in front of BackendKeyData.
+    pub before_key: BytesMut,
+    /// Those behind it.
+    pub after_key: BytesMut,
+}
+
 /// An open, authenticated server connection.
 #[derive(Debug)]
 pub struct ServerConnection {
@@ -90,6 +100,8 @@ pub struct ServerConnection {
     /// Whether the server asked for a password (postgres_fdw demands it for roles
     /// that are not superusers).
     pub password_used: bool,
+    /// What the server said while it let us in: nobody else can tell the client.
+    pub notices: Notices,
     /// Statements that the gateway has prepared on it, by their number.
     pub prepared: HashSet<u64>,
     /// Transaction status at the last ReadyForQuery.

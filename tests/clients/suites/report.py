@@ -7,24 +7,12 @@ other runs is a difference, what both skip is not counted.
 
 import json
 import os
-import pathlib
-import re
 
 import pytest
 
+import left_out
+
 TEXT_CHARACTERS_MAX = 3000
-
-
-def left_out():
-    """Beginnings of test ids (`*` stands for anything), from `id -- reason` lines."""
-    out = []
-    for line in pathlib.Path(os.environ["LEFT_OUT"]).read_text("utf-8").splitlines():
-        if line.strip() and not line.startswith("#"):
-            place, _, reason = line.partition(" -- ")
-            if not reason.strip():
-                raise pytest.UsageError(f"left out without a reason: {place}")
-            out.append((place.strip(), re.compile(".*".join(map(re.escape, place.strip().split("*"))))))
-    return out
 
 
 class Report:
@@ -33,16 +21,15 @@ class Report:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config, items):
-        places = left_out()
-        kept, gone, met = [], [], set()
-        for item in items:
-            matching = [place for place, pattern in places if pattern.match(item.nodeid)]
-            met.update(matching)
-            (gone if matching else kept).append(item)
-        for place, _ in places:
-            if place not in met:
-                raise pytest.UsageError(f"left out, but there is no such test: {place}")
-        items[:] = kept
+        try:
+            kept, unmet = left_out.divide([item.nodeid for item in items], left_out.read(os.environ["LEFT_OUT"]))
+        except left_out.NotAList as error:
+            raise pytest.UsageError(str(error)) from error
+        if unmet:
+            raise pytest.UsageError(f"left out, but there is no such test: {', '.join(unmet)}")
+        kept = set(kept)
+        gone = [item for item in items if item.nodeid not in kept]
+        items[:] = [item for item in items if item.nodeid in kept]
         config.hook.pytest_deselected(items=gone)
 
     def pytest_runtest_logreport(self, report):

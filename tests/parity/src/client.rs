@@ -78,8 +78,8 @@ pub struct Connection {
     address: Address,
     /// Sent when the server asks for COPY data.
     pub copy_input: Vec<u8>,
-    /// Settings reported during startup.
-    pub startup_settings: Vec<(String, String)>,
+    /// What the startup brought: settings, notices.
+    pub startup: Reply,
 }
 
 impl Connection {
@@ -121,7 +121,7 @@ impl Connection {
             key: 0,
             address: address.clone(),
             copy_input: Vec::new(),
-            startup_settings: Vec::new(),
+            startup: Reply::default(),
         })
     }
 
@@ -138,12 +138,21 @@ impl Connection {
                     self.pid = body.get_i32();
                     self.key = body.get_i32();
                 }
-                b'S' => self.startup_settings.extend(setting(body)),
-                b'Z' => return Ok(()),
+                b'S' => self.startup.settings.extend(setting(body)),
+                b'N' => {
+                    let notice = ErrorFields::decode(body).map_err(|e| broken(e.to_string()))?;
+                    self.startup.notices.push(notice);
+                }
+                b'Z' => {
+                    // Their order is not said anywhere.
+                    self.startup.settings.sort();
+                    return Ok(());
+                }
                 b'E' => {
                     let error = ErrorFields::decode(body).map_err(|e| broken(e.to_string()))?;
                     return Err(Box::new(Reply {
                         error: Some(error),
+                        notices: std::mem::take(&mut self.startup.notices),
                         shape: "E".to_owned(),
                         ..Reply::default()
                     }));

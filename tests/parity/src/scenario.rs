@@ -264,9 +264,10 @@ impl<'a, 'w> Stage<'a, 'w> {
         login.password = password.unwrap_or(login.password);
         login.database = database.unwrap_or(login.database);
         match Connection::open(&login) {
-            Ok(session) => {
+            Ok(mut session) => {
+                let told = std::mem::take(&mut session.startup);
                 self.sessions.insert(actor.to_owned(), session);
-                Ok(vec![Reply::default()])
+                Ok(vec![told])
             }
             Err(reply) => Ok(vec![*reply]),
         }

@@ -41,6 +41,10 @@ pub struct Up {
     /// A key of the gateway's configuration, as SECTION.KEY=VALUE; may be repeated
     #[arg(long, value_parser = pair, value_name = "SECTION.KEY=VALUE")]
     set: Vec<(String, String)>,
+    /// A further user whom the gateway lets in, as NAME=PASSWORD; may be repeated. The
+    /// role itself is not made
+    #[arg(long, value_parser = pair, value_name = "NAME=PASSWORD")]
+    gateway_user: Vec<(String, String)>,
     /// Give all endpoints the address 127.0.0.1, with ports that differ (always
     /// so where only that address exists)
     #[arg(long)]
@@ -81,6 +85,7 @@ impl Up {
         options.port = self.gateway_port;
         options.single_address |= self.single_address;
         options.settings.clone_from(&self.set);
+        options.users.clone_from(&self.gateway_user);
         if let Some(order) = &self.snapshot_order {
             options.settings.push(("gateway.snapshot_order".into(), order.clone()));
         }

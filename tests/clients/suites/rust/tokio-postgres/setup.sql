@@ -1,0 +1,3 @@
+-- What the tests expect of their database, besides hstore.
+CREATE EXTENSION citext;
+CREATE EXTENSION ltree;
