@@ -82,6 +82,12 @@ impl Spare {
             other => other?,
         };
         let standing = standing(&mut connection, options.timeout).await;
+        if !connection.is_clean() {
+            // Half of an answer would meet the client.
+            let (host, port) = (connection.cancel_key.host, connection.cancel_key.port);
+            let source = std::io::ErrorKind::TimedOut.into();
+            return Err(ConnectError::Unreachable { host, port, source });
+        }
         Ok((connection, standing.map(|standing| Origin { options, standing })))
     }
 

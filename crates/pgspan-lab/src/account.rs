@@ -42,7 +42,8 @@ impl Account {
     /// Makes `command` run as this account, in a directory that it can enter.
     pub(crate) fn apply(self, command: &mut Command) {
         if let Some((uid, gid)) = self.ids {
-            command.uid(uid).gid(gid);
+            // The home of who started us is not its own: libpq looks for files there.
+            command.uid(uid).gid(gid).env_remove("HOME");
         }
         command.current_dir("/");
     }

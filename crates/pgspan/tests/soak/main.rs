@@ -122,7 +122,9 @@ fn main() {
     let to_home = proxy::start(&link(&lab, "users-writer"), &weather, seed * 1000, 400_000);
     let to_source = proxy::start(&link(&lab, "orders-writer"), &weather, seed * 2000, 400_000);
     let program = Path::new(env!("CARGO_BIN_EXE_pgspan"));
-    let gateway = start_gateway(&mut lab, program, &[], |lab, gateway| {
+    // What ends well is kept for the next client.
+    let settings = [("limits.home_idle_s_max", "2".to_owned())];
+    let gateway = start_gateway(&mut lab, program, &settings, |lab, gateway| {
         // The proxy in its way to home.
         let text = std::fs::read_to_string(&gateway.config).unwrap();
         let home = link(lab, "users-writer");
@@ -373,6 +375,7 @@ fn settle(lab: &Lab, gateway: &str, stage: &Stage) -> u64 {
     let sessions = || -> u64 {
         let sql = "SELECT count(*) FROM pg_stat_activity
              WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        // Kept ones among them, until they have been kept for too long.
         lab.psql(server, "usersdb", sql).ok().and_then(|n| n.trim().parse().ok()).unwrap_or(1)
     };
     let mut left = sessions();
