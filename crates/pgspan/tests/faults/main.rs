@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod ends;
 mod halves;
 mod spare;
 mod stand;

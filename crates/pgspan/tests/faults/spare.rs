@@ -117,6 +117,9 @@ fn home_connections_are_kept_for_the_next_client() {
     assert_eq!(pool.at_home("SELECT count(*) FROM kept"), "0");
     let mut client = pool.connect();
     client.start("SELECT pg_sleep(300)");
+    let active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%sleep(300)'
+        AND state = 'active' AND pid <> pg_backend_pid()";
+    becomes("at work", "1", || pool.at_home(active));
     pool.is_gone(Pool::leave(client));
 
     // Nor is one that somebody has asked to be cancelled: that may be on its way yet.

@@ -108,6 +108,35 @@ impl World {
         world
     }
 
+    /// Servers and a gateway that no other test sees.
+    pub fn of_its_own() -> World {
+        World::start()
+    }
+
+    /// The address of home's reader endpoint.
+    pub fn reader(&self) -> String {
+        let gateway = self.lab.state().gateway.as_ref().unwrap();
+        gateway.endpoint("users-reader").unwrap().address.to_string()
+    }
+
+    /// Kills the gateway.
+    pub fn kill_gateway(&mut self) {
+        let helper = self.lab.state().helpers.iter().find(|one| one.name == "gateway").unwrap();
+        let pid = i32::try_from(helper.pid).unwrap();
+        // SAFETY: kill takes no pointers; the process is one of the lab's own.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+        self.lab.stop_helper("gateway").unwrap();
+    }
+
+    /// Starts it anew, as it was.
+    pub fn start_gateway_again(&mut self) {
+        let gateway = self.lab.state().gateway.clone().unwrap();
+        let mut command = Command::new(self.lab.state().dir.join("logs/pgspan-debug"));
+        command.args(["serve", "--config"]).arg(&gateway.config);
+        let listen = gateway.endpoints.iter().map(|one| one.listen.clone()).collect();
+        self.lab.start_helper("gateway", &mut command, listen).unwrap();
+    }
+
     fn fill(&self) {
         self.at_source(SOURCE);
         let orders = &self.server("orders-writer").link;

@@ -1,0 +1,81 @@
+//! The gateway itself is killed, and the replica behind its reader endpoint.
+
+use crate::client::Client;
+use crate::world::{World, assert_works, becomes, eventually};
+
+/// Rows for as long as somebody reads them.
+const STREAM: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 10000000)";
+
+#[test]
+fn the_gateway_is_killed() {
+    let mut world = World::of_its_own();
+    let mut writer = world.connect();
+    for sql in ["BEGIN", "INSERT INTO people VALUES (5000, 'half')"] {
+        assert_eq!(writer.query(sql).code(), "ok", "{sql}");
+    }
+    let holder = world.lock();
+    let mut clients = vec![writer];
+    let waiting = "SELECT p.who || l.name FROM locked l JOIN people p USING (id)";
+    for (sql, streams) in [(STREAM, true), ("SELECT pad FROM big", true), (waiting, false)] {
+        let mut client = world.connect();
+        client.start(sql);
+        if streams {
+            client.first_row();
+        } else {
+            world.until_blocked();
+        }
+        clients.push(client);
+    }
+    world.kill_gateway();
+    for client in &mut clients {
+        let answer = client.finish();
+        assert_eq!(answer.code(), "lost", "{answer:?}");
+    }
+    // Nothing more is let in, and nobody works on for the dead but who waits for a lock.
+    assert!(world.connect_as("postgres", world.password(), "usersdb").is_err());
+    drop(holder);
+    becomes("work at the source", "0", || world.source_at_work());
+    becomes("sessions at home", "0", || {
+        world.at_home(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
+             AND pid <> pg_backend_pid()",
+        )
+    });
+    assert_eq!(world.at_home("SELECT count(*) FROM people WHERE id = 5000"), "0");
+    world.start_gateway_again();
+    world.assert_settled();
+}
+
+#[test]
+fn the_replica_dies_and_comes_back() {
+    let world = World::of_its_own();
+    let reader = world.reader();
+    let connect = || Client::connect(&reader, "postgres", world.password(), "usersdb");
+    eventually(
+        "the replica has the tables",
+        || connect().unwrap().query("SELECT count(*) FROM people, small").code().to_owned(),
+        |code| code == "ok",
+    );
+    let mut relayed = connect().unwrap();
+    relayed.start(STREAM);
+    relayed.first_row();
+    let mut idle = connect().unwrap();
+    assert_works(&mut idle);
+    world.stop("users-replica");
+    for client in [&mut relayed, &mut idle] {
+        let answer = client.query("SELECT 1");
+        assert_eq!(answer.status, 0, "{answer:?}");
+        // Its own farewell, or what the gateway says where it had none.
+        assert!(["57P02", "57P01", "08006", "lost"].contains(&answer.code()), "{answer:?}");
+    }
+    let fault = connect().err().unwrap();
+    assert_eq!(fault.code, "08001", "{fault:?}");
+    assert!(fault.message.contains("users"), "{fault:?}");
+    assert!(!fault.all.contains(world.password()), "{fault:?}");
+    // The writer's sessions do not notice.
+    assert_works(&mut world.connect());
+    world.start_again("users-replica");
+    let mut client = connect().unwrap();
+    assert_eq!(client.value("SELECT pg_is_in_recovery()"), "t");
+    assert_works(&mut client);
+}
