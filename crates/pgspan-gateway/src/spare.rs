@@ -24,6 +24,10 @@ const STANDING: &str = "SELECT CASE WHEN NOT EXISTS (SELECT 1 FROM pg_catalog.pg
 /// SQLSTATE `too_many_connections`.
 const TOO_MANY: &str = "53300";
 
+/// How often a full server is asked again once it has been given room, and after what.
+const TRIES: u32 = 20;
+const TRY_EVERY: Duration = Duration::from_millis(25);
+
 /// How a connection was opened, for whom it may serve next.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
@@ -73,14 +77,7 @@ impl Spare {
                 return Ok((kept.connection, Some(origin)));
             }
         }
-        let mut connection = match connect::connect(&options).await {
-            Err(ConnectError::Refused { error, .. })
-                if error.sqlstate() == TOO_MANY && self.make_room(&options) =>
-            {
-                connect::connect(&options).await?
-            }
-            other => other?,
-        };
+        let mut connection = self.open(&options).await?;
         let standing = standing(&mut connection, options.timeout).await;
         if !connection.is_clean() {
             // Half of an answer would meet the client.
@@ -89,6 +86,25 @@ impl Spare {
             return Err(ConnectError::Unreachable { host, port, source });
         }
         Ok((connection, standing.map(|standing| Origin { options, standing })))
+    }
+
+    /// A new connection; a server that has no more gets back what is spare there.
+    async fn open(&self, options: &ConnectOptions) -> Result<ServerConnection, ConnectError> {
+        let mut tries = 0;
+        loop {
+            match connect::connect(options).await {
+                Err(ConnectError::Refused { error, .. })
+                    if error.sqlstate() == TOO_MANY
+                        && tries < TRIES
+                        && (tries > 0 || self.make_room(options)) =>
+                {
+                    // The server's processes take a moment to end.
+                    tries += 1;
+                    tokio::time::sleep(TRY_EVERY).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     fn pop(&self, options: &ConnectOptions) -> Option<Kept> {
