@@ -96,7 +96,9 @@ impl Lab {
         options: &GatewayOptions,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Gateway, LabError> {
+        self.reservation = None;
         let (endpoints, reservation) = choose_addresses(self.state(), options)?;
+        self.reservation = reservation;
         let gateway = Gateway { endpoints, config: self.state().dir.join("pgspan.toml") };
         let mut userlist = String::new();
         let own = (self.state().user.clone(), self.state().password.clone());
@@ -128,7 +130,6 @@ impl Lab {
         if !links.is_empty() {
             self.start_relays("gateway-relay", &links)?;
         }
-        drop(reservation);
         for endpoint in &gateway.endpoints {
             progress(&format!("gateway: {} on {}", endpoint.name, endpoint.address));
         }
@@ -148,7 +149,7 @@ fn endpoint_names(state: &State) -> Vec<(String, &'static str)> {
         .collect()
 }
 
-/// Chooses where the endpoints are, and holds the choice until the second
+/// Chooses where the endpoints are; no other lab chooses the same until the second
 /// result is dropped.
 fn choose_addresses(
     state: &State,

@@ -1,6 +1,7 @@
 //! A lab's life: start, open, stop.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Mutex;
@@ -38,6 +39,8 @@ pub struct Lab {
     relays: Vec<Relay>,
     watchdog: Option<Watchdog>,
     owned: bool,
+    /// Keeps the gateway's addresses from other labs while the gateway is down.
+    pub(crate) reservation: Option<TcpListener>,
 }
 
 impl Lab {
@@ -119,6 +122,7 @@ impl Lab {
             watchdog: Some(Watchdog::start(&state.data_root, &state.socket_dir, dir)?),
             owned: true,
             state,
+            reservation: None,
         };
         // From here on, dropping `lab` cleans up.
         account.create_private_dir(&lab.state.data_root)?;
@@ -319,6 +323,7 @@ impl Lab {
             relays: Vec::new(),
             watchdog: None,
             owned: false,
+            reservation: None,
         })
     }
 

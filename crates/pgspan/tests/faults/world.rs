@@ -203,6 +203,12 @@ impl World {
         self.psql("users-writer", sql)
     }
 
+    /// SQL at home's replica, past the gateway; nothing when it fails.
+    pub fn at_replica(&self, sql: &str) -> String {
+        let replica = self.server("users-replica");
+        self.lab.psql(replica, "usersdb", sql).unwrap_or_default().trim().to_owned()
+    }
+
     /// SQL at the source, past everything.
     pub fn at_source(&self, sql: &str) -> String {
         self.psql("orders-writer", sql)
