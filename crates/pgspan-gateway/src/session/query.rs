@@ -597,11 +597,22 @@ impl Session {
         if self.cancel.is_cancelled() {
             return Err(cancelled());
         }
-        let needs = plan::needs(&analysis, &facts)?;
+        let mut needs = plan::needs(&analysis, &facts)?;
+        // A foreign table that was made around the gateway, and that the fingerprint
+        // therefore does not cover yet: what is known of it holds for this run.
+        let is_covered = |written: &str| {
+            let mut tables = analysis.tables.iter().filter(|t| t.sql_name() == written);
+            tables.all(|t| analyzed.catalog.is_foreign_name(&t.name))
+        };
+        let covered = facts.relations.iter().all(|r| r.server.is_none() || is_covered(&r.written));
+        if !covered {
+            self.database.disturb();
+            needs.repeatable = false;
+        }
         // A view may change without a trace in the fingerprint, and in a block the
         // fingerprint and the facts have different snapshots.
         let has_views = facts.relations.iter().any(|r| r.kind.as_deref() == Some("v"));
-        if around == Around::Own && !has_views {
+        if around == Around::Own && !has_views && covered {
             self.shared.sources.keep_home_facts(facts_key, facts.clone());
         }
         let caller = self.caller(&home.session);
