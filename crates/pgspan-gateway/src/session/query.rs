@@ -319,7 +319,7 @@ impl Session {
         let reason = match made {
             Ok(made) => {
                 let ran = engine::run(self, request, around, plan, &made).await;
-                if matches!(&ran, Err(Stop::GiveUp(r)) if r.what == engine::SOURCE_ERROR) {
+                if matches!(&ran, Err(Stop::GiveUp(r)) if r.what == fetch::SOURCE_ERROR) {
                     self.doubt(key, plan);
                 }
                 return ran;

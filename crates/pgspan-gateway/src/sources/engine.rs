@@ -600,7 +600,7 @@ pub(super) async fn ask_place(
     let _at_work = session.cancel.at_work(lease.cancel_key.clone());
     send(&mut lease);
     let got = home::answers(&mut lease, &mut BytesMut::new()).await;
-    Ok(got.map_err(|e| Reason::about("the source reported an error", e.to_string()))?)
+    Ok(got.map_err(|e| Reason::about(fetch::SOURCE_ERROR, e.to_string()))?)
 }
 
 fn ask_about(server: &mut ServerConnection, tree: &Tree, own: &[usize]) {

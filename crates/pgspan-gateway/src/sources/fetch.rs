@@ -68,12 +68,16 @@ pub(crate) fn unreachable_source(spec: &ServerSpec, error: &LeaseError) -> Reaso
     Reason::about(what, format!("{}: {error}", spec.name))
 }
 
-fn failed(spec: &ServerSpec, error: &ServerError) -> Reason {
+/// The reason when a source refuses what it is asked.
+pub(crate) const SOURCE_ERROR: &str = "the source reported an error";
+
+/// Why a source of this name gave no answer.
+pub(crate) fn failed(name: &str, error: &ServerError) -> Reason {
     let what = match error {
-        ServerError::Sql(_) => "the source reported an error",
+        ServerError::Sql(_) => SOURCE_ERROR,
         _ => "source connection lost",
     };
-    Reason::about(what, format!("{}: {error}", spec.name))
+    Reason::about(what, format!("{name}: {error}"))
 }
 
 /// Lends a connection to a source.
@@ -98,7 +102,8 @@ pub(crate) async fn facts(
     let _at_work = caller.cancel.at_work(lease.cancel_key.clone());
     run_once(&mut lease, &ask::source_facts(&name.0, &name.1));
     frontend::sync(&mut lease.outbox);
-    let got = answers(&mut lease, &mut BytesMut::new()).await.map_err(|e| failed(spec, &e))?;
+    let got =
+        answers(&mut lease, &mut BytesMut::new()).await.map_err(|e| failed(&spec.name, &e))?;
     let missing = || Reason::about("no such table at the source", &name.1);
     SourceFacts::read(got.value(0, 0).ok_or_else(missing)?)
 }
@@ -187,7 +192,7 @@ async fn run(
     let (steps, described) = ask_for(lease, jobs, transaction);
     let first_use = |e: ServerError| match e {
         ServerError::Io(_) if transaction != Transaction::Open => Trouble::Stale,
-        other => Trouble::Reason(failed(spec, &other)),
+        other => Trouble::Reason(failed(&spec.name, &other)),
     };
     lease.send().await.map_err(|e| first_use(e.into()))?;
     let mut builders: Vec<Builder<'_>> = jobs.iter().map(|j| Builder::new(j.fetch)).collect();
@@ -222,7 +227,7 @@ async fn run(
             other => other,
         };
         let next = next.map_err(|e| {
-            if received == 0 { first_use(e) } else { Trouble::Reason(failed(spec, &e)) }
+            if received == 0 { first_use(e) } else { Trouble::Reason(failed(&spec.name, &e)) }
         })?;
         let Some(frame) = next else { continue };
         received += 1;
@@ -247,7 +252,7 @@ async fn run(
     if let Some(e) = error {
         forget_prepared(lease);
         caller.shared.sources.forget_relations(spec);
-        return Err(Trouble::Reason(failed(spec, &ServerError::Sql(e))));
+        return Err(Trouble::Reason(failed(&spec.name, &ServerError::Sql(e))));
     }
     if let Some(reason) = changed {
         caller.shared.sources.forget_relations(spec);

@@ -130,11 +130,7 @@ async fn rows(
         home::forget_prepared(&mut lease);
         if !stream.begun {
             session.shared.sources.forget_relations(spec);
-            return Err(Reason::about(
-                "the source reported an error",
-                format!("{}: {e}", spec.name),
-            )
-            .into());
+            return Err(Reason::about(fetch::SOURCE_ERROR, format!("{}: {e}", spec.name)).into());
         }
         session.client.outbox.extend_from_slice(&stream.held);
         e.put(&mut session.client.outbox);

@@ -12,7 +12,7 @@ use crate::session::query::{Request, Stop, cancelled, route};
 use crate::session::state::{client_gone, sleep, timed_out, timeout};
 use crate::sources::CachedPlan;
 use crate::sources::engine::EnginePlan;
-use crate::sources::fetch::Caller;
+use crate::sources::fetch::{self, Caller, SOURCE_ERROR};
 use crate::sources::keyed::{Keyed, depth};
 use bytes::Buf as _;
 use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started, TOO_MANY_KEYS};
@@ -27,9 +27,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
-
-/// The reason when a source refuses its fragment.
-pub(crate) const SOURCE_ERROR: &str = "the source reported an error";
 
 /// Bytes read from a source at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -153,8 +150,7 @@ async fn gather_once(
                 at_work.push(cancel.at_work(lease.cancel_key.clone()));
                 let (name, broke) = (spec.name.clone(), broke.clone());
                 work.spawn(async move {
-                    let sql = job.sql().await;
-                    let pumped = pump(&mut lease, &sql, &job, feed, several, (&name, &broke)).await;
+                    let pumped = pump(&mut lease, &job, feed, several, (&name, &broke)).await;
                     if pumped.is_err() {
                         // Its settings are in doubt.
                         lease.discard();
@@ -184,8 +180,7 @@ async fn gather_once(
                     if waited_for(i) {
                         feed.expect_few();
                     }
-                    let sql = job.sql().await;
-                    let pumped = pump(server, &sql, &job, feed, false, ("home", &broke)).await;
+                    let pumped = pump(server, &job, feed, false, ("home", &broke)).await;
                     pumped.map_err(|e| match e {
                         Broken::Lost(e) => Stop::from(e),
                         other => Stop::GiveUp(other.at("home")),
@@ -322,10 +317,7 @@ impl Broken {
     fn at(&self, name: &str) -> Reason {
         match self {
             Broken::GiveUp(reason) => reason.clone(),
-            Broken::Lost(e @ ServerError::Sql(_)) => {
-                Reason::about(SOURCE_ERROR, format!("{name}: {e}"))
-            }
-            Broken::Lost(e) => Reason::about("source connection lost", format!("{name}: {e}")),
+            Broken::Lost(e) => fetch::failed(name, e),
         }
     }
 }
@@ -349,13 +341,12 @@ impl From<GiveUp> for Broken {
 /// the transaction ends with it. `told` is who is asked, and where it is said why not.
 async fn pump(
     server: &mut ServerConnection,
-    sql: &str,
     job: &Job,
     mut feed: Feed,
     commit: bool,
     told: (&str, &OnceLock<Reason>),
 ) -> Result<(), Broken> {
-    match pump_rows(server, sql, &job.types, &mut feed, commit, job.parallel).await {
+    match pump_rows(server, job, &mut feed, commit).await {
         Ok(()) => Ok(feed.end().await?),
         Err(broken) => {
             // The first to break is the reason.
@@ -369,22 +360,22 @@ async fn pump(
 
 async fn pump_rows(
     server: &mut ServerConnection,
-    sql: &str,
-    types: &[u32],
+    job: &Job,
     feed: &mut Feed,
     commit: bool,
-    parallel: bool,
 ) -> Result<(), Broken> {
+    let sql = job.sql().await;
+    let Job { types, parallel, .. } = job;
     let once = "pgspan:once";
-    if parallel {
+    if *parallel {
         home::parallel_workers(server, true);
     }
     frontend::close_statement(&mut server.outbox, once);
-    frontend::parse(&mut server.outbox, once, sql, &[]);
+    frontend::parse(&mut server.outbox, once, &sql, &[]);
     frontend::bind(&mut server.outbox, "pgspan:", once, &[], home::NO_PARAMETERS, &[1]);
     frontend::describe_portal(&mut server.outbox, "pgspan:");
     home::execute(server);
-    if parallel {
+    if *parallel {
         home::parallel_workers(server, false);
     }
     if commit {

@@ -336,7 +336,7 @@ async fn source_plan(
     frontend::execute(&mut lease.outbox, "", 0);
     frontend::sync(&mut lease.outbox);
     let got = home::answers(&mut lease, &mut BytesMut::new()).await;
-    let got = got.map_err(|e| Reason::about("the source reported an error", e.to_string()))?;
+    let got = got.map_err(|e| Reason::about(fetch::SOURCE_ERROR, e.to_string()))?;
     Ok(text_lines(&got, 0))
 }
 

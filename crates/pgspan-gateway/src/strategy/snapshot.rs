@@ -94,7 +94,7 @@ async fn begun(
     spec: &ServerSpec,
     sql: &str,
 ) -> Result<(Lease, SimpleRows), Stop> {
-    let failed = |e: ServerError| Reason::about("the source reported an error", e.to_string());
+    let failed = |e: ServerError| Reason::about(fetch::SOURCE_ERROR, e.to_string());
     let mut lease = fetch::lease(caller, spec).await?;
     match lease.simple(sql).await {
         Ok(rows) => Ok((lease, rows)),

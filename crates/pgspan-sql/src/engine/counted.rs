@@ -1,7 +1,7 @@
 //! A column that is only counted, and holds no NULL, need not be fetched: its count is
 //! that of the rows.
 
-use super::operators::{Certain, Fragment, Function, Node};
+use super::operators::{Certain, Fold, Fragment, Function, Node};
 use super::tree::Known;
 use crate::ask::NOT_VALID;
 use crate::fragment::remote_column;
@@ -28,10 +28,8 @@ pub(super) fn drop_counted(node: &mut Node, fragments: &mut [Fragment], known: &
             };
             let Some(fragment) = fragments.get_mut(at) else { return };
             for column in (0..fragment.select.len()).rev() {
-                let of_it = |f: &&mut super::operators::Fold| f.argument == Some(column);
-                let counts =
-                    |f: &mut super::operators::Fold| f.function == Function::Count && !f.distinct;
-                let mut readers = folds.iter_mut().filter(of_it).peekable();
+                let mut readers = folds.iter().filter(|f| f.argument == Some(column)).peekable();
+                let counts = |f: &Fold| f.function == Function::Count && !f.distinct;
                 if keys.contains(&column) || readers.peek().is_none() || !readers.all(counts) {
                     continue;
                 }

@@ -190,10 +190,7 @@ pub const LARGE_PAGES: i64 = 1024;
 impl Fragment {
     /// Its SQL.
     pub fn sql(&self) -> String {
-        match self.guard() {
-            Some(guard) => self.with(&guard),
-            None => self.sql_unguarded(),
-        }
+        self.with(self.guard())
     }
 
     /// Its SQL without what has the source confirm [`Fragment::certain`]: for estimates,
@@ -205,15 +202,17 @@ impl Fragment {
 
     /// Its SQL with one more condition.
     pub fn sql_where(&self, condition: &str) -> String {
-        match self.guard() {
-            Some(guard) => format!("{} AND {condition}", self.with(&guard)),
-            None => self.with(condition),
-        }
+        self.with(self.guard().into_iter().chain([condition.to_owned()]))
     }
 
-    fn with(&self, condition: &str) -> String {
-        let word = if self.conditional { "AND" } else { "WHERE" };
-        format!("{} {word} {condition}", self.sql_unguarded())
+    fn with(&self, conditions: impl IntoIterator<Item = String>) -> String {
+        let mut sql = self.sql_unguarded();
+        let mut word = if self.conditional { "AND" } else { "WHERE" };
+        for condition in conditions {
+            sql.push_str(&format!(" {word} {condition}"));
+            word = "AND";
+        }
+        sql
     }
 
     fn guard(&self) -> Option<String> {

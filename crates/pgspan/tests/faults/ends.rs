@@ -8,7 +8,7 @@ const STREAM: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 10000000)
 
 #[test]
 fn the_gateway_is_killed() {
-    let mut world = World::of_its_own();
+    let mut world = World::start();
     let mut writer = world.connect();
     for sql in ["BEGIN", "INSERT INTO people VALUES (5000, 'half')"] {
         assert_eq!(writer.query(sql).code(), "ok", "{sql}");
@@ -35,12 +35,7 @@ fn the_gateway_is_killed() {
     assert!(world.connect_as("postgres", world.password(), "usersdb").is_err());
     drop(holder);
     becomes("work at the source", "0", || world.source_at_work());
-    becomes("sessions at home", "0", || {
-        world.at_home(
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
-             AND pid <> pg_backend_pid()",
-        )
-    });
+    becomes("sessions at home", "0", || world.home_sessions());
     assert_eq!(world.at_home("SELECT count(*) FROM people WHERE id = 5000"), "0");
     world.start_gateway_again();
     world.assert_settled();
@@ -48,7 +43,7 @@ fn the_gateway_is_killed() {
 
 #[test]
 fn the_replica_dies_and_comes_back() {
-    let world = World::of_its_own();
+    let world = World::start();
     let reader = world.reader();
     let connect = || Client::connect(&reader, "postgres", world.password(), "usersdb");
     // Before the gateway looks: DDL that goes around it, it sees after a while only.

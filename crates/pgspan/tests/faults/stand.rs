@@ -19,9 +19,14 @@ pub fn start_gateway(
     let gateway = lab.start_gateway(&options, &mut |_| {}).unwrap();
     lab.stop_helper("gateway").unwrap();
     change(lab, &gateway);
+    serve(lab, program, &gateway);
+    gateway.endpoint("users-writer").unwrap().address.to_string()
+}
+
+/// Starts a gateway whose files are written.
+pub fn serve(lab: &mut Lab, program: &Path, gateway: &Gateway) {
     let mut command = Command::new(program);
     command.args(["serve", "--config"]).arg(&gateway.config);
     let listen = gateway.endpoints.iter().map(|one| one.listen.clone()).collect();
     lab.start_helper("gateway", &mut command, listen).unwrap();
-    gateway.endpoint("users-writer").unwrap().address.to_string()
 }

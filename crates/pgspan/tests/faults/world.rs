@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pgspan_lab::{Lab, LabOptions, Server};
 
 use super::client::{Client, Fault};
-use super::stand::start_gateway;
+use super::stand::{serve, start_gateway};
 
 /// More clients than any test opens, but one that says so.
 pub const CLIENTS_MAX: usize = 12;
@@ -82,7 +82,8 @@ pub fn becomes(what: &str, wanted: &str, seen: impl FnMut() -> String) {
 }
 
 impl World {
-    fn start() -> World {
+    /// Servers and a gateway; tests that can share them take a [`turn`] instead.
+    pub fn start() -> World {
         let mut lab = Lab::start(&LabOptions::temporary().unwrap(), &mut |_| {}).unwrap();
         // The log must keep secrets even when it tells everything.
         let program = lab.state().dir.join("logs/pgspan-debug");
@@ -108,11 +109,6 @@ impl World {
         world
     }
 
-    /// Servers and a gateway that no other test sees.
-    pub fn of_its_own() -> World {
-        World::start()
-    }
-
     /// The address of home's reader endpoint.
     pub fn reader(&self) -> String {
         let gateway = self.lab.state().gateway.as_ref().unwrap();
@@ -122,19 +118,15 @@ impl World {
     /// Kills the gateway.
     pub fn kill_gateway(&mut self) {
         let helper = self.lab.state().helpers.iter().find(|one| one.name == "gateway").unwrap();
-        let pid = i32::try_from(helper.pid).unwrap();
-        // SAFETY: kill takes no pointers; the process is one of the lab's own.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+        signal(i32::try_from(helper.pid).unwrap(), libc::SIGKILL);
         self.lab.stop_helper("gateway").unwrap();
     }
 
     /// Starts it anew, as it was.
     pub fn start_gateway_again(&mut self) {
         let gateway = self.lab.state().gateway.clone().unwrap();
-        let mut command = Command::new(self.lab.state().dir.join("logs/pgspan-debug"));
-        command.args(["serve", "--config"]).arg(&gateway.config);
-        let listen = gateway.endpoints.iter().map(|one| one.listen.clone()).collect();
-        self.lab.start_helper("gateway", &mut command, listen).unwrap();
+        let program = self.lab.state().dir.join("logs/pgspan-debug");
+        serve(&mut self.lab, &program, &gateway);
     }
 
     fn fill(&self) {
@@ -254,6 +246,14 @@ impl World {
         )
     }
 
+    /// Sessions at home of somebody else.
+    pub fn home_sessions(&self) -> String {
+        self.at_home(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
+             AND pid <> pg_backend_pid()",
+        )
+    }
+
     /// Waits until the source waits for the lock of [`World::lock`].
     pub fn until_blocked(&self) {
         eventually(
@@ -266,12 +266,7 @@ impl World {
     /// What must hold after every fault: nobody works for a client that is gone,
     /// connections are free, the next queries work, no secret was written.
     pub fn assert_settled(&self) {
-        becomes("sessions at home", "0", || {
-            self.at_home(
-                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
-                 AND pid <> pg_backend_pid()",
-            )
-        });
+        becomes("sessions at home", "0", || self.home_sessions());
         becomes("work at the source", "0", || self.source_at_work());
         let mut client = self.connect();
         assert_works(&mut client);
@@ -292,10 +287,7 @@ impl World {
 
     /// Kills a process of a server, which then starts over, and waits for that.
     pub fn kill_backend(&self, server: &str, pid: &str) {
-        let pid: i32 = pid.parse().unwrap();
-        assert!(pid > 1);
-        // SAFETY: kill takes no pointers; the process is one of the lab's own.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+        signal(pid.parse().unwrap(), libc::SIGKILL);
         std::thread::sleep(Duration::from_millis(100));
         self.until_up(server);
     }
@@ -315,10 +307,7 @@ impl World {
         let server = self.server(name);
         let file = server.data.join("postmaster.pid");
         let text = std::fs::read_to_string(&file).unwrap();
-        let pid: i32 = text.lines().next().unwrap().parse().unwrap();
-        assert!(pid > 1);
-        // SAFETY: as above.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGQUIT) }, 0);
+        signal(text.lines().next().unwrap().parse().unwrap(), libc::SIGQUIT);
         eventually("the server is gone", || file.exists(), |exists| !exists);
     }
 
@@ -349,6 +338,13 @@ impl World {
         std::thread::spawn(move || child.wait());
         self.until_up(name);
     }
+}
+
+/// Signals a process of the lab's own.
+fn signal(pid: i32, number: i32) {
+    assert!(pid > 1);
+    // SAFETY: kill takes no pointers.
+    assert_eq!(unsafe { libc::kill(pid, number) }, 0);
 }
 
 /// Relay, home join and direct work in this session.
