@@ -134,8 +134,7 @@ pub struct Limits {
     /// Longest statement text that is looked at; longer ones are relayed unseen. In bytes.
     pub statement_bytes_max: usize,
     /// While a single statement runs: look for a server's answer this long before
-    /// sleeping until it comes, in µs. 0 never does; on a machine with idle cores a value
-    /// such as 50 trades their time for latency.
+    /// sleeping until it comes, in µs. Rarely done where answers take longer. 0 never does.
     pub busy_poll_us_max: u64,
     /// Plans kept per database.
     pub plans_max: usize,
@@ -163,7 +162,7 @@ impl Default for Limits {
             engine_streams_max: 2,
             keys_max: 10_000,
             statement_bytes_max: 256 * 1024,
-            busy_poll_us_max: 0,
+            busy_poll_us_max: 300,
             plans_max: 1_000,
             catalog_s_max: 30,
             shutdown_s_max: 30,

@@ -1,5 +1,6 @@
 //! Opening a server connection: address list, TLS, startup, authentication.
 
+use crate::busy_poll::BusyPoll;
 use crate::server::{CancelKey, Notices, ServerConnection};
 use crate::stream::{self, Stream, Verify};
 use bytes::BytesMut;
@@ -166,7 +167,7 @@ async fn connect_one(
         prepared: HashSet::new(),
         status: TransactionStatus::Idle,
         busy: false,
-        busy_poll: Duration::ZERO,
+        busy_poll: BusyPoll::default(),
         since: std::time::Instant::now(),
     };
     let mut params = vec![("user", options.user.as_str()), ("database", options.database.as_str())];

@@ -8,9 +8,11 @@
 //! | [`stream`] | plain or TLS bytes, either side |
 //! | [`connect`] | options, startup, authentication |
 //! | [`server`] | an open server connection and its message queue |
+//! | [`busy_poll`] | whether to sleep while an answer is on its way |
 //! | [`budget`] | connections to sources: leases under one budget per server |
 
 pub mod budget;
+pub mod busy_poll;
 pub mod connect;
 pub mod server;
 pub mod stream;

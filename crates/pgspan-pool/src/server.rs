@@ -1,5 +1,6 @@
 //! An open server connection: its bytes, its message queue, what it told at startup.
 
+use crate::busy_poll::BusyPoll;
 use crate::stream::Stream;
 use bytes::BytesMut;
 use pgspan_wire::WireError;
@@ -7,8 +8,11 @@ use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame};
 use pgspan_wire::frontend;
 use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::io;
-use std::time::{Duration, Instant};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// What a server process answers to for a CancelRequest.
@@ -109,11 +113,9 @@ pub struct ServerConnection {
     /// Something was sent whose ReadyForQuery has not been read. Each [`Self::send`] of
     /// a lease ends with one Sync or Query, so one ReadyForQuery answers it.
     pub(crate) busy: bool,
-    /// Look for an answer again and again for so long before waiting for it: waking a
-    /// waiting thread takes longer than a near server takes to answer. Zero to wait at
-    /// once, as one must when others could use the processor.
-    pub busy_poll: Duration,
-    pub(crate) since: std::time::Instant,
+    /// How to wait for its answers.
+    pub busy_poll: BusyPoll,
+    pub(crate) since: Instant,
 }
 
 impl ServerConnection {
@@ -175,14 +177,45 @@ impl ServerConnection {
     /// # Errors
     /// When the connection is lost.
     pub async fn fill(&mut self) -> Result<(), ServerError> {
-        if !self.busy_poll.is_zero() && self.poll_busily()? {
-            return Ok(());
-        }
         self.inbox.reserve(16 * 1024);
-        if self.stream.read_buf(&mut self.inbox).await? == 0 {
-            return Err(ServerError::Io(io::ErrorKind::UnexpectedEof.into()));
+        let mut read = pin!(self.stream.read_buf(&mut self.inbox));
+        let mut came = None;
+        if let Some(time) = self.busy_poll.start() {
+            let began = Instant::now();
+            came = loop {
+                let once = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+                match once {
+                    Poll::Ready(got) => break Some(got),
+                    Poll::Pending if began.elapsed() >= time => break None,
+                    // Whoever else has something to do is served in between.
+                    Poll::Pending => tokio::task::yield_now().await,
+                }
+            };
+            self.busy_poll.ended(came.is_some());
         }
-        Ok(())
+        let got = match came {
+            Some(got) => got,
+            None => read.await,
+        };
+        match got? {
+            0 => Err(ServerError::Io(io::ErrorKind::UnexpectedEof.into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves the whole DataRows that have arrived and are next, as they came; tells
+    /// whether there were any.
+    pub fn take_rows(&mut self, into: &mut BytesMut) -> bool {
+        let mut size = 0;
+        // A header that cannot be is reported by `receive`.
+        while let Ok(Some((b'D', row))) = frame::peek(&self.inbox[size..])
+            && size + row <= self.inbox.len()
+        {
+            size += row;
+        }
+        into.extend_from_slice(&self.inbox[..size]);
+        bytes::Buf::advance(&mut self.inbox, size);
+        size > 0
     }
 
     /// Hands over the bodies of the DataRows that have arrived and are next, where they
@@ -206,32 +239,6 @@ impl ServerConnection {
         }
         self.inbox.advance(at);
         done.map(|()| count)
-    }
-
-    /// Whether something arrived within `busy_poll`.
-    fn poll_busily(&mut self) -> io::Result<bool> {
-        use bytes::BufMut as _;
-        let Stream::Plain(tcp) = &self.stream else { return Ok(false) };
-        let socket = socket2::SockRef::from(tcp);
-        let until = Instant::now() + self.busy_poll;
-        self.inbox.reserve(16 * 1024);
-        loop {
-            match socket.recv(self.inbox.spare_capacity_mut()) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => {
-                    // SAFETY: `recv` has filled the first `n` bytes of the spare capacity.
-                    unsafe { self.inbox.advance_mut(n) };
-                    return Ok(true);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-            if Instant::now() >= until {
-                return Ok(false);
-            }
-            std::hint::spin_loop();
-        }
     }
 
     fn note_parameter(&mut self, frame: &Frame) -> Result<(), WireError> {

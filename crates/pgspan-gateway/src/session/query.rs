@@ -126,7 +126,7 @@ impl Session {
             TransactionStatus::Failed => return Ok(false),
         };
         let running = Running::new(&self.shared);
-        self.server.busy_poll = running.busy_poll();
+        self.server.busy_poll.max = running.busy_poll();
         let done = self.straight_line(request, around).await;
         drop(running);
         release(self).await;

@@ -85,7 +85,7 @@ pub(crate) async fn lease(caller: &Caller<'_>, spec: &ServerSpec) -> Result<Leas
     let options = connect_options(caller.shared, caller.home, spec, &caller.session.encoding)?;
     let pools = &caller.shared.sources.pools;
     let mut lease = pools.lease(&options).await.map_err(|e| unreachable_source(spec, &e))?;
-    lease.busy_poll = crate::session::query::busy_poll(caller.shared);
+    lease.busy_poll.max = crate::session::query::busy_poll(caller.shared);
     if !caller.session.superuser && !lease.password_used {
         return Err(Reason::about("the source asked for no password", &spec.name));
     }

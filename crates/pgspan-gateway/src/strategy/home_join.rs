@@ -200,31 +200,34 @@ async fn answer(
     let mut told = false;
     let mut refused: Option<Stop> = None;
     loop {
-        let frame = receive_for(&mut session.server, &mut session.client).await?;
-        match frame.tag {
-            b'T' if fields.is_none() => {
-                fields = Some(
-                    backend::row_description(frame.body())
-                        .map_err(pgspan_pool::ServerError::from)?,
-                )
+        // Rows in a run, where more than one has arrived.
+        if executed || !session.server.take_rows(&mut held) {
+            let frame = receive_for(&mut session.server, &mut session.client).await?;
+            match frame.tag {
+                b'T' if fields.is_none() => {
+                    fields = Some(
+                        backend::row_description(frame.body())
+                            .map_err(pgspan_pool::ServerError::from)?,
+                    )
+                }
+                b'D' if !executed => held.extend_from_slice(&frame.raw),
+                b'C' | b's' if !executed => {
+                    executed = true;
+                    held.extend_from_slice(&frame.raw);
+                }
+                b'3' if executed && closes < tail => {
+                    closes += 1;
+                    held.extend_from_slice(&frame.raw);
+                }
+                b'E' => {
+                    home::forget_prepared(&mut session.server);
+                    error = Some(frame);
+                }
+                b'N' if executed || !held.is_empty() => held.extend_from_slice(&frame.raw),
+                b'S' | b'A' => held.extend_from_slice(&frame.raw),
+                b'Z' => break,
+                _ => {}
             }
-            b'D' if !executed => held.extend_from_slice(&frame.raw),
-            b'C' | b's' if !executed => {
-                executed = true;
-                held.extend_from_slice(&frame.raw);
-            }
-            b'3' if executed && closes < tail => {
-                closes += 1;
-                held.extend_from_slice(&frame.raw);
-            }
-            b'E' => {
-                home::forget_prepared(&mut session.server);
-                error = Some(frame.clone());
-            }
-            b'N' if executed || !held.is_empty() => held.extend_from_slice(&frame.raw),
-            b'S' | b'A' => held.extend_from_slice(&frame.raw),
-            b'Z' => break,
-            _ => {}
         }
         // A read-only transaction cannot fail to end: the client has its answer at once.
         if refused.is_some() {
