@@ -10,7 +10,8 @@ use std::collections::HashMap;
 pub struct User {
     /// What clients are checked against.
     pub secret: Secret,
-    /// The plain password, when it is known: it opens the server connection.
+    /// The plain password, when it is known: it opens the server connection. Without it
+    /// what the client's proof tells does.
     pub password: Option<String>,
 }
 

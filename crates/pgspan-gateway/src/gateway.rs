@@ -135,6 +135,7 @@ impl Shared {
             database: String::new(),
             user: String::new(),
             password: None,
+            scram_keys: None,
             parameters: Vec::new(),
             ssl_mode: endpoint.ssl_mode,
             ssl_root_certificate: endpoint.ssl_root_certificate.clone(),

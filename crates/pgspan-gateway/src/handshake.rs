@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use pgspan_pool::{ConnectError, ServerConnection, Stream};
 use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame};
-use pgspan_wire::scram;
+use pgspan_wire::scram::{self, ClientKeys};
 use pgspan_wire::startup::{self, Startup};
 use std::io;
 use std::net::SocketAddr;
@@ -96,10 +96,11 @@ async fn open(
     if minor > 0 || !unknown.is_empty() {
         backend::put_negotiate(&mut out, 0, &unknown);
     }
-    if !authenticate(&mut stream, &mut buf, &mut out, &shared.users, &user).await? {
+    let proven = authenticate(&mut stream, &mut buf, &mut out, &shared.users, &user).await?;
+    let Some(scram_keys) = proven else {
         let text = format!("password authentication failed for user \"{user}\"");
         return refuse(&mut stream, &ErrorFields::new("FATAL", "28P01", text)).await;
-    }
+    };
     let passed = params
         .iter()
         .filter(|(k, _)| k != "user" && k != "database" && !k.starts_with("_pq_."))
@@ -111,6 +112,9 @@ async fn open(
     options.parameters = passed;
     options.password =
         shared.users.find(&user).and_then(|u| u.password.clone()).map(String::into_bytes);
+    if options.password.is_none() {
+        options.scram_keys = Some(scram_keys);
+    }
     let (server, origin) = match shared.spare.connect(options).await {
         Ok(opened) => opened,
         Err(error) => {
@@ -183,20 +187,20 @@ async fn message(stream: &mut Stream, buf: &mut BytesMut) -> io::Result<Option<F
     }
 }
 
-/// SCRAM-SHA-256. `Ok(false)`: not let in.
+/// SCRAM-SHA-256. `Ok(None)`: not let in.
 async fn authenticate(
     stream: &mut Stream,
     buf: &mut BytesMut,
     out: &mut BytesMut,
     users: &Users,
     user: &str,
-) -> io::Result<bool> {
+) -> io::Result<Option<ClientKeys>> {
     backend::put_authentication(out, 10, b"SCRAM-SHA-256\0\0");
     stream.write_all(out).await?;
     stream.flush().await?;
     out.clear();
     let Some(first) = message(stream, buf).await?.filter(|f| f.tag == b'p') else {
-        return Ok(false);
+        return Ok(None);
     };
     let mut fields = frame::Fields::new(b'p', first.body());
     let mechanism = fields.text().unwrap_or_default();
@@ -207,21 +211,21 @@ async fn authenticate(
     let exchange = secret
         .filter(|_| mechanism == "SCRAM-SHA-256")
         .and_then(|secret| scram::server_first(secret, &initial, &nonce));
-    let Some(exchange) = exchange else { return Ok(false) };
+    let Some(exchange) = exchange else { return Ok(None) };
     backend::put_authentication(out, 11, exchange.message().as_bytes());
     stream.write_all(out).await?;
     stream.flush().await?;
     out.clear();
     let Some(last) = message(stream, buf).await?.filter(|f| f.tag == b'p') else {
-        return Ok(false);
+        return Ok(None);
     };
     match exchange.finish(&last.body()) {
-        Some(verdict) if known.is_some() => {
-            backend::put_authentication(out, 12, verdict.as_bytes());
+        Some(verified) if known.is_some() => {
+            backend::put_authentication(out, 12, verified.message.as_bytes());
             backend::put_authentication(out, 0, b"");
-            Ok(true)
+            Ok(Some(verified.keys))
         }
-        _ => Ok(false),
+        _ => Ok(None),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::stream::{self, Stream, Verify};
 use bytes::BytesMut;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Fields};
+use pgspan_wire::scram::{self, ClientKeys, KeyExchange};
 use pgspan_wire::scram_client::{ChannelBinding, ScramSha256};
 use pgspan_wire::{frontend, md5_hash};
 use std::collections::{HashMap, HashSet};
@@ -60,6 +61,8 @@ pub struct ConnectOptions {
     pub user: String,
     /// Password, if there is one.
     pub password: Option<Vec<u8>>,
+    /// What stands in for it where the server asks for SCRAM-SHA-256.
+    pub scram_keys: Option<ClientKeys>,
     /// Startup parameters besides user and database.
     pub parameters: Vec<(String, String)>,
     /// TLS.
@@ -209,6 +212,12 @@ async fn secure(mut tcp: TcpStream, options: &ConnectOptions, host: &str) -> io:
     }
 }
 
+/// SCRAM-SHA-256 under way.
+enum Scram {
+    Password(ScramSha256),
+    Keys(KeyExchange),
+}
+
 async fn authenticate(
     connection: &mut ServerConnection,
     options: &ConnectOptions,
@@ -221,7 +230,7 @@ async fn authenticate(
         port,
         reason: reason.to_owned(),
     };
-    let mut scram: Option<ScramSha256> = None;
+    let mut exchanged: Option<Scram> = None;
     loop {
         connection.send().await.map_err(unreachable)?;
         let message = connection.receive().await.map_err(|e| unreachable(protocol(e)))?;
@@ -262,23 +271,45 @@ async fn authenticate(
                             return Err(impossible("the server offers no SCRAM-SHA-256"));
                         }
                         connection.password_used = true;
-                        let exchange = ScramSha256::new(password()?, ChannelBinding::unsupported());
-                        frontend::sasl_initial_response(
-                            &mut connection.outbox,
-                            "SCRAM-SHA-256",
-                            exchange.message(),
-                        );
-                        scram = Some(exchange);
+                        let (exchange, first) = match &options.scram_keys {
+                            Some(keys) if options.password.is_none() => {
+                                let nonce = scram::nonce().map_err(|e| unreachable(protocol(e)))?;
+                                let exchange = KeyExchange::new(keys.clone(), nonce);
+                                let first = exchange.first().into_bytes();
+                                (Scram::Keys(exchange), first)
+                            }
+                            _ => {
+                                let none = ChannelBinding::unsupported();
+                                let exchange = ScramSha256::new(password()?, none);
+                                let first = exchange.message().to_vec();
+                                (Scram::Password(exchange), first)
+                            }
+                        };
+                        let out = &mut connection.outbox;
+                        frontend::sasl_initial_response(out, "SCRAM-SHA-256", &first);
+                        exchanged = Some(exchange);
                     }
-                    11 => {
-                        let exchange = scram.as_mut().ok_or_else(|| impossible("SASL order"))?;
-                        exchange.update(&f.rest()).map_err(unreachable)?;
-                        frontend::password_message(&mut connection.outbox, exchange.message());
-                    }
-                    12 => {
-                        let exchange = scram.as_mut().ok_or_else(|| impossible("SASL order"))?;
-                        exchange.finish(&f.rest()).map_err(unreachable)?;
-                    }
+                    11 => match exchanged.as_mut().ok_or_else(|| impossible("SASL order"))? {
+                        Scram::Password(exchange) => {
+                            exchange.update(&f.rest()).map_err(unreachable)?;
+                            frontend::password_message(&mut connection.outbox, exchange.message());
+                        }
+                        Scram::Keys(exchange) => {
+                            let other = "the password is not known, and the server keeps \
+                                         another SCRAM secret of it than the one that is known";
+                            let last = exchange.last(&f.rest()).ok_or_else(|| impossible(other))?;
+                            frontend::password_message(&mut connection.outbox, last.as_bytes());
+                        }
+                    },
+                    12 => match exchanged.as_mut().ok_or_else(|| impossible("SASL order"))? {
+                        Scram::Password(exchange) => {
+                            exchange.finish(&f.rest()).map_err(unreachable)?;
+                        }
+                        Scram::Keys(exchange) if exchange.is_verified(&f.rest()) => {}
+                        Scram::Keys(_) => {
+                            return Err(impossible("the server does not know the SCRAM secret"));
+                        }
+                    },
                     _ => return Err(impossible("its authentication method is not supported")),
                 }
             }

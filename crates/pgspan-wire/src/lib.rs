@@ -10,7 +10,7 @@
 //! | [`frontend`] | messages a client sends: encode, and decode those a gateway must read |
 //! | [`backend`] | messages a server sends: decode, and encode those a gateway must say itself |
 //! | [`startup`] | the untyped first packet: startup, TLS request, cancel request |
-//! | [`scram`] | SCRAM-SHA-256, the server's side (the client's is re-exported) |
+//! | [`scram`] | SCRAM-SHA-256, the server's side, and the client's with keys (with a password: re-exported) |
 
 pub mod backend;
 pub mod frame;

@@ -1,5 +1,6 @@
-//! SCRAM-SHA-256, the server's side (RFC 5802, RFC 7677; PostgreSQL manual,
-//! section "SASL Authentication"). Channel binding is not offered.
+//! SCRAM-SHA-256 (RFC 5802, RFC 7677; PostgreSQL manual, section "SASL
+//! Authentication"): the server's side, and the client's for who has the keys but not the
+//! password. Channel binding is not offered.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -72,6 +73,79 @@ impl Secret {
     }
 }
 
+/// What a client's proof tells of a password: enough to prove it to a server that keeps
+/// the same secret.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ClientKeys {
+    iterations: u32,
+    salt: Vec<u8>,
+    client_key: [u8; 32],
+    server_key: [u8; 32],
+}
+
+impl std::fmt::Debug for ClientKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientKeys(..)")
+    }
+}
+
+/// The client's side of an exchange with such keys.
+pub struct KeyExchange {
+    keys: ClientKeys,
+    nonce: String,
+    auth: String,
+}
+
+impl KeyExchange {
+    /// `nonce` must be fresh random printable text.
+    pub fn new(keys: ClientKeys, nonce: String) -> KeyExchange {
+        KeyExchange { keys, nonce, auth: String::new() }
+    }
+
+    /// The client's first message.
+    pub fn first(&self) -> String {
+        format!("n,,{}", self.first_bare())
+    }
+
+    fn first_bare(&self) -> String {
+        // PostgreSQL takes the user from the startup packet.
+        format!("n=,r={}", self.nonce)
+    }
+
+    /// The client's final message. `None`: the server's first one is malformed, or the
+    /// server keeps another secret (the salts or iterations differ).
+    pub fn last(&mut self, server_first: &[u8]) -> Option<String> {
+        let text = std::str::from_utf8(server_first).ok()?;
+        let mut parts = text.split(',');
+        let nonce = parts.next()?.strip_prefix("r=")?;
+        let salt = BASE64.decode(parts.next()?.strip_prefix("s=")?).ok()?;
+        let iterations: u32 = parts.next()?.strip_prefix("i=")?.parse().ok()?;
+        let ours = nonce.len() > self.nonce.len() && nonce.starts_with(&self.nonce);
+        if !ours || salt != self.keys.salt || iterations != self.keys.iterations {
+            return None;
+        }
+        let without_proof = format!("c={},r={nonce}", BASE64.encode("n,,"));
+        self.auth = format!("{},{text},{without_proof}", self.first_bare());
+        let stored: [u8; 32] = Sha256::digest(self.keys.client_key).into();
+        let proof = xor(self.keys.client_key, mac(&stored, self.auth.as_bytes()));
+        Some(format!("{without_proof},p={}", BASE64.encode(proof)))
+    }
+
+    /// Whether the server has shown that it knows the secret.
+    pub fn is_verified(&self, server_last: &[u8]) -> bool {
+        let signature = mac(&self.keys.server_key, self.auth.as_bytes());
+        !self.auth.is_empty() && server_last == format!("v={}", BASE64.encode(signature)).as_bytes()
+    }
+}
+
+/// A client's proof that was right.
+pub struct Verified {
+    /// The server's final message.
+    pub message: String,
+    /// What the proof told.
+    pub keys: ClientKeys,
+}
+
 /// The exchange after the client's first message has been answered.
 pub struct ServerExchange {
     secret: Secret,
@@ -111,9 +185,8 @@ impl ServerExchange {
         &self.server_first
     }
 
-    /// Checks the client's final message; gives the server's final message, or
-    /// `None` when the proof is wrong.
-    pub fn finish(&self, client_final: &[u8]) -> Option<String> {
+    /// Checks the client's final message. `None`: the proof is wrong.
+    pub fn finish(&self, client_final: &[u8]) -> Option<Verified> {
         let text = std::str::from_utf8(client_final).ok()?;
         let (without_proof, proof) = text.rsplit_once(",p=")?;
         let mut parts = without_proof.split(',');
@@ -132,7 +205,9 @@ impl ServerExchange {
             return None;
         }
         let signature = mac(&self.secret.server_key, auth.as_bytes());
-        Some(format!("v={}", BASE64.encode(signature)))
+        let Secret { iterations, salt, server_key, .. } = self.secret.clone();
+        let keys = ClientKeys { iterations, salt, client_key, server_key };
+        Some(Verified { message: format!("v={}", BASE64.encode(signature)), keys })
     }
 }
 
@@ -168,9 +243,41 @@ mod tests {
         let server = server_first(secret, client.message(), &nonce().unwrap()).unwrap();
         client.update(server.message().as_bytes()).unwrap();
         match server.finish(client.message()) {
-            Some(last) => client.finish(last.as_bytes()).is_ok(),
+            Some(last) => client.finish(last.message.as_bytes()).is_ok(),
             None => false,
         }
+    }
+
+    /// The keys that a client's proof of `password` tells.
+    fn keys(secret: &Secret, password: &str) -> ClientKeys {
+        let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        let server = server_first(secret.clone(), client.message(), "nonce").unwrap();
+        client.update(server.message().as_bytes()).unwrap();
+        server.finish(client.message()).unwrap().keys
+    }
+
+    #[test]
+    fn keys_open_what_keeps_the_same_secret() {
+        let secret = Secret::from_password("pencil", b"0123456789abcdef", ITERATIONS);
+        let keys = keys(&secret, "pencil");
+        let exchange = |kept: &Secret| {
+            let mut client = KeyExchange::new(keys.clone(), nonce().unwrap());
+            let server = server_first(kept.clone(), client.first().as_bytes(), "more").unwrap();
+            let last = client.last(server.message().as_bytes())?;
+            let verified = server.finish(last.as_bytes())?;
+            Some(client.is_verified(verified.message.as_bytes()))
+        };
+        assert_eq!(exchange(&secret), Some(true));
+        let salted = Secret::from_password("pencil", b"another salt 123", ITERATIONS);
+        assert_eq!(exchange(&salted), None);
+        let other = Secret::from_password("pen", b"0123456789abcdef", ITERATIONS);
+        assert_eq!(exchange(&other), None);
+        // A server that lets everybody in without knowing the secret.
+        let mut client = KeyExchange::new(keys, "n".to_owned());
+        assert!(!client.is_verified(b"v="));
+        let server = server_first(secret, client.first().as_bytes(), "more").unwrap();
+        client.last(server.message().as_bytes()).unwrap();
+        assert!(!client.is_verified(b"v=AAAA"));
     }
 
     #[test]

@@ -294,6 +294,7 @@ pub(crate) fn connect_options(
         database: spec.database.clone(),
         user: spec.user.clone(),
         password: spec.password.clone().map(String::into_bytes),
+        scram_keys: None,
         parameters,
         ssl_mode,
         ssl_root_certificate,

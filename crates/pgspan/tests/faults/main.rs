@@ -5,6 +5,7 @@
 mod client;
 mod ends;
 mod halves;
+mod secrets;
 mod spare;
 mod stand;
 mod world;
