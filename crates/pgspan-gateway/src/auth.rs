@@ -45,6 +45,13 @@ impl Users {
                         i + 1
                     ));
                 }
+                None if secret.starts_with("SCRAM-SHA-256$") => {
+                    return Err(format!(
+                        "auth file, line {}: malformed SCRAM secret; copy it whole from \
+                         pg_authid.rolpassword",
+                        i + 1
+                    ));
+                }
                 None => {
                     let salt: [u8; 16] = scram::random().map_err(|e| e.to_string())?;
                     User {
@@ -117,5 +124,7 @@ mod tests {
         let e = Users::parse("\"a\" \"ok\"\n\"b\" hunter2\n").err().unwrap();
         assert!(e.contains("line 2") && !e.contains("hunter2"));
         assert!(Users::parse(&format!("\"a\" \"md5{}\"", "0".repeat(32))).is_err());
+        let cut = Users::parse("\"a\" \"SCRAM-SHA-256$4096:c2Fs\"").err().unwrap();
+        assert!(cut.contains("malformed") && !cut.contains("c2Fs"));
     }
 }

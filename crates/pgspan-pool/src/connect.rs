@@ -295,9 +295,18 @@ async fn authenticate(
                             frontend::password_message(&mut connection.outbox, exchange.message());
                         }
                         Scram::Keys(exchange) => {
-                            let other = "the password is not known, and the server keeps \
-                                         another SCRAM secret of it than the one that is known";
-                            let last = exchange.last(&f.rest()).ok_or_else(|| impossible(other))?;
+                            let malformed = || impossible("its SCRAM message is malformed");
+                            let last = exchange.last(&f.rest()).ok_or_else(malformed)?;
+                            if !exchange.same_secret() {
+                                let user = &options.user;
+                                tracing::warn!(
+                                    user,
+                                    host,
+                                    port,
+                                    "the server keeps another SCRAM secret of this user than the \
+                                     one in auth_file, or does not let the user in"
+                                );
+                            }
                             frontend::password_message(&mut connection.outbox, last.as_bytes());
                         }
                     },

@@ -57,6 +57,9 @@ pub enum ServerError {
     /// The server answered with an error; the connection is in order.
     #[error("{0}")]
     Sql(ErrorFields),
+    /// The server ended the connection, and said why.
+    #[error("{0}")]
+    HungUp(ErrorFields),
     /// The server sent a message that has no place here; the connection is to be discarded.
     #[error("unexpected message {0:?} from the server")]
     Unexpected(char),

@@ -224,6 +224,9 @@ pub fn analyze(statement: &Statement, catalog: &CatalogSnapshot) -> Result<Analy
         None if !a.tables.iter().any(|t| catalog.is_foreign_name(&t.name)) => {
             Err(Reason::new(NO_FOREIGN_TABLE))
         }
+        None if catalog.has_strange_implicit_cast() => {
+            Err(Reason::new("an implicit cast that is not immutable"))
+        }
         None => {
             a.timeless &= a.repeatable && crate::clock::are_timeless(&a.names);
             Ok(a)
@@ -432,7 +435,12 @@ fn examine(
         }
         "TypeCast" => {
             let path = strings(&body["type_name"]["names"]).unwrap_or_default();
-            a.names.types.extend(path.last().map(|t| (*t).to_owned()));
+            if let Some(target) = path.last() {
+                if catalog.is_strange_type(target) {
+                    return Err(Reason::about("a cast that is not immutable", *target));
+                }
+                a.names.types.insert((*target).to_owned());
+            }
         }
         "SubLink" | "SortBy" => {
             let list = if name == "SubLink" { "oper_name" } else { "use_op" };

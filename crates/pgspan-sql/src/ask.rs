@@ -8,8 +8,23 @@ use crate::route::Reason;
 
 /// Names of all foreign tables (`t`); every built-in function name with whether none
 /// of its overloads is volatile (`f`); names of functions (`u`) outside
-/// `pg_catalog` with whether all are immutable; names of operators (`o`) there that are not. Rows `(kind, name, safe)`.
+/// `pg_catalog` with whether all are immutable; names of operators (`o`) there that are not;
+/// names of types (`y`) to which a cast runs such a function: one of the cast's own, or one
+/// in a CHECK of the domain (`*` when the cast may be implied anywhere). Rows
+/// `(kind, name, safe)`.
 pub const CATALOG: &str = "\
+WITH RECURSIVE strange(o) AS (\
+SELECT c.contypid FROM pg_catalog.pg_constraint c \
+CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':(?:op)?funcid ([0-9]+)', 'g') AS m(ids) \
+JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) m.ids[1]::pg_catalog.oid \
+WHERE c.contypid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND (p.provolatile OPERATOR(pg_catalog.=) 'v' \
+OR (p.provolatile OPERATOR(pg_catalog.=) 's' AND p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid)) \
+UNION \
+SELECT r.o FROM strange s CROSS JOIN LATERAL (\
+SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typbasetype OPERATOR(pg_catalog.=) s.o OR t.typelem OPERATOR(pg_catalog.=) s.o \
+UNION ALL SELECT k.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class k ON k.oid OPERATOR(pg_catalog.=) a.attrelid \
+WHERE a.atttypid OPERATOR(pg_catalog.=) s.o AND k.reltype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
+UNION ALL SELECT g.rngtypid FROM pg_catalog.pg_range g WHERE g.rngsubtype OPERATOR(pg_catalog.=) s.o) AS r(o)) \
 SELECT 't', c.relname::pg_catalog.text, true FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) 'f' \
 UNION ALL \
 SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
@@ -20,7 +35,14 @@ WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid GROUP BY p.prona
 UNION ALL \
 SELECT 'o', o.oprname::pg_catalog.text, false FROM pg_catalog.pg_operator o \
 JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid \
-WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'";
+WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i' \
+UNION ALL \
+SELECT 'y', t.typname::pg_catalog.text, false FROM strange s JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) s.o \
+UNION ALL \
+SELECT 'y', CASE WHEN c.castcontext OPERATOR(pg_catalog.=) 'i' THEN '*' ELSE t.typname::pg_catalog.text END, false \
+FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc \
+JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) c.casttarget \
+WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'";
 
 /// Settings that the server reports by itself whenever they change (manual, section
 /// "ParameterStatus"), and that change how a statement or its literals are read.

@@ -11,6 +11,7 @@ pub struct CatalogSnapshot {
     functions: HashMap<String, bool>,
     outside_functions: HashSet<String>,
     strange_operators: HashSet<String>,
+    strange_types: HashSet<String>,
     finder: Option<AhoCorasick>,
 }
 
@@ -61,7 +62,20 @@ impl CatalogSnapshot {
             // A pattern that is too large to build means that every statement is parsed.
             AhoCorasickBuilder::new().ascii_case_insensitive(true).build(&foreign_tables).ok()
         };
-        CatalogSnapshot { foreign_tables, functions, outside_functions, strange_operators, finder }
+        CatalogSnapshot {
+            foreign_tables,
+            functions,
+            outside_functions,
+            strange_operators,
+            strange_types: HashSet::new(),
+            finder,
+        }
+    }
+
+    /// With the names of types to which a cast may do more than compute; `*` among them
+    /// for a cast that need not be written.
+    pub fn with_strange_types(self, strange_types: HashSet<String>) -> CatalogSnapshot {
+        CatalogSnapshot { strange_types, ..self }
     }
 
     /// Whether the text may name a foreign table. Never a false "no", except that
@@ -97,6 +111,16 @@ impl CatalogSnapshot {
     /// Whether an operator of this name may do more than compute.
     pub fn is_strange_operator(&self, name: &str) -> bool {
         self.strange_operators.contains(name)
+    }
+
+    /// Whether a cast to a type of this name may do more than compute.
+    pub fn is_strange_type(&self, name: &str) -> bool {
+        self.strange_types.contains(name)
+    }
+
+    /// Whether a cast that nobody has written may.
+    pub fn has_strange_implicit_cast(&self) -> bool {
+        self.strange_types.contains("*")
     }
 
     /// Whether `pg_catalog` has a function of this name at all.

@@ -94,12 +94,18 @@ pub struct KeyExchange {
     keys: ClientKeys,
     nonce: String,
     auth: String,
+    same_secret: bool,
 }
 
 impl KeyExchange {
     /// `nonce` must be fresh random printable text.
     pub fn new(keys: ClientKeys, nonce: String) -> KeyExchange {
-        KeyExchange { keys, nonce, auth: String::new() }
+        KeyExchange { keys, nonce, auth: String::new(), same_secret: true }
+    }
+
+    /// Whether the server, as far as it has said, keeps the secret that the keys are of.
+    pub fn same_secret(&self) -> bool {
+        self.same_secret
     }
 
     /// The client's first message.
@@ -112,18 +118,19 @@ impl KeyExchange {
         format!("n=,r={}", self.nonce)
     }
 
-    /// The client's final message. `None`: the server's first one is malformed, or the
-    /// server keeps another secret (the salts or iterations differ).
+    /// The client's final message. `None`: the server's first one is malformed. To a server
+    /// that keeps another secret, or none, it proves nothing: the server says what it says
+    /// to everybody whom it does not let in.
     pub fn last(&mut self, server_first: &[u8]) -> Option<String> {
         let text = std::str::from_utf8(server_first).ok()?;
         let mut parts = text.split(',');
         let nonce = parts.next()?.strip_prefix("r=")?;
         let salt = BASE64.decode(parts.next()?.strip_prefix("s=")?).ok()?;
         let iterations: u32 = parts.next()?.strip_prefix("i=")?.parse().ok()?;
-        let ours = nonce.len() > self.nonce.len() && nonce.starts_with(&self.nonce);
-        if !ours || salt != self.keys.salt || iterations != self.keys.iterations {
+        if nonce.len() <= self.nonce.len() || !nonce.starts_with(&self.nonce) {
             return None;
         }
+        self.same_secret = salt == self.keys.salt && iterations == self.keys.iterations;
         let without_proof = format!("c={},r={nonce}", BASE64.encode("n,,"));
         self.auth = format!("{},{text},{without_proof}", self.first_bare());
         let stored: [u8; 32] = Sha256::digest(self.keys.client_key).into();
@@ -270,6 +277,8 @@ mod tests {
         assert_eq!(exchange(&secret), Some(true));
         let salted = Secret::from_password("pencil", b"another salt 123", ITERATIONS);
         assert_eq!(exchange(&salted), None);
+        let hardened = Secret::from_password("pencil", b"0123456789abcdef", 2 * ITERATIONS);
+        assert_eq!(exchange(&hardened), None);
         let other = Secret::from_password("pen", b"0123456789abcdef", ITERATIONS);
         assert_eq!(exchange(&other), None);
         // A server that lets everybody in without knowing the secret.

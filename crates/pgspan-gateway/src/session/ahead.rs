@@ -9,9 +9,10 @@
 //! run this way.
 
 use super::home::{self, Around};
-use super::query::{Request, Stop, describe_clients};
+use super::query::{Request, describe_clients};
 use super::state::receive_for;
 use super::still::Question;
+use super::stop::{Stop, hung_up};
 use super::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::BUSY;
@@ -99,7 +100,7 @@ impl Session {
                 b'E' => {
                     let error = ErrorFields::decode(frame.body()).map_err(wire)?;
                     home::forget_prepared(&mut self.server);
-                    self.drain().await?;
+                    self.drain(Some(&error)).await?;
                     return Err(ServerError::Sql(error).into());
                 }
                 b'Z' => {
@@ -116,7 +117,7 @@ impl Session {
         if still.confirms(question, &plan.fingerprint, server, &settings, &snapshot) {
             return Ok(true);
         }
-        self.drain().await?;
+        self.drain(None).await?;
         if self.server.status == TransactionStatus::Idle {
             self.opened = false;
         }
@@ -124,14 +125,20 @@ impl Session {
         Ok(false)
     }
 
-    /// Reads up to ReadyForQuery what nobody wants.
-    async fn drain(&mut self) -> Result<(), Stop> {
+    /// Reads up to ReadyForQuery what nobody wants, behind an error if there was one.
+    async fn drain(&mut self, error: Option<&ErrorFields>) -> Result<(), Stop> {
+        let mut last = error.cloned();
         loop {
-            let frame = receive_for(&mut self.server, &mut self.client).await?;
+            let frame = receive_for(&mut self.server, &mut self.client)
+                .await
+                .map_err(|stop| hung_up(stop, last.as_ref()))?;
             match frame.tag {
                 b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
-                // Which of the statements exist is not known.
-                b'E' => home::forget_prepared(&mut self.server),
+                b'E' => {
+                    // Which of the statements exist is not known.
+                    home::forget_prepared(&mut self.server);
+                    last = ErrorFields::decode(frame.body()).ok();
+                }
                 b'Z' => return Ok(()),
                 _ => {}
             }

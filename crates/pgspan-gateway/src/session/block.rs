@@ -8,7 +8,7 @@
 //! from ours, and the rest of the block falls back.
 
 use super::Session;
-use super::query::Stop;
+use super::stop::Stop;
 use bytes::Bytes;
 use pgspan_pool::Lease;
 use pgspan_sql::ask;

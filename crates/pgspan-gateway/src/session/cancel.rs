@@ -7,7 +7,11 @@ use pgspan_wire::scram;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// How long a session waits until servers have a cancel request.
+const DELIVERY_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct Target {
@@ -18,6 +22,8 @@ struct Target {
     /// A cancel request has come, at any time.
     touched: AtomicBool,
     wake: Notify,
+    /// Held while requests are on their way to servers.
+    delivery: tokio::sync::Mutex<()>,
 }
 
 type Targets = Arc<Mutex<HashMap<(i32, i32), Arc<Target>>>>;
@@ -72,6 +78,7 @@ impl CancelRegistry {
             found.inspect(|target| target.touched.store(true, Ordering::SeqCst))
         };
         let Some(target) = found else { return };
+        let _delivery = target.delivery.lock().await;
         target.cancelled.store(true, Ordering::SeqCst);
         target.wake.notify_waiters();
         let keys = lock(&target.keys).clone();
@@ -114,6 +121,16 @@ impl CancelHandle {
     /// Whether the query was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.target.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Returns when every server has what it was sent because of a cancel request. What the
+    /// session asks of them next is not to be hit.
+    pub async fn delivered(&self) {
+        if self.is_cancelled() {
+            let delivery = self.target.delivery.lock();
+            // A server that cannot be reached cannot be hit either.
+            let _bounded = tokio::time::timeout(DELIVERY_MAX, delivery).await;
+        }
     }
 
     /// Returns when the query is cancelled.

@@ -44,6 +44,7 @@ fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
     let mut tables = HashSet::new();
     let mut functions = HashMap::new();
     let mut operators = HashSet::new();
+    let mut types = HashSet::new();
     let mut outside = HashMap::new();
     for row in rows {
         let text = |i: usize| {
@@ -56,6 +57,9 @@ fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
             }
             "o" => {
                 operators.insert(text(1));
+            }
+            "y" => {
+                types.insert(text(1));
             }
             "f" => {
                 functions.insert(text(1), text(2) == "t");
@@ -71,4 +75,5 @@ fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
         }
     }
     CatalogSnapshot::new(tables, functions, outside.into_keys().collect(), operators)
+        .with_strange_types(types)
 }

@@ -130,6 +130,8 @@ pub(crate) struct Answers {
     pub parameters: Vec<Vec<u32>>,
     /// RowDescription of described statements; `None` for no rows.
     pub fields: Vec<Option<Vec<Field>>>,
+    /// Whether a NoticeResponse came.
+    pub noticed: bool,
 }
 
 /// An answer that is being read.
@@ -155,7 +157,13 @@ impl Asked {
     ) -> Result<(), ServerError> {
         server.send().await?;
         while !self.ready && results.is_none_or(|n| self.out.results.len() < n) {
-            let frame = server.receive().await?;
+            let frame = match (server.receive().await, self.error.take()) {
+                (Err(_), Some(last)) => return Err(ServerError::HungUp(last)),
+                (received, error) => {
+                    self.error = error;
+                    received?
+                }
+            };
             let out = &mut self.out;
             match frame.tag {
                 b'D' => self.rows.rows.push(backend::data_row(frame.body())?),
@@ -164,6 +172,7 @@ impl Asked {
                 b'T' => out.fields.push(Some(backend::row_description(frame.body())?)),
                 b'n' => out.fields.push(None),
                 b'E' => self.error = Some(ErrorFields::decode(frame.body())?),
+                b'N' => out.noticed = true,
                 b'S' | b'A' => aside.extend_from_slice(&frame.raw),
                 b'Z' => self.ready = true,
                 _ => {}

@@ -19,6 +19,7 @@ pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod state;
 pub(crate) mod still;
+pub(crate) mod stop;
 
 use crate::gateway::{Database, Endpoint, Shared};
 use crate::spare::Origin;
@@ -74,6 +75,8 @@ pub(crate) enum End {
     Client,
     /// The server connection broke, or spoke nonsense.
     Server(String),
+    /// The server ended the connection, and said why.
+    Home(ErrorFields),
     /// The client spoke nonsense.
     Protocol(ErrorFields),
     /// The gateway shuts down, and the session is at rest.
@@ -197,7 +200,7 @@ impl Session {
                 let text = "server closed the connection unexpectedly";
                 Some(ErrorFields::new("FATAL", "08006", text).with_detail(reason))
             }
-            End::Protocol(error) => Some(error),
+            End::Home(error) | End::Protocol(error) => Some(error),
             End::Shutdown => {
                 let text = "terminating connection because the gateway is shutting down";
                 Some(ErrorFields::new("FATAL", "57P01", text))

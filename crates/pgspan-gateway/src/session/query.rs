@@ -5,6 +5,7 @@ use super::home::{self, Around};
 use super::request::Batch;
 use super::state::{append_keys, copied_select, fetch_bounded, key_values};
 use super::still::{HomeState, Question, home_state};
+use super::stop::{NOTICE, Stop, cancelled};
 use super::{End, Session};
 use crate::config::SnapshotOrder;
 use crate::gateway::Shared;
@@ -66,40 +67,8 @@ pub(crate) struct Request {
     pub batch: Option<Batch>,
 }
 
-/// Why a rung was left.
-pub(crate) enum Stop {
-    /// The next rung: home runs it itself.
-    GiveUp(Reason),
-    /// The client gets this error: it cancelled, or time ran out.
-    Refuse(ErrorFields),
-    /// The session is over.
-    End(End),
-}
-
-impl From<Reason> for Stop {
-    fn from(reason: Reason) -> Stop {
-        Stop::GiveUp(reason)
-    }
-}
-
-impl From<ServerError> for Stop {
-    fn from(error: ServerError) -> Stop {
-        match error {
-            ServerError::Sql(e) => {
-                Stop::GiveUp(Reason::about("home reported an error", e.to_string()))
-            }
-            other => Stop::End(End::Server(other.to_string())),
-        }
-    }
-}
-
 /// How long a plan whose fetch outgrew the limits is not tried again.
 const OUTGROWN_REST: Duration = Duration::from_secs(60);
-
-pub(crate) fn cancelled() -> Stop {
-    let text = "canceling statement due to user request";
-    Stop::Refuse(ErrorFields::new("ERROR", "57014", text))
-}
 
 impl Session {
     pub(super) fn fell_back(&mut self, reason: Reason) {
@@ -129,6 +98,7 @@ impl Session {
         self.server.busy_poll.max = running.busy_poll();
         let done = self.straight_line(request, around).await;
         drop(running);
+        self.cancel.delivered().await;
         release(self).await;
         self.block.drop_abandoned();
         let stop = match done {
@@ -585,6 +555,9 @@ impl Session {
         home::run_with_parameters(server, &sql, request);
         frontend::sync(&mut server.outbox);
         let got = home::answers(server, &mut self.client.outbox).await?;
+        if got.noticed {
+            return Err(Reason::new(NOTICE).into());
+        }
         let odd = || Stop::GiveUp(Reason::new("catalog answer"));
         let explained = usize::from(known.is_none());
         let facts = match known {

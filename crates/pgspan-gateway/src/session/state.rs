@@ -3,7 +3,7 @@
 
 use super::block::BlockSource;
 use super::home::{self, Answers};
-use super::query::{Stop, cancelled};
+use super::stop::{Stop, cancelled};
 use super::{ClientSide, End};
 use crate::sources::fetch::{self, Bounds, Caller, Fetched};
 use crate::sources::{CachedPlan, carrier};

@@ -4,7 +4,7 @@
 //! home a twentieth does.
 
 use super::home::{self, Answers, Around, Statement};
-use super::query::Stop;
+use super::stop::Stop;
 use crate::sources::Fingerprint;
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::ServerConnection;

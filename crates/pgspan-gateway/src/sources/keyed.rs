@@ -6,7 +6,7 @@ use super::CachedPlan;
 use super::engine::ask_place;
 use crate::session::Session;
 use crate::session::home;
-use crate::session::query::Stop;
+use crate::session::stop::Stop;
 use pgspan_engine::ColumnType;
 use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::engine::restrict::{Place, restricted};

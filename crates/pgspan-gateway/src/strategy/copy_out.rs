@@ -4,8 +4,9 @@
 use super::HELD_BYTES;
 use crate::session::Session;
 use crate::session::home::Around;
-use crate::session::query::{Request, Stop, route};
+use crate::session::query::{Request, route};
 use crate::session::state::receive_for;
+use crate::session::stop::{NOTICE, Stop, hung_up, refusal};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
 use bytes::BytesMut;
@@ -15,7 +16,6 @@ use pgspan_sql::quote::literal;
 use pgspan_sql::rewrite::splice;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields};
-use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
 
 /// Runs it.
@@ -36,14 +36,25 @@ pub(crate) async fn run(
     session.server.send().await.map_err(|e| Stop::from(ServerError::from(e)))?;
     let mut held = BytesMut::new();
     let mut begun = false;
-    let mut error: Option<Frame> = None;
+    let mut noticed = false;
+    let mut error: Option<ErrorFields> = None;
     loop {
-        let frame = receive_for(&mut session.server, &mut session.client).await?;
+        let frame = receive_for(&mut session.server, &mut session.client)
+            .await
+            .map_err(|stop| hung_up(stop, error.as_ref()))?;
         match frame.tag {
+            b'N' if !begun => noticed = true,
             b'H' | b'd' | b'c' | b'C' | b'N' | b'S' | b'A' => held.extend_from_slice(&frame.raw),
-            b'E' => error = Some(frame.clone()),
+            b'E' => {
+                error = Some(ErrorFields::decode(frame.body()).map_err(ServerError::from)?);
+            }
             b'Z' => break,
             _ => {}
+        }
+        if noticed {
+            // Everything that is still on its way is read before giving up.
+            held.clear();
+            continue;
         }
         if error.is_none() && held.len() > HELD_BYTES {
             begun = true;
@@ -53,13 +64,11 @@ pub(crate) async fn run(
         }
     }
     match error {
-        Some(frame) if !begun => {
-            let text = ErrorFields::decode(frame.body()).map(|e| e.to_string()).unwrap_or_default();
-            return Err(Reason::about("home reported an error", text).into());
-        }
-        Some(frame) => {
+        _ if noticed => return Err(Reason::new(NOTICE).into()),
+        Some(error) if !begun => return Err(refusal(error)),
+        Some(error) => {
             session.client.outbox.extend_from_slice(&held);
-            session.client.outbox.extend_from_slice(&frame.raw);
+            error.put(&mut session.client.outbox);
             if around == Around::Own {
                 session.undo_own().await?;
             }

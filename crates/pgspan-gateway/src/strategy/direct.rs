@@ -4,7 +4,8 @@
 use super::HELD_BYTES;
 use super::home_join::put_start;
 use crate::session::home::{self, Around, NO_PARAMETERS};
-use crate::session::query::{Request, Stop, route};
+use crate::session::query::{Request, route};
+use crate::session::stop::Stop;
 use crate::session::{End, Session, state};
 use crate::sources::CachedPlan;
 use crate::sources::fetch;

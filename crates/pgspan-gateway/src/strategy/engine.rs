@@ -8,8 +8,9 @@ use crate::session::End;
 use crate::session::Session;
 use crate::session::cancel::AtWork;
 use crate::session::home::{self, Around};
-use crate::session::query::{Request, Stop, cancelled, route};
+use crate::session::query::{Request, route};
 use crate::session::state::{client_gone, sleep, timed_out, timeout};
+use crate::session::stop::{NOTICE, Stop, cancelled};
 use crate::sources::CachedPlan;
 use crate::sources::engine::EnginePlan;
 use crate::sources::fetch::{self, Caller, SOURCE_ERROR};
@@ -433,6 +434,7 @@ async fn pump_rows(
                     return Err(Broken::GiveUp(Reason::new("other types at the source")));
                 }
             }
+            b'N' => return Err(Broken::GiveUp(Reason::new(NOTICE))),
             b'E' => error = ErrorFields::decode(frame.body()).ok(),
             b'Z' => break,
             _ => {}

@@ -7,7 +7,8 @@
 
 use super::home_join::{Bound, ask, carried, put_start};
 use crate::session::home::{self, Answers, Around};
-use crate::session::query::{Request, Stop, route};
+use crate::session::query::{Request, route};
+use crate::session::stop::Stop;
 use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::carrier::Builder;

@@ -3,9 +3,10 @@
 
 use super::HELD_BYTES;
 use crate::session::home::{self, Around};
-use crate::session::query::{Request, Stop, route};
+use crate::session::query::{Request, route};
 use crate::session::state::receive_for;
 use crate::session::still::Question;
+use crate::session::stop::{NOTICE, Stop, hung_up, refusal};
 use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
@@ -13,8 +14,7 @@ use bytes::{Bytes, BytesMut};
 use pgspan_sql::analyze::Kind;
 use pgspan_sql::fragment::Carrier;
 use pgspan_sql::route::{Reason, Route, Strategy};
-use pgspan_wire::backend::{self, ErrorFields, Field, TransactionStatus};
-use pgspan_wire::frame::Frame;
+use pgspan_wire::backend::{self, ErrorFields, Field};
 use pgspan_wire::frontend;
 
 /// Up to so many fetched rows home may use its generic plan, which takes an array for
@@ -196,13 +196,14 @@ async fn answer(
     let mut executed = false;
     let mut closes = 0;
     let mut fields: Option<Vec<Field>> = None;
-    let mut error: Option<Frame> = None;
-    let mut told = false;
+    let mut error: Option<ErrorFields> = None;
     let mut refused: Option<Stop> = None;
     loop {
         // Rows in a run, where more than one has arrived.
         if executed || !session.server.take_rows(&mut held) {
-            let frame = receive_for(&mut session.server, &mut session.client).await?;
+            let frame = receive_for(&mut session.server, &mut session.client)
+                .await
+                .map_err(|stop| hung_up(stop, error.as_ref()))?;
             match frame.tag {
                 b'T' if fields.is_none() => {
                     fields = Some(
@@ -221,23 +222,24 @@ async fn answer(
                 }
                 b'E' => {
                     home::forget_prepared(&mut session.server);
-                    error = Some(frame);
+                    error = Some(
+                        ErrorFields::decode(frame.body())
+                            .map_err(pgspan_pool::ServerError::from)?,
+                    );
                 }
-                b'N' if executed || !held.is_empty() => held.extend_from_slice(&frame.raw),
-                b'S' | b'A' => held.extend_from_slice(&frame.raw),
+                b'N' if !begun => refused = Some(Reason::new(NOTICE).into()),
+                b'S' | b'A' | b'N' => held.extend_from_slice(&frame.raw),
                 b'Z' => break,
                 _ => {}
             }
         }
-        // A read-only transaction cannot fail to end: the client has its answer at once.
+        // Everything that is still on its way is read before giving up.
         if refused.is_some() {
             held.clear();
             continue;
         }
-        let done = executed && closes == tail && around == Around::Own && error.is_none() && !told;
-        if done || (error.is_none() && held.len() > HELD_BYTES) {
+        if error.is_none() && held.len() > HELD_BYTES {
             if !begun {
-                // Everything that is still on its way is read before giving up.
                 refused = begin(session, request, plan, fields.as_deref(), typmods).err();
                 if refused.is_some() {
                     continue;
@@ -246,10 +248,6 @@ async fn answer(
             }
             session.client.outbox.extend_from_slice(&held);
             held.clear();
-            if done {
-                told = true;
-                backend::put_ready(&mut session.client.outbox, TransactionStatus::Idle);
-            }
             session.client.send().await.map_err(|_| Stop::End(End::Client))?;
         }
     }
@@ -260,20 +258,12 @@ async fn answer(
     if let Some(stop) = refused {
         return Err(stop);
     }
-    if told {
-        session.client.outbox.extend_from_slice(&held);
-        return match error {
-            None => Ok(()),
-            Some(_) => Err(Stop::End(End::Server("home could not end a transaction".to_owned()))),
-        };
-    }
-    if let Some(frame) = error {
+    if let Some(error) = error {
         if !begun {
-            let text = ErrorFields::decode(frame.body()).map(|e| e.to_string()).unwrap_or_default();
-            return Err(Reason::about("home reported an error", text).into());
+            return Err(refusal(error));
         }
         session.client.outbox.extend_from_slice(&held);
-        session.client.outbox.extend_from_slice(&frame.raw);
+        error.put(&mut session.client.outbox);
         if around == Around::Own {
             session.undo_own().await?;
         }

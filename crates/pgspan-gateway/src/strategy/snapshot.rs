@@ -2,7 +2,7 @@
 //! Synchronization Functions").
 
 use crate::session::Session;
-use crate::session::query::Stop;
+use crate::session::stop::Stop;
 use crate::sources::CachedPlan;
 use crate::sources::fetch::{self, Caller};
 use pgspan_pool::{Lease, ServerError};

@@ -1,7 +1,7 @@
 //! The gateway itself is killed, and the replica behind its reader endpoint.
 
 use crate::client::Client;
-use crate::world::{World, assert_works, becomes};
+use crate::world::{World, assert_works, becomes, route, turn};
 
 /// Rows for as long as somebody reads them.
 const STREAM: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 10000000)";
@@ -70,4 +70,42 @@ fn the_replica_dies_and_comes_back() {
     let mut client = connect().unwrap();
     assert_eq!(client.value("SELECT pg_is_in_recovery()"), "t");
     assert_works(&mut client);
+}
+
+#[test]
+fn home_is_stopped_while_it_computes_a_join() {
+    let world = turn();
+    let sql = "SELECT count(*) FROM small s, people a, people b, people c
+               WHERE s.id + a.id + b.id + c.id = -1";
+    let at_work = |client: &Client, sql: &str| {
+        let seen = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND state = 'active'
+             AND now() - query_start > interval '100 ms'",
+            client.process()
+        );
+        becomes("work at home", "1", || world.at_home(&seen));
+        world.at_home(&format!("SELECT {sql}({})", client.process()));
+    };
+    for extended in [false, true] {
+        let mut client = world.connect();
+        assert_works(&mut client);
+        // Another attempt would only put off what was decided.
+        client.start_as(sql, extended);
+        at_work(&client, "pg_cancel_backend");
+        let answer = client.finish();
+        assert_eq!((answer.code(), answer.status), ("57014", b'I'), "{answer:?}");
+        assert_ne!(route(&mut client), "fallback");
+        assert_eq!(client.query("SET statement_timeout = '300ms'").code(), "ok");
+        client.start_as(sql, extended);
+        let answer = client.finish();
+        assert_eq!((answer.code(), answer.status), ("57014", b'I'), "{answer:?}");
+        assert_ne!(route(&mut client), "fallback");
+        assert_eq!(client.query("SET statement_timeout = 0").code(), "ok");
+        // What home says last is what the client is told.
+        client.start_as(sql, extended);
+        at_work(&client, "pg_terminate_backend");
+        let answer = client.finish();
+        assert_eq!((answer.code(), answer.status), ("57P01", 0), "{answer:?}");
+    }
+    world.assert_settled();
 }

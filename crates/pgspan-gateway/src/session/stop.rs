@@ -1,0 +1,60 @@
+//! Why a rung is left, and what home's errors mean for that.
+
+use super::End;
+use pgspan_pool::ServerError;
+use pgspan_sql::route::Reason;
+use pgspan_wire::backend::ErrorFields;
+
+/// Why a rung was left.
+pub(crate) enum Stop {
+    /// The next rung: home runs it itself.
+    GiveUp(Reason),
+    /// The client gets this error: it cancelled, or time ran out.
+    Refuse(ErrorFields),
+    /// The session is over.
+    End(End),
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Stop {
+        Stop::GiveUp(reason)
+    }
+}
+
+impl From<ServerError> for Stop {
+    fn from(error: ServerError) -> Stop {
+        match error {
+            ServerError::Sql(e) => refusal(e),
+            ServerError::HungUp(e) => Stop::End(End::Home(e)),
+            other => Stop::End(End::Server(other.to_string())),
+        }
+    }
+}
+
+/// What an error of home's means: it was stopped, which another attempt would only put
+/// off; or home is to show what it makes of the statement itself.
+pub(crate) fn refusal(error: ErrorFields) -> Stop {
+    match error.sqlstate() {
+        // query_canceled, by a timeout or by somebody; lock_not_available, by lock_timeout.
+        "57014" | "55P03" => Stop::Refuse(error),
+        _ => Stop::GiveUp(Reason::about("home reported an error", error.to_string())),
+    }
+}
+
+/// The reason for giving up when home has a notice for the client before much of the
+/// answer is known. Which notices there are, and when, depends on how a statement is
+/// planned and on who evaluates its conditions.
+pub(crate) const NOTICE: &str = "home raises a notice";
+
+pub(crate) fn cancelled() -> Stop {
+    let text = "canceling statement due to user request";
+    Stop::Refuse(ErrorFields::new("ERROR", "57014", text))
+}
+
+/// After an error of home's that was the last thing it said.
+pub(crate) fn hung_up(stop: Stop, last: Option<&ErrorFields>) -> Stop {
+    match (stop, last) {
+        (Stop::End(End::Server(_)), Some(last)) => Stop::End(End::Home(last.clone())),
+        (stop, _) => stop,
+    }
+}
