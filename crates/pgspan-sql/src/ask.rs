@@ -10,21 +10,32 @@ use crate::route::Reason;
 /// of its overloads is volatile (`f`); names of functions (`u`) outside
 /// `pg_catalog` with whether all are immutable; names of operators (`o`) there that are not;
 /// names of types (`y`) to which a cast runs such a function: one of the cast's own, or one
-/// in a CHECK of the domain (`*` when the cast may be implied anywhere). Rows
-/// `(kind, name, safe)`.
+/// in a CHECK of a domain, and of the types made of these (`*` when the cast may be implied
+/// anywhere). Rows `(kind, name, safe)`.
+///
+/// `edge` is evaluated only where there is such a type at all.
 pub const CATALOG: &str = "\
-WITH RECURSIVE strange(o) AS (\
+WITH RECURSIVE edge(part, whole) AS MATERIALIZED (\
+SELECT t.typbasetype, t.oid FROM pg_catalog.pg_type t WHERE t.typbasetype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
+UNION ALL SELECT t.typelem, t.oid FROM pg_catalog.pg_type t WHERE t.typelem OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
+UNION ALL SELECT a.atttypid, k.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class k ON k.oid OPERATOR(pg_catalog.=) a.attrelid \
+WHERE k.reltype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND a.attnum OPERATOR(pg_catalog.>) 0 \
+UNION ALL SELECT g.rngsubtype, g.rngtypid FROM pg_catalog.pg_range g \
+UNION ALL SELECT g.rngsubtype, g.rngmultitypid FROM pg_catalog.pg_range g \
+UNION ALL SELECT m.ids[1]::pg_catalog.oid, c.contypid FROM pg_catalog.pg_constraint c \
+CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':resulttype ([0-9]+)', 'g') AS m(ids) \
+WHERE c.contypid OPERATOR(pg_catalog.>) 0::pg_catalog.oid), \
+strange(o) AS (\
 SELECT c.contypid FROM pg_catalog.pg_constraint c \
 CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':(?:op)?funcid ([0-9]+)', 'g') AS m(ids) \
 JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) m.ids[1]::pg_catalog.oid \
-WHERE c.contypid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND (p.provolatile OPERATOR(pg_catalog.=) 'v' \
-OR (p.provolatile OPERATOR(pg_catalog.=) 's' AND p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid)) \
+WHERE c.contypid OPERATOR(pg_catalog.>) 0::pg_catalog.oid AND (p.provolatile OPERATOR(pg_catalog.=) 'v' \
+OR (p.provolatile OPERATOR(pg_catalog.=) 's' AND (p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid OR p.proname OPERATOR(pg_catalog.=) 'current_setting'))) \
 UNION \
-SELECT r.o FROM strange s CROSS JOIN LATERAL (\
-SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typbasetype OPERATOR(pg_catalog.=) s.o OR t.typelem OPERATOR(pg_catalog.=) s.o \
-UNION ALL SELECT k.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class k ON k.oid OPERATOR(pg_catalog.=) a.attrelid \
-WHERE a.atttypid OPERATOR(pg_catalog.=) s.o AND k.reltype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
-UNION ALL SELECT g.rngtypid FROM pg_catalog.pg_range g WHERE g.rngsubtype OPERATOR(pg_catalog.=) s.o) AS r(o)) \
+SELECT c.casttarget FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc \
+WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i' \
+UNION \
+SELECT e.whole FROM strange s JOIN edge e ON e.part OPERATOR(pg_catalog.=) s.o) \
 SELECT 't', c.relname::pg_catalog.text, true FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) 'f' \
 UNION ALL \
 SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
@@ -39,10 +50,8 @@ WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatil
 UNION ALL \
 SELECT 'y', t.typname::pg_catalog.text, false FROM strange s JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) s.o \
 UNION ALL \
-SELECT 'y', CASE WHEN c.castcontext OPERATOR(pg_catalog.=) 'i' THEN '*' ELSE t.typname::pg_catalog.text END, false \
-FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc \
-JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) c.casttarget \
-WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'";
+SELECT 'y', '*', false FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc \
+WHERE c.castcontext OPERATOR(pg_catalog.=) 'i' AND p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'";
 
 /// Settings that the server reports by itself whenever they change (manual, section
 /// "ParameterStatus"), and that change how a statement or its literals are read.
@@ -253,7 +262,7 @@ pub fn home_facts(names: &[String]) -> String {
           'server', CASE WHEN f.ftrelid IS NULL THEN NULL ELSE pg_catalog.json_build_object('name', s.srvname, 'postgres_fdw', h.proname OPERATOR(pg_catalog.=) 'postgres_fdw_handler', 'wrapper_options', w.fdwoptions, 'options', s.srvoptions, 'mapped', m.umid IS NOT NULL, 'mapping', m.umoptions) END, \
           'options', f.ftoptions, \
           'view_hazard', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN EXISTS (WITH RECURSIVE v(o) AS (SELECT c.oid UNION SELECT d.refobjid FROM v JOIN pg_catalog.pg_rewrite rw ON rw.ev_class OPERATOR(pg_catalog.=) v.o JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) rw.oid AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass) \
-             SELECT 1 FROM v JOIN pg_catalog.pg_class vc ON vc.oid OPERATOR(pg_catalog.=) v.o LEFT JOIN pg_catalog.pg_rewrite rw ON rw.ev_class OPERATOR(pg_catalog.=) v.o LEFT JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) rw.oid AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
+             SELECT 1 FROM v JOIN pg_catalog.pg_class vc ON vc.oid OPERATOR(pg_catalog.=) v.o LEFT JOIN pg_catalog.pg_rewrite rw ON rw.ev_class OPERATOR(pg_catalog.=) v.o LEFT JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) rw.oid AND d.refclassid OPERATOR(pg_catalog.=) ANY(ARRAY['pg_catalog.pg_proc', 'pg_catalog.pg_type']::pg_catalog.regclass[]) \
              WHERE vc.relkind OPERATOR(pg_catalog.=) ANY(ARRAY['f','p']::\"char\"[]) OR vc.relhassubclass OR vc.relrowsecurity OR d.objid IS NOT NULL) ELSE false END, \
           'columns', CASE WHEN f.ftrelid IS NULL THEN NULL ELSE {columns} END)) \
           FROM pg_catalog.unnest({names}) AS n(name) \

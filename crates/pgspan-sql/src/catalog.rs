@@ -118,6 +118,11 @@ impl CatalogSnapshot {
         self.strange_types.contains(name)
     }
 
+    /// Whether there is such a type.
+    pub fn has_strange_types(&self) -> bool {
+        !self.strange_types.is_empty()
+    }
+
     /// Whether a cast that nobody has written may.
     pub fn has_strange_implicit_cast(&self) -> bool {
         self.strange_types.contains("*")

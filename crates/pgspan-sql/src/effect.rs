@@ -59,7 +59,8 @@ pub fn effect(text: &str, catalog: &CatalogSnapshot) -> Effect {
         return Effect::Local(Vec::new());
     };
     let mut names = Vec::new();
-    let mut unknown = catalog.has_strange_implicit_cast();
+    // A value that is stored is cast to its column's type, and nobody writes that.
+    let mut unknown = catalog.has_strange_types();
     for tree in &statement.nodes {
         let kind = tree.as_object().and_then(|o| o.keys().next()).map_or("", String::as_str);
         unknown |= !STATEMENTS.contains(&kind);
@@ -75,10 +76,6 @@ pub fn effect(text: &str, catalog: &CatalogSnapshot) -> Effect {
                 let function = path.last().copied().unwrap_or("");
                 let safe = catalog.is_safe_function(function) || HARMLESS.contains(&function);
                 unknown |= !(builtin && safe);
-            }
-            "TypeCast" => {
-                let path = strings(&body["type_name"]["names"]).unwrap_or_default();
-                unknown |= path.last().is_some_and(|name| catalog.is_strange_type(name));
             }
             _ => {}
         });

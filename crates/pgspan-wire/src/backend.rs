@@ -161,6 +161,12 @@ impl ErrorFields {
         self.fields.iter().find(|(c, _)| *c == code).map(|(_, t)| t.as_str())
     }
 
+    /// Whether the connection ends with it.
+    pub fn is_fatal(&self) -> bool {
+        let severity = self.field(b'V').or(self.field(b'S'));
+        severity.is_some_and(|s| s == "FATAL" || s == "PANIC")
+    }
+
     /// SQLSTATE, five characters.
     pub fn sqlstate(&self) -> &str {
         self.field(b'C').unwrap_or("XX000")

@@ -5,12 +5,13 @@ use bytes::Bytes;
 use pgspan_pool::CancelKey;
 use pgspan_wire::scram;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long a session waits until servers have a cancel request.
+/// How long a server may take for a cancel request, and the session with what is next.
 const DELIVERY_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
@@ -22,8 +23,26 @@ struct Target {
     /// A cancel request has come, at any time.
     touched: AtomicBool,
     wake: Notify,
-    /// Held while requests are on their way to servers.
-    delivery: tokio::sync::Mutex<()>,
+    /// Cancel requests whose way to the servers is not over.
+    delivering: AtomicUsize,
+    delivered: Notify,
+}
+
+/// Counts a cancel request on its way.
+struct Delivery(Arc<Target>);
+
+impl Delivery {
+    fn new(target: &Arc<Target>) -> Delivery {
+        target.delivering.fetch_add(1, Ordering::SeqCst);
+        Delivery(target.clone())
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.0.delivering.fetch_sub(1, Ordering::SeqCst);
+        self.0.delivered.notify_waiters();
+    }
 }
 
 type Targets = Arc<Mutex<HashMap<(i32, i32), Arc<Target>>>>;
@@ -78,7 +97,7 @@ impl CancelRegistry {
             found.inspect(|target| target.touched.store(true, Ordering::SeqCst))
         };
         let Some(target) = found else { return };
-        let _delivery = target.delivery.lock().await;
+        let _delivery = Delivery::new(&target);
         target.cancelled.store(true, Ordering::SeqCst);
         target.wake.notify_waiters();
         let keys = lock(&target.keys).clone();
@@ -86,12 +105,21 @@ impl CancelRegistry {
     }
 }
 
+/// To all at once: one that does not answer keeps no other from being told.
 async fn cancel_all(keys: Vec<CancelKey>) {
+    let mut requests = tokio::task::JoinSet::new();
     for key in keys {
-        if let Err(error) = key.cancel().await {
-            tracing::warn!(host = key.host, port = key.port, %error, "cancel request not delivered");
-        }
+        requests.spawn(async move {
+            let why = match tokio::time::timeout(DELIVERY_MAX, key.cancel()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            let (host, port) = (key.host, key.port);
+            tracing::warn!(host, port, why, "cancel request not delivered");
+        });
     }
+    while requests.join_next().await.is_some() {}
 }
 
 impl CancelHandle {
@@ -126,10 +154,12 @@ impl CancelHandle {
     /// Returns when every server has what it was sent because of a cancel request. What the
     /// session asks of them next is not to be hit.
     pub async fn delivered(&self) {
-        if self.is_cancelled() {
-            let delivery = self.target.delivery.lock();
-            // A server that cannot be reached cannot be hit either.
-            let _bounded = tokio::time::timeout(DELIVERY_MAX, delivery).await;
+        while self.target.delivering.load(Ordering::SeqCst) > 0 {
+            let mut next = pin!(self.target.delivered.notified());
+            next.as_mut().enable();
+            if self.target.delivering.load(Ordering::SeqCst) > 0 {
+                next.await;
+            }
         }
     }
 

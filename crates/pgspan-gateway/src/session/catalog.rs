@@ -35,7 +35,7 @@ impl Session {
                 tracing::warn!(%error, "home's catalog could not be read");
                 Ok(())
             }
-            Err(other) => Err(End::Server(other.to_string())),
+            Err(lost) => Err(lost.into()),
         }
     }
 }

@@ -158,7 +158,7 @@ impl Asked {
         server.send().await?;
         while !self.ready && results.is_none_or(|n| self.out.results.len() < n) {
             let frame = match (server.receive().await, self.error.take()) {
-                (Err(_), Some(last)) => return Err(ServerError::HungUp(last)),
+                (Err(_), Some(last)) if last.is_fatal() => return Err(ServerError::HungUp(last)),
                 (received, error) => {
                     self.error = error;
                     received?
@@ -341,9 +341,11 @@ impl Session {
     }
 
     /// Makes the client's block fail, as its own failing statement would have.
-    pub(super) async fn fail_block(&mut self) -> Result<(), ServerError> {
+    pub(super) async fn fail_block(&mut self, opened: bool) -> Result<(), ServerError> {
         frontend::close_portal(&mut self.server.outbox, "pgspan:");
-        run_prepared(&mut self.server, constant(6));
+        if opened {
+            run_prepared(&mut self.server, constant(6));
+        }
         run_prepared(&mut self.server, constant(7));
         frontend::sync(&mut self.server.outbox);
         match answers(&mut self.server, &mut self.client.outbox).await {

@@ -72,8 +72,7 @@ impl Session {
                 b'E' => {
                     let body = bytes::Bytes::copy_from_slice(body);
                     error = ErrorFields::decode(body).ok();
-                    let severity = error.as_ref().and_then(|e| e.field(b'V').or(e.field(b'S')));
-                    self.farewell_told |= severity.is_some_and(|s| s == "FATAL" || s == "PANIC");
+                    self.farewell_told |= error.as_ref().is_some_and(ErrorFields::is_fatal);
                     self.failed = true;
                 }
                 _ => {}

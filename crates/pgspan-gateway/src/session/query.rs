@@ -5,7 +5,7 @@ use super::home::{self, Around};
 use super::request::Batch;
 use super::state::{append_keys, copied_select, fetch_bounded, key_values};
 use super::still::{HomeState, Question, home_state};
-use super::stop::{NOTICE, Stop, cancelled};
+use super::stop::{LOCK_NOT_AVAILABLE, NOTICE, Stop, cancelled};
 use super::{End, Session};
 use crate::config::SnapshotOrder;
 use crate::gateway::Shared;
@@ -67,8 +67,9 @@ pub(crate) struct Request {
     pub batch: Option<Batch>,
 }
 
-/// How long a plan whose fetch outgrew the limits is not tried again.
-const OUTGROWN_REST: Duration = Duration::from_secs(60);
+/// How long a plan is not tried again whose fetch outgrew the limits, or at which home had
+/// something to say.
+const REST: Duration = Duration::from_secs(60);
 
 impl Session {
     pub(super) fn fell_back(&mut self, reason: Reason) {
@@ -98,6 +99,7 @@ impl Session {
         self.server.busy_poll.max = running.busy_poll();
         let done = self.straight_line(request, around).await;
         drop(running);
+        self.server.busy_poll.max = Duration::ZERO;
         self.cancel.delivered().await;
         release(self).await;
         self.block.drop_abandoned();
@@ -118,7 +120,7 @@ impl Session {
         match stop {
             Stop::End(end) => Err(end),
             Stop::GiveUp(reason) => {
-                self.undo(around).await.map_err(|e| End::Server(e.to_string()))?;
+                self.undo(around).await?;
                 let shown = reason.clone();
                 self.fell_back(reason);
                 let ours = shown.what != pgspan_sql::analyze::NO_FOREIGN_TABLE;
@@ -129,9 +131,7 @@ impl Session {
                 Ok(false)
             }
             Stop::Refuse(error) => {
-                self.refuse(request, around, &error)
-                    .await
-                    .map_err(|e| End::Server(e.to_string()))?;
+                self.refuse(request, around, &error).await?;
                 Ok(true)
             }
         }
@@ -144,17 +144,16 @@ impl Session {
         around: Around,
         error: &ErrorFields,
     ) -> Result<(), ServerError> {
-        match around {
-            Around::Own => self.undo(around).await?,
-            Around::Savepoint
-                if self.opened && self.server.status == TransactionStatus::InBlock =>
-            {
-                self.fail_block().await?;
+        if around == Around::Own {
+            self.undo(around).await?;
+        } else {
+            let opened = std::mem::take(&mut self.opened);
+            if self.server.status == TransactionStatus::InBlock {
+                self.fail_block(opened).await?;
             }
-            Around::Savepoint => {}
         }
-        if request.batch.is_some() {
-            // What was bound fails while it runs.
+        // What was bound fails while it runs; locks are waited for while it is bound.
+        if request.batch.is_some() && error.sqlstate() != LOCK_NOT_AVAILABLE {
             frontend::message(&mut self.client.outbox, b'2', |_| {});
         }
         error.put(&mut self.client.outbox);
@@ -191,7 +190,7 @@ impl Session {
             None => self.shared.sources.plan(&key),
         };
         if let Some(plan) = &known {
-            still_small(plan)?;
+            check_rest(plan)?;
         }
         let wants_engine = |p: &CachedPlan| around == Around::Own && prefers_engine(p);
         if let Some(table) =
@@ -348,8 +347,8 @@ impl Session {
     ) -> Result<Vec<Fetched>, Stop> {
         if let Err(Stop::GiveUp(reason)) = &fetched {
             if reason.what == OUTGROWN {
-                let mut rest = plan.outgrown_until.lock().unwrap_or_else(PoisonError::into_inner);
-                *rest = Some(Instant::now() + OUTGROWN_REST);
+                let mut rest = plan.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+                *rest = Some((Instant::now() + REST, OUTGROWN));
             } else {
                 self.shared.sources.drop_plan(key);
             }
@@ -372,8 +371,13 @@ impl Session {
         fetched: &[Fetched],
     ) -> Result<Route, Stop> {
         let done = home_join::run(self, request, around, plan, fetched).await;
-        if matches!(done, Err(Stop::GiveUp(_))) {
-            self.shared.sources.drop_plan(key);
+        match &done {
+            Err(Stop::GiveUp(reason)) if reason.what == NOTICE => {
+                let mut rest = plan.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+                *rest = Some((Instant::now() + REST, NOTICE));
+            }
+            Err(Stop::GiveUp(_)) => self.shared.sources.drop_plan(key),
+            _ => {}
         }
         done
     }
@@ -650,7 +654,7 @@ impl Session {
             ),
             fragments: made.fetches.iter().map(|f| fragment(&self.shared.sources, f)).collect(),
             direct: made.direct.as_ref().map(|d| self.shared.sources.statement(d.sql.clone())),
-            outgrown_until: std::sync::Mutex::new(None),
+            rests_until: std::sync::Mutex::new(None),
             plan: made,
         }))
     }
@@ -713,10 +717,10 @@ pub(crate) fn engine_untried(plan: &CachedPlan) -> bool {
     !plan.any_values && plan.engine_state().is_none_or(|runs| runs)
 }
 
-fn still_small(plan: &CachedPlan) -> Result<(), Stop> {
-    let until = *plan.outgrown_until.lock().unwrap_or_else(PoisonError::into_inner);
+fn check_rest(plan: &CachedPlan) -> Result<(), Stop> {
+    let until = *plan.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
     match until {
-        Some(t) if Instant::now() < t => Err(Reason::new(OUTGROWN).into()),
+        Some((t, why)) if Instant::now() < t => Err(Reason::new(why).into()),
         _ => Ok(()),
     }
 }

@@ -144,7 +144,7 @@ impl Session {
         frontend::sync(&mut self.server.outbox);
         match super::home::answers(&mut self.server, &mut self.client.outbox).await {
             Ok(_) | Err(ServerError::Sql(_)) => Ok(()),
-            Err(lost) => Err(End::Server(lost.to_string())),
+            Err(lost) => Err(lost.into()),
         }
     }
 

@@ -9,7 +9,8 @@ use pgspan_wire::backend::ErrorFields;
 pub(crate) enum Stop {
     /// The next rung: home runs it itself.
     GiveUp(Reason),
-    /// The client gets this error: it cancelled, or time ran out.
+    /// The client gets this error: the statement was cancelled, or its time or its wait
+    /// for a lock ran out.
     Refuse(ErrorFields),
     /// The session is over.
     End(End),
@@ -25,18 +26,29 @@ impl From<ServerError> for Stop {
     fn from(error: ServerError) -> Stop {
         match error {
             ServerError::Sql(e) => refusal(e),
-            ServerError::HungUp(e) => Stop::End(End::Home(e)),
-            other => Stop::End(End::Server(other.to_string())),
+            lost => Stop::End(lost.into()),
         }
     }
 }
+
+impl From<ServerError> for End {
+    fn from(error: ServerError) -> End {
+        match error {
+            ServerError::HungUp(e) => End::Home(e),
+            other => End::Server(other.to_string()),
+        }
+    }
+}
+
+/// `lock_not_available`: the end of `lock_timeout`.
+pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// What an error of home's means: it was stopped, which another attempt would only put
 /// off; or home is to show what it makes of the statement itself.
 pub(crate) fn refusal(error: ErrorFields) -> Stop {
     match error.sqlstate() {
-        // query_canceled, by a timeout or by somebody; lock_not_available, by lock_timeout.
-        "57014" | "55P03" => Stop::Refuse(error),
+        // query_canceled, by a timeout or by somebody.
+        "57014" | LOCK_NOT_AVAILABLE => Stop::Refuse(error),
         _ => Stop::GiveUp(Reason::about("home reported an error", error.to_string())),
     }
 }
@@ -54,7 +66,9 @@ pub(crate) fn cancelled() -> Stop {
 /// After an error of home's that was the last thing it said.
 pub(crate) fn hung_up(stop: Stop, last: Option<&ErrorFields>) -> Stop {
     match (stop, last) {
-        (Stop::End(End::Server(_)), Some(last)) => Stop::End(End::Home(last.clone())),
+        (Stop::End(End::Server(_)), Some(last)) if last.is_fatal() => {
+            Stop::End(End::Home(last.clone()))
+        }
         (stop, _) => stop,
     }
 }

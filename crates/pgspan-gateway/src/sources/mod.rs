@@ -73,7 +73,7 @@ pub(crate) struct CachedPlan {
     /// The last run showed that much crosses.
     pub prefers_engine: AtomicBool,
     /// Set when a fetch outgrew the limits: until when the plan is not tried again.
-    pub outgrown_until: Mutex<Option<Instant>>,
+    pub rests_until: Mutex<Option<(Instant, &'static str)>>,
 }
 
 impl CachedPlan {

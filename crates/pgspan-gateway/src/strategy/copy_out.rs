@@ -44,6 +44,7 @@ pub(crate) async fn run(
             .map_err(|stop| hung_up(stop, error.as_ref()))?;
         match frame.tag {
             b'N' if !begun => noticed = true,
+            b'S' | b'A' if !begun => session.client.outbox.extend_from_slice(&frame.raw),
             b'H' | b'd' | b'c' | b'C' | b'N' | b'S' | b'A' => held.extend_from_slice(&frame.raw),
             b'E' => {
                 error = Some(ErrorFields::decode(frame.body()).map_err(ServerError::from)?);
@@ -63,10 +64,11 @@ pub(crate) async fn run(
             session.client.send().await.map_err(|_| Stop::End(crate::session::End::Client))?;
         }
     }
-    match error {
+    match error.map(|e| (refusal(e.clone()), e)) {
+        Some((stop @ Stop::Refuse(_), _)) if !begun => return Err(stop),
         _ if noticed => return Err(Reason::new(NOTICE).into()),
-        Some(error) if !begun => return Err(refusal(error)),
-        Some(error) => {
+        Some((stop, _)) if !begun => return Err(stop),
+        Some((_, error)) => {
             session.client.outbox.extend_from_slice(&held);
             error.put(&mut session.client.outbox);
             if around == Around::Own {

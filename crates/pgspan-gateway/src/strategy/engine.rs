@@ -181,10 +181,10 @@ async fn gather_once(
                     if waited_for(i) {
                         feed.expect_few();
                     }
-                    let pumped = pump(server, &job, feed, false, ("home", &broke)).await;
+                    let pumped = pump(server, &job, feed, false, (HOME, &broke)).await;
                     pumped.map_err(|e| match e {
                         Broken::Lost(e) => Stop::from(e),
-                        other => Stop::GiveUp(other.at("home")),
+                        other => Stop::GiveUp(other.at(HOME)),
                     })?;
                 }
             }
@@ -235,6 +235,9 @@ async fn gather_once(
     let known = (0..fragments.len()).map(|i| keys(i).and_then(|(_, k)| k.known())).collect();
     Ok(Gathered { answer, keys: known, streams, elapsed: began.elapsed(), started })
 }
+
+/// Home's name where a source's could stand.
+const HOME: &str = "home";
 
 /// What one connection reads.
 struct Job {
@@ -347,7 +350,7 @@ async fn pump(
     commit: bool,
     told: (&str, &OnceLock<Reason>),
 ) -> Result<(), Broken> {
-    match pump_rows(server, job, &mut feed, commit).await {
+    match pump_rows(server, job, &mut feed, commit, told.0 == HOME).await {
         Ok(()) => Ok(feed.end().await?),
         Err(broken) => {
             // The first to break is the reason.
@@ -364,6 +367,7 @@ async fn pump_rows(
     job: &Job,
     feed: &mut Feed,
     commit: bool,
+    is_home: bool,
 ) -> Result<(), Broken> {
     let sql = job.sql().await;
     let Job { types, parallel, .. } = job;
@@ -434,7 +438,8 @@ async fn pump_rows(
                     return Err(Broken::GiveUp(Reason::new("other types at the source")));
                 }
             }
-            b'N' => return Err(Broken::GiveUp(Reason::new(NOTICE))),
+            // postgres_fdw keeps a source's to itself.
+            b'N' if is_home => return Err(Broken::GiveUp(Reason::new(NOTICE))),
             b'E' => error = ErrorFields::decode(frame.body()).ok(),
             b'Z' => break,
             _ => {}

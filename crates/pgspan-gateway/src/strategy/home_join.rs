@@ -192,6 +192,11 @@ async fn answer(
     typmods: bool,
 ) -> Result<(), Stop> {
     let mut held = BytesMut::new();
+    // What is for the client even if the rest is not.
+    let mut aside = BytesMut::new();
+    // Whether the client's messages mean the same when home gets them again.
+    let repeatable =
+        request.batch.as_ref().is_none_or(|b| b.tail.is_empty() && b.bind.portal.is_empty());
     let mut begun = false;
     let mut executed = false;
     let mut closes = 0;
@@ -227,8 +232,12 @@ async fn answer(
                             .map_err(pgspan_pool::ServerError::from)?,
                     );
                 }
-                b'N' if !begun => refused = Some(Reason::new(NOTICE).into()),
-                b'S' | b'A' | b'N' => held.extend_from_slice(&frame.raw),
+                b'N' if !begun && repeatable => refused = Some(Reason::new(NOTICE).into()),
+                b'N' => held.extend_from_slice(&frame.raw),
+                b'S' | b'A' => {
+                    aside.extend_from_slice(&frame.raw);
+                    held.extend_from_slice(&frame.raw);
+                }
                 b'Z' => break,
                 _ => {}
             }
@@ -255,13 +264,16 @@ async fn answer(
         // What was opened is closed, and a read leaves nothing to undo.
         session.opened = false;
     }
-    if let Some(stop) = refused {
+    let failed = error.as_ref().filter(|_| !begun).cloned().map(refusal);
+    let stop = match failed {
+        Some(stop @ Stop::Refuse(_)) => Some(stop),
+        failed => refused.or(failed),
+    };
+    if let Some(stop) = stop {
+        session.client.outbox.extend_from_slice(&aside);
         return Err(stop);
     }
     if let Some(error) = error {
-        if !begun {
-            return Err(refusal(error));
-        }
         session.client.outbox.extend_from_slice(&held);
         error.put(&mut session.client.outbox);
         if around == Around::Own {
