@@ -61,7 +61,7 @@ pub struct ConnectOptions {
     pub user: String,
     /// Password, if there is one.
     pub password: Option<Vec<u8>>,
-    /// What stands in for it where the server asks for SCRAM-SHA-256.
+    /// What is used in its place where the server asks for SCRAM-SHA-256.
     pub scram_keys: Option<ClientKeys>,
     /// Startup parameters besides user and database.
     pub parameters: Vec<(String, String)>,
@@ -272,13 +272,13 @@ async fn authenticate(
                         }
                         connection.password_used = true;
                         let (exchange, first) = match &options.scram_keys {
-                            Some(keys) if options.password.is_none() => {
+                            Some(keys) => {
                                 let nonce = scram::nonce().map_err(|e| unreachable(protocol(e)))?;
                                 let exchange = KeyExchange::new(keys.clone(), nonce);
                                 let first = exchange.first().into_bytes();
                                 (Scram::Keys(exchange), first)
                             }
-                            _ => {
+                            None => {
                                 let none = ChannelBinding::unsupported();
                                 let exchange = ScramSha256::new(password()?, none);
                                 let first = exchange.message().to_vec();

@@ -25,6 +25,8 @@ UNION ALL SELECT g.rngsubtype, g.rngmultitypid FROM pg_catalog.pg_range g \
 UNION ALL SELECT m.ids[1]::pg_catalog.oid, c.contypid FROM pg_catalog.pg_constraint c \
 CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':resulttype ([0-9]+)', 'g') AS m(ids) \
 WHERE c.contypid OPERATOR(pg_catalog.>) 0::pg_catalog.oid), \
+strange_cast AS (SELECT c.casttarget, c.castcontext FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc \
+WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'), \
 strange(o) AS (\
 SELECT c.contypid FROM pg_catalog.pg_constraint c \
 CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':(?:op)?funcid ([0-9]+)', 'g') AS m(ids) \
@@ -32,8 +34,7 @@ JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) m.ids[1]::pg_catalog.o
 WHERE c.contypid OPERATOR(pg_catalog.>) 0::pg_catalog.oid AND (p.provolatile OPERATOR(pg_catalog.=) 'v' \
 OR (p.provolatile OPERATOR(pg_catalog.=) 's' AND (p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid OR p.proname OPERATOR(pg_catalog.=) 'current_setting'))) \
 UNION \
-SELECT c.casttarget FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc \
-WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i' \
+SELECT k.casttarget FROM strange_cast k \
 UNION \
 SELECT e.whole FROM strange s JOIN edge e ON e.part OPERATOR(pg_catalog.=) s.o) \
 SELECT 't', c.relname::pg_catalog.text, true FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) 'f' \
@@ -50,8 +51,7 @@ WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatil
 UNION ALL \
 SELECT 'y', t.typname::pg_catalog.text, false FROM strange s JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) s.o \
 UNION ALL \
-SELECT 'y', '*', false FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc \
-WHERE c.castcontext OPERATOR(pg_catalog.=) 'i' AND p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'";
+SELECT 'y', '*', false FROM strange_cast k WHERE k.castcontext OPERATOR(pg_catalog.=) 'i'";
 
 /// Settings that the server reports by itself whenever they change (manual, section
 /// "ParameterStatus"), and that change how a statement or its literals are read.

@@ -347,8 +347,7 @@ impl Session {
     ) -> Result<Vec<Fetched>, Stop> {
         if let Err(Stop::GiveUp(reason)) = &fetched {
             if reason.what == OUTGROWN {
-                let mut rest = plan.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
-                *rest = Some((Instant::now() + REST, OUTGROWN));
+                rest(plan, OUTGROWN);
             } else {
                 self.shared.sources.drop_plan(key);
             }
@@ -372,10 +371,7 @@ impl Session {
     ) -> Result<Route, Stop> {
         let done = home_join::run(self, request, around, plan, fetched).await;
         match &done {
-            Err(Stop::GiveUp(reason)) if reason.what == NOTICE => {
-                let mut rest = plan.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
-                *rest = Some((Instant::now() + REST, NOTICE));
-            }
+            Err(Stop::GiveUp(reason)) if reason.what == NOTICE => rest(plan, NOTICE),
             Err(Stop::GiveUp(_)) => self.shared.sources.drop_plan(key),
             _ => {}
         }
@@ -715,6 +711,12 @@ pub(crate) fn prefers_engine(plan: &CachedPlan) -> bool {
 /// Whether the engine may still turn out to run it.
 pub(crate) fn engine_untried(plan: &CachedPlan) -> bool {
     !plan.any_values && plan.engine_state().is_none_or(|runs| runs)
+}
+
+/// The plan is not tried for a while.
+fn rest(plan: &CachedPlan, why: &'static str) {
+    let mut until = plan.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+    *until = Some((Instant::now() + REST, why));
 }
 
 fn check_rest(plan: &CachedPlan) -> Result<(), Stop> {

@@ -45,11 +45,20 @@ pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// What an error of home's means: it was stopped, which another attempt would only put
 /// off; or home is to show what it makes of the statement itself.
-pub(crate) fn refusal(error: ErrorFields) -> Stop {
+fn refusal(error: ErrorFields) -> Stop {
     match error.sqlstate() {
         // query_canceled, by a timeout or by somebody.
         "57014" | LOCK_NOT_AVAILABLE => Stop::Refuse(error),
         _ => Stop::GiveUp(Reason::about("home reported an error", error.to_string())),
+    }
+}
+
+/// Why an answer of which nothing has been sent is not: it was stopped, whatever else
+/// spoke against it; there was another reason; or home reported an error.
+pub(crate) fn unsent(refused: Option<Stop>, error: Option<ErrorFields>) -> Option<Stop> {
+    match error.map(refusal) {
+        Some(stop @ Stop::Refuse(_)) => Some(stop),
+        failed => refused.or(failed),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::session::Session;
 use crate::session::home::Around;
 use crate::session::query::{Request, route};
 use crate::session::state::receive_for;
-use crate::session::stop::{NOTICE, Stop, hung_up, refusal};
+use crate::session::stop::{NOTICE, Stop, hung_up, unsent};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
 use bytes::BytesMut;
@@ -64,11 +64,12 @@ pub(crate) async fn run(
             session.client.send().await.map_err(|_| Stop::End(crate::session::End::Client))?;
         }
     }
-    match error.map(|e| (refusal(e.clone()), e)) {
-        Some((stop @ Stop::Refuse(_), _)) if !begun => return Err(stop),
-        _ if noticed => return Err(Reason::new(NOTICE).into()),
-        Some((stop, _)) if !begun => return Err(stop),
-        Some((_, error)) => {
+    let refused = noticed.then(|| Reason::new(NOTICE).into());
+    if let Some(stop) = unsent(refused, error.clone().filter(|_| !begun)) {
+        return Err(stop);
+    }
+    match error {
+        Some(error) => {
             session.client.outbox.extend_from_slice(&held);
             error.put(&mut session.client.outbox);
             if around == Around::Own {

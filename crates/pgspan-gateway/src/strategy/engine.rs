@@ -140,6 +140,7 @@ async fn gather_once(
                         types: types.clone(),
                         keys: keys(i),
                         parallel,
+                        at_home: false,
                     };
                     jobs.push((job, feed));
                 }
@@ -176,15 +177,16 @@ async fn gather_once(
                     types: engine.types.get(i).cloned().unwrap_or_default(),
                     keys: keys(i),
                     parallel: false,
+                    at_home: true,
                 };
                 for mut feed in feeds {
                     if waited_for(i) {
                         feed.expect_few();
                     }
-                    let pumped = pump(server, &job, feed, false, (HOME, &broke)).await;
+                    let pumped = pump(server, &job, feed, false, ("home", &broke)).await;
                     pumped.map_err(|e| match e {
                         Broken::Lost(e) => Stop::from(e),
-                        other => Stop::GiveUp(other.at(HOME)),
+                        other => Stop::GiveUp(other.at("home")),
                     })?;
                 }
             }
@@ -236,9 +238,6 @@ async fn gather_once(
     Ok(Gathered { answer, keys: known, streams, elapsed: began.elapsed(), started })
 }
 
-/// Home's name where a source's could stand.
-const HOME: &str = "home";
-
 /// What one connection reads.
 struct Job {
     /// The fragment's SQL.
@@ -250,6 +249,7 @@ struct Job {
     /// The keys to wait for.
     keys: Option<(Keyed, Arc<Keys>)>,
     parallel: bool,
+    at_home: bool,
 }
 
 impl Job {
@@ -350,7 +350,7 @@ async fn pump(
     commit: bool,
     told: (&str, &OnceLock<Reason>),
 ) -> Result<(), Broken> {
-    match pump_rows(server, job, &mut feed, commit, told.0 == HOME).await {
+    match pump_rows(server, job, &mut feed, commit).await {
         Ok(()) => Ok(feed.end().await?),
         Err(broken) => {
             // The first to break is the reason.
@@ -367,7 +367,6 @@ async fn pump_rows(
     job: &Job,
     feed: &mut Feed,
     commit: bool,
-    is_home: bool,
 ) -> Result<(), Broken> {
     let sql = job.sql().await;
     let Job { types, parallel, .. } = job;
@@ -439,7 +438,7 @@ async fn pump_rows(
                 }
             }
             // postgres_fdw keeps a source's to itself.
-            b'N' if is_home => return Err(Broken::GiveUp(Reason::new(NOTICE))),
+            b'N' if job.at_home => return Err(Broken::GiveUp(Reason::new(NOTICE))),
             b'E' => error = ErrorFields::decode(frame.body()).ok(),
             b'Z' => break,
             _ => {}

@@ -6,7 +6,7 @@ use crate::session::home::{self, Around};
 use crate::session::query::{Request, route};
 use crate::session::state::receive_for;
 use crate::session::still::Question;
-use crate::session::stop::{NOTICE, Stop, hung_up, refusal};
+use crate::session::stop::{NOTICE, Stop, hung_up, unsent};
 use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
@@ -264,12 +264,7 @@ async fn answer(
         // What was opened is closed, and a read leaves nothing to undo.
         session.opened = false;
     }
-    let failed = error.as_ref().filter(|_| !begun).cloned().map(refusal);
-    let stop = match failed {
-        Some(stop @ Stop::Refuse(_)) => Some(stop),
-        failed => refused.or(failed),
-    };
-    if let Some(stop) = stop {
+    if let Some(stop) = unsent(refused, error.clone().filter(|_| !begun)) {
         session.client.outbox.extend_from_slice(&aside);
         return Err(stop);
     }
