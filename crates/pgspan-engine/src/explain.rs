@@ -27,6 +27,7 @@ fn walk(plan: &dyn ExecutionPlan, depth: usize, measured: bool, out: &mut Vec<St
             let mode = any.downcast_ref::<AggregateExec>().map(|a| format!("{:?}", a.mode()));
             Some(format!("Hash Aggregate ({})", mode.unwrap_or_default()))
         }
+        "GroupByInteger" => Some("Aggregate by Integer (Partial)".to_owned()),
         "CoalescePartitionsExec" => Some("Gather".to_owned()),
         "RepartitionExec" => Some("Redistribute".to_owned()),
         "UnionExec" => Some("Append".to_owned()),

@@ -11,6 +11,7 @@
 //! statement goes one rung down.
 
 mod arithmetic;
+mod by_integer;
 mod decode;
 mod encode;
 mod explain;

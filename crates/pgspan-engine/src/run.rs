@@ -1,5 +1,6 @@
 //! A program as DataFusion's physical operators, and their execution.
 
+use crate::by_integer::GroupByInteger;
 use crate::decode::{BATCH_ROWS, Decoder};
 use crate::encode;
 use crate::feed::{Feed, Keys, Mouth, Progress, feed};
@@ -524,9 +525,21 @@ impl Builder<'_> {
                 group.clone(),
                 functions.clone(),
                 filters.clone(),
-                plan,
+                plan.clone(),
                 input_schema.clone(),
             )?);
+            let integer = partial.schema().fields().first().map(|f| f.data_type().clone());
+            let by_integer = match group.expr() {
+                [(key, _)] if integer == Some(DataType::Int64) => {
+                    let (input, functions) = (plan.clone(), functions.clone());
+                    GroupByInteger::new(input, key.clone(), functions, partial.schema())
+                }
+                _ => None,
+            };
+            let partial: Plan = match by_integer {
+                Some(better) => Arc::new(better),
+                None => partial,
+            };
             let (mode, merged): (_, Plan) = if keys.is_empty() {
                 (AggregateMode::Final, one_partition(partial))
             } else {
