@@ -2,14 +2,13 @@
 //! channel, so that a slow operator holds back the socket.
 
 use crate::GiveUp;
-use crate::decode::Decoder;
+use crate::decode::{BATCH_ROWS, Decoder};
 use arrow::array::{Array as _, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion_common::DataFusionError;
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::streaming::PartitionStream;
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -26,9 +25,11 @@ pub struct Progress {
     pub bytes: AtomicU64,
 }
 
-/// Rows whose keys are collected at most. So many fit into the channels of their streams,
-/// so that whoever waits for the keys never waits for an operator.
-const KEY_ROWS_MAX: usize = 24_000;
+/// Rows of a fragment whose keys are collected at most, and bytes of them. So many fit
+/// into the channels of their streams, so that whoever waits for the keys never waits for
+/// an operator.
+const KEY_ROWS_MAX: usize = 500_000;
+const KEY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The values of one column of a fragment, for those that only need rows with them.
 #[derive(Debug)]
@@ -43,15 +44,16 @@ type Published = Option<Arc<[i64]>>;
 
 #[derive(Debug)]
 struct Collected {
-    keys: HashSet<i64>,
+    keys: Vec<i64>,
     rows: usize,
+    bytes: usize,
     /// Streams that have not ended.
     streams: usize,
 }
 
 impl Keys {
     pub(crate) fn new(column: usize, streams: usize) -> Keys {
-        let found = Collected { keys: HashSet::new(), rows: 0, streams };
+        let found = Collected { keys: Vec::new(), rows: 0, bytes: 0, streams };
         Keys { column, found: Mutex::new(found), published: watch::Sender::new(None) }
     }
 
@@ -79,13 +81,22 @@ impl Keys {
         });
     }
 
-    fn add(&self, batch: &RecordBatch) {
+    /// False when they are too many.
+    fn add(&self, batch: &RecordBatch) -> bool {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.rows += batch.num_rows();
+        found.bytes += batch.get_array_memory_size();
+        let fits = found.rows <= KEY_ROWS_MAX && found.bytes <= KEY_BYTES_MAX;
         let column = batch.columns().get(self.column).map(|c| c.as_any());
         match column.and_then(|c| c.downcast_ref::<Int64Array>()) {
-            Some(ints) if found.rows <= KEY_ROWS_MAX => found.keys.extend(ints.iter().flatten()),
-            _ => self.publish(None),
+            Some(ints) if fits => {
+                found.keys.extend(ints.iter().flatten());
+                true
+            }
+            _ => {
+                self.publish(None);
+                false
+            }
         }
     }
 
@@ -93,8 +104,9 @@ impl Keys {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.streams = found.streams.saturating_sub(1);
         if found.streams == 0 {
-            let mut keys: Vec<i64> = found.keys.drain().collect();
+            let mut keys = std::mem::take(&mut found.keys);
             keys.sort_unstable();
+            keys.dedup();
             self.publish(Some(keys.into()));
         }
     }
@@ -146,8 +158,11 @@ impl Feed {
         self.progress.rows.fetch_add(self.decoder.rows() as u64, Ordering::Relaxed);
         self.progress.bytes.fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
         let batch = self.decoder.batch()?;
-        self.keys.iter().for_each(|k| k.add(&batch));
-        if self.few && self.progress.rows.load(Ordering::Relaxed) > KEY_ROWS_MAX as u64 {
+        let mut few = true;
+        for keys in &self.keys {
+            few &= keys.add(&batch);
+        }
+        if self.few && !few {
             return Err(GiveUp::new(TOO_MANY_KEYS, ""));
         }
         let wanted = self.send(Ok(Some(batch))).await;
@@ -205,7 +220,9 @@ pub(crate) fn feed(
     done: &Arc<Semaphore>,
     keys: &[Arc<Keys>],
 ) -> (Feed, Mouth) {
-    let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
+    // A stream's last batch may be a short one.
+    let queue = if keys.is_empty() { QUEUE_BATCHES } else { KEY_ROWS_MAX / BATCH_ROWS + 2 };
+    let (sender, receiver) = mpsc::channel(queue);
     let (progress, done, keys) = (progress.clone(), done.clone(), keys.to_vec());
     let feed = Feed { decoder, sender, progress, bytes: 0, done, keys, few: false };
     (feed, Mouth { schema: schema.clone(), receiver: Mutex::new(Some(receiver)) })
@@ -248,7 +265,7 @@ mod tests {
     async fn keys_come_once_all_streams_have_ended() {
         let keys = Keys::new(0, 2);
         for values in [vec![Some(3), None, Some(1)], vec![Some(3)]] {
-            batch(values).iter().for_each(|b| keys.add(b));
+            batch(values).iter().for_each(|b| assert!(keys.add(b)));
             assert!(keys.published.borrow().is_none());
             keys.end();
         }
@@ -258,8 +275,8 @@ mod tests {
     #[tokio::test]
     async fn too_many_keys_restrict_nothing() {
         let keys = Keys::new(0, 1);
-        let many = (0..24_001).map(Some).collect();
-        batch(many).iter().for_each(|b| keys.add(b));
+        let many = (0..500_001).map(Some).collect();
+        batch(many).iter().for_each(|b| assert!(!keys.add(b)));
         assert_eq!(keys.wait().await, None);
         keys.end();
         assert_eq!(keys.wait().await, None);

@@ -122,6 +122,9 @@ pub struct Limits {
     pub home_join_bytes_max: usize,
     /// Rows of a fetch above which the engine takes over where it can run the statement.
     pub engine_rows_min: u64,
+    /// Pages of 8 KiB from which on a source's table is large: the engine reads it on several
+    /// connections, and its source may fold it first or use its parallel workers.
+    pub engine_pages_min: u32,
     /// Memory of the engine's operators for one statement, in bytes. A statement that
     /// needs more is run by home itself.
     pub engine_query_bytes_max: usize,
@@ -157,6 +160,7 @@ impl Default for Limits {
             home_join_rows_max: 100_000,
             home_join_bytes_max: 64 * 1024 * 1024,
             engine_rows_min: 20_000,
+            engine_pages_min: 1024,
             engine_query_bytes_max: 1024 * 1024 * 1024,
             engine_bytes_max: 4 * 1024 * 1024 * 1024,
             engine_streams_max: 2,

@@ -45,6 +45,8 @@ struct Server {
     address: String,
     budget: usize,
     state: Mutex<State>,
+    /// Held while somebody takes several.
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Server {
@@ -87,6 +89,11 @@ pub struct SourcePools {
     servers: Mutex<HashMap<(String, u16), Arc<Server>>>,
 }
 
+/// The turn of whoever takes several connections ([`SourcePools::several`]).
+pub struct Several {
+    _gates: Vec<tokio::sync::OwnedMutexGuard<()>>,
+}
+
 /// Counts for one server address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerCounts {
@@ -115,6 +122,7 @@ impl SourcePools {
                     address: format!("{}:{}", address.0, address.1),
                     budget: self.budget,
                     state: Mutex::default(),
+                    gate: Arc::default(),
                 })
             })
             .clone()
@@ -166,6 +174,39 @@ impl SourcePools {
         let mut slot = Lease { server, key: options.clone(), connection: None };
         slot.connection = Some(connect::connect(options).await?);
         Ok(slot)
+    }
+
+    /// Keeps others who need several connections of these servers at once from taking any
+    /// until the result is dropped: two that had half of what they need each would wait for
+    /// each other. Waits at most as long as for a connection.
+    ///
+    /// # Errors
+    /// [`LeaseError::Busy`].
+    pub async fn several(&self, options: &[Arc<ConnectOptions>]) -> Result<Several, LeaseError> {
+        let mut addresses: Vec<_> = options.iter().filter_map(|o| o.addresses.first()).collect();
+        // Everybody in the same order.
+        addresses.sort_unstable();
+        addresses.dedup();
+        let mut gates = Vec::new();
+        for address in addresses {
+            let server = self.server(address);
+            let gate = server.gate.clone().lock_owned();
+            let gate = tokio::time::timeout(self.wait, gate).await.map_err(|_| {
+                let (address, budget) = (server.address.clone(), server.budget);
+                LeaseError::Busy { address, budget, waited: self.wait }
+            })?;
+            gates.push(gate);
+        }
+        Ok(Several { _gates: gates })
+    }
+
+    /// Connections to the server that nobody uses now.
+    pub fn free(&self, options: &ConnectOptions) -> usize {
+        let Some(address) = options.addresses.first() else { return 0 };
+        let server = self.server(address);
+        let state = server.lock();
+        let idle: usize = state.idle.values().map(Vec::len).sum();
+        server.budget.saturating_sub(state.open) + idle
     }
 
     /// Closes connections that have been idle for longer than `age`.

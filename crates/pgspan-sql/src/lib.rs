@@ -26,6 +26,7 @@ pub mod engine;
 pub mod facts;
 pub mod fragment;
 pub mod keys;
+pub mod order_free;
 pub mod parse;
 pub mod plan;
 pub mod quote;

@@ -5,6 +5,7 @@ use crate::analyze::{Analysis, Kind};
 use crate::facts::{Column, HomeFacts, HomeRelation, SourceFacts};
 use crate::fragment::{self, Carrier, Fetch};
 use crate::keys;
+use crate::order_free;
 use crate::quote::qualified;
 use crate::remote::{self, ForeignScan};
 use crate::rewrite;
@@ -42,6 +43,9 @@ pub struct Direct {
     pub sql: String,
     /// For each output column, its place in the source's row.
     pub output: Vec<usize>,
+    /// The source may use its parallel workers: a table is large, and the one row that
+    /// comes is the same in whatever order it meets its own.
+    pub parallel: bool,
 }
 
 /// How a statement is run across databases.
@@ -78,6 +82,8 @@ pub struct Limits {
     pub rows_max: u64,
     /// Keys that may be sent to a source.
     pub keys_max: u64,
+    /// Pages from which on a source's table is large.
+    pub pages_min: i64,
 }
 
 /// Tables below this many rows are small: they are fetched without asking home for join
@@ -208,7 +214,8 @@ pub fn plan(
         .iter()
         .map(|t| needs.tables.iter().position(|n| n.written == t.sql_name()))
         .collect();
-    let direct = direct(a, needs, &relations, scans, &carried_by, output_types);
+    let direct =
+        direct(a, needs, (&relations, sources), scans, &carried_by, output_types, limits.pages_min);
     keys::add(text, a, needs, &relations, &carried_by, &mut fetches, limits.keys_max);
     let too_large = fetches.iter().find(|f| {
         let unrestricted = f.keys.is_none() && f.condition.is_none();
@@ -372,10 +379,11 @@ const PLAIN_TEXT: &[u32] = &[16, 20, 21, 23, 25, 26, 1042, 1043, 1700, 2950, 114
 fn direct(
     a: &Analysis,
     needs: &Needs,
-    relations: &[&HomeRelation],
+    (relations, sources): (&[&HomeRelation], &[SourceFacts]),
     scans: &[ForeignScan],
     carried_by: &[Option<usize>],
     output_types: &[u32],
+    pages_min: i64,
 ) -> Option<Direct> {
     let [scan] = scans else { return None };
     let alone = a.kind != Kind::CopyOut
@@ -423,5 +431,15 @@ fn direct(
         }
         (0..output_types.len()).collect()
     };
-    Some(Direct { server: 0, sql: scan.remote_sql.clone(), output })
+    let type_of = |name: &str| {
+        let columns = relations.iter().flat_map(|r| r.columns.iter().flatten());
+        let mut types =
+            columns.filter(|c| fragment::remote_column(c) == name).map(|c| (c.type_oid, c.typmod));
+        let first = types.next()?;
+        types.all(|t| t == first).then_some(first)
+    };
+    let sql = scan.remote_sql.clone();
+    let large = sources.iter().any(|s| s.pages >= pages_min);
+    let parallel = large && order_free::is_one_row(&sql) && order_free::folds(&sql, &type_of);
+    Some(Direct { server: 0, sql, output, parallel })
 }

@@ -2,7 +2,7 @@
 //! `Remote SQL` of every foreign scan, and of those that read plain tables the
 //! conditions on each.
 
-use crate::parse::{Lexeme, lex, node, parse, strings, visit};
+use crate::parse::{Lexeme, lex, node, parse, strings, top_level, visit};
 use crate::route::Reason;
 use pg_query::protobuf::Token;
 use serde_json::Value;
@@ -234,7 +234,20 @@ pub fn has_where(sql: &str) -> bool {
     select_of(sql).is_some_and(|s| !s["where_clause"].is_null())
 }
 
-/// The items of a `Remote SQL`'s select list, and what follows FROM.
+/// What follows FROM without an ORDER BY that decides nothing but the order.
+fn unordered(from: &str) -> &str {
+    let tokens = lex(from);
+    let limited = [Token::Limit, Token::Offset, Token::Fetch];
+    match top_level(&tokens, Token::Order) {
+        Some(at) if limited.iter().all(|t| top_level(&tokens, *t).is_none()) => {
+            from.get(..tokens[at].start).unwrap_or(from)
+        }
+        _ => from,
+    }
+}
+
+/// The items of a `Remote SQL`'s select list, and what follows FROM: the rows are wanted in
+/// any order.
 pub fn list_and_from(sql: &str) -> Option<(Vec<String>, String)> {
     let tokens = lex(sql);
     if tokens.first()?.token != Token::Select as i32 {
@@ -251,7 +264,7 @@ pub fn list_and_from(sql: &str) -> Option<(Vec<String>, String)> {
         }
         if depth == 0 && t.token == Token::From as i32 {
             items.push(sql[start..t.start].trim().to_owned());
-            return Some((items, sql[t.end..].trim().to_owned()));
+            return Some((items, unordered(&sql[t.end..]).trim().to_owned()));
         }
     }
     None
@@ -498,6 +511,15 @@ mod tests {
         assert_eq!(items, ["r1.a", "(r2.b)"]);
         assert!(from.starts_with("(public.a r1") && has_where(sql) && !is_grouped(sql));
         assert_eq!(aliased_tables(sql).unwrap()[1].2.as_deref(), Some("r2"));
+        let from = |sql: &str| list_and_from(sql).unwrap().1;
+        assert_eq!(
+            from("SELECT a FROM t WHERE ((a = 'x ORDER BY')) ORDER BY a"),
+            "t WHERE ((a = 'x ORDER BY'))"
+        );
+        assert_eq!(
+            from("SELECT a FROM t ORDER BY a ASC NULLS LAST LIMIT 3::bigint"),
+            "t ORDER BY a ASC NULLS LAST LIMIT 3::bigint"
+        );
     }
 
     #[test]

@@ -245,6 +245,8 @@ fn constant(number: u64) -> &'static Statement {
             "SELECT 1 OPERATOR(pg_catalog./) 0",
             "SET max_parallel_workers_per_gather TO DEFAULT",
             "SET max_parallel_workers_per_gather = 0",
+            "SET enable_bitmapscan = off",
+            "SET enable_bitmapscan TO DEFAULT",
         ]
         .iter()
         .zip(0..)
@@ -278,6 +280,11 @@ pub(crate) fn back_to_savepoint(server: &mut ServerConnection) {
 /// Appends the leave for a source to use its parallel workers, or its end.
 pub(crate) fn parallel_workers(server: &mut ServerConnection, allowed: bool) {
     run_prepared(server, constant(if allowed { 8 } else { 9 }));
+}
+
+/// Appends that a source reads no bitmaps of an index, or that it may again.
+pub(crate) fn bitmap_scans(server: &mut ServerConnection, allowed: bool) {
+    run_prepared(server, constant(if allowed { 11 } else { 10 }));
 }
 
 /// Appends a statement that takes the transaction's snapshot and does nothing else.

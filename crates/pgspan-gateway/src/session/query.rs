@@ -609,7 +609,11 @@ impl Session {
         let limits = &self.shared.config.limits;
         let types: Vec<u32> = fields.iter().map(|f| f.type_oid).collect();
         let declared = u32::try_from(parameters.len()).unwrap_or(u32::MAX);
-        let limits = Limits { rows_max: limits.home_join_rows_max, keys_max: limits.keys_max };
+        let limits = Limits {
+            rows_max: limits.home_join_rows_max,
+            keys_max: limits.keys_max,
+            pages_min: limits.engine_pages_min.into(),
+        };
         // Of small tables all rows are fetched, whatever is bound: home evaluates every
         // condition anyway, and one plan serves all values.
         let small = sources.iter().all(|s| plan::estimated_rows(s) < plan::SMALL_ROWS);

@@ -3,8 +3,10 @@
 
 use super::CachedPlan;
 use super::constants;
+use super::factored;
 use super::fetch;
 use super::keyed::{self, Keyed};
+use super::merged;
 use crate::session::Session;
 use crate::session::home::{self, Around};
 use crate::session::query::Request;
@@ -421,7 +423,11 @@ async fn assemble(
         tree.append(core.tree);
         last = Some(core.split);
     }
-    let (types, mut rows) = describe(session, plan, &tree).await?;
+    let (mut types, mut rows) = describe(session, plan, &tree).await?;
+    merged::choose(session, plan, &mut tree, &mut types, &mut rows).await?;
+    if factored::choose(session, plan, &mut tree, &types, &rows).await? {
+        (types, rows) = describe(session, plan, &tree).await?;
+    }
     let keyed = keyed::choose(session, plan, &tree, &types, &mut rows).await?;
     let program = Program::new(&tree, &tops, &types, &rows).map_err(give_up)?;
     let odd = || Reason::new("no core");
@@ -539,7 +545,7 @@ async fn make_core(
     };
     let explained = explain_core(session, request, &split.core).await?;
     let mut tree = tree::read(&explained, split.columns, &known)?;
-    if split.grouped && tree.folds_much() {
+    if split.grouped && tree.folds_much(session.shared.config.limits.engine_pages_min.into()) {
         let core = split.core_with(ask::ENGINE_FOLDS);
         let explained = explain_core(session, request, &core).await?;
         if let Ok(better) = tree::read(&explained, split.columns, &known) {

@@ -3,16 +3,13 @@
 //! large one's planner.
 
 use super::CachedPlan;
-use super::engine::ask_place;
+use super::estimate::{Planner, estimates};
 use crate::session::Session;
-use crate::session::home;
 use crate::session::stop::Stop;
 use pgspan_engine::ColumnType;
 use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::engine::restrict::{Place, restricted};
 use pgspan_sql::route::Reason;
-use pgspan_wire::frontend;
-use serde_json::Value;
 
 /// How a fragment is restricted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,13 +18,19 @@ pub(crate) struct Keyed {
     pub column: usize,
     /// The column whose values are the keys.
     pub from: Place,
-    /// The rows are looked up, so that reading the table in parts would look them up
-    /// again for each.
-    pub looked_up: bool,
+    /// The rows of so many keys are looked up, so that reading the table in parts would
+    /// look them up again for each; of more keys it is read in parts.
+    pub looked_up_max: usize,
+    /// Its database may read bitmaps of an index.
+    pub bitmaps: bool,
 }
 
 /// Rows that a fragment may have whose keys others wait for.
-const KEY_ROWS_EXPECTED: f64 = 12_000.0;
+const KEY_ROWS_EXPECTED: f64 = 400_000.0;
+
+/// From this part of its rows on there is one on nearly every page, and a bitmap that
+/// outgrows `work_mem` forgets which: then the table is better read as it lies, and in parts.
+const MUCH_OF_A_TABLE: f64 = 0.02;
 
 /// Chooses, and replaces the rows that are expected by those that are left.
 ///
@@ -67,21 +70,32 @@ pub(super) async fn choose(
         let (f, column) = best.to;
         let fragment = tree.fragments.get(f).ok_or(Reason::new("no fragment"))?;
         // As many keys as are expected; which they are is not known yet.
-        let keys: Vec<i64> = (1..).take(expected(best.from.0).ceil() as usize).collect();
-        let sql = restricted(&fragment.sql_unguarded(), fragment.select.len(), column, &keys);
-        let answers = ask_place(session, plan, fragment.server, |server| {
-            home::run_once(server, &format!("EXPLAIN (FORMAT JSON) {sql}"));
-            frontend::sync(&mut server.outbox);
-        });
-        let answers = answers.await?;
-        let odd = || Reason::new("a fragment could not be described");
-        let json = answers.value(0, 0).ok_or_else(odd)?;
-        let value: Value = serde_json::from_slice(json).map_err(|_| odd())?;
-        let root = value.pointer("/0/Plan").ok_or_else(odd)?;
-        let left = root["Plan Rows"].as_f64().unwrap_or(f64::MAX);
-        if left * 2.0 <= expected(f) {
-            rows[f] = left;
-            chosen[f] = Some(Keyed { column, from: best.from, looked_up: !scans(root) });
+        let count = expected(best.from.0).ceil() as usize;
+        let keys: Vec<i64> = (1..).take(count).collect();
+        let oids: Vec<u32> = types.get(f).into_iter().flatten().map(|t| t.oid).collect();
+        let whole = fragment.sql_unguarded();
+        let some = restricted(&whole, &oids, column, &keys);
+        let both = [whole, some];
+        let asked = estimates(session, plan, fragment.server, &both, Planner::AsItIs).await?;
+        let [whole, mut some] = asked[..] else { return Ok(chosen) };
+        // Planners take a key for more frequent than it is where a table's distinct values
+        // are more than its sample shows. Keys that are a part of their own table's rows
+        // are taken for the same part of the other's.
+        let own = tree.fragments.get(best.from.0).and_then(|f| f.table_rows);
+        let part = own.map_or(1.0, |own| (expected(best.from.0) / own).min(1.0));
+        let likely = |planned: f64| planned.min(whole.rows * part);
+        // Home's settings are the client's.
+        let bitmaps = fragment.server.is_none() || likely(some.rows) < whole.rows * MUCH_OF_A_TABLE;
+        if !bitmaps {
+            let no = Planner::NoBitmaps;
+            let again = estimates(session, plan, fragment.server, &both[1..], no).await?;
+            some = again.first().copied().unwrap_or(some);
+        }
+        some.rows = likely(some.rows);
+        if some.rows * 2.0 <= whole.rows && some.with_rows() < whole.with_rows() {
+            rows[f] = some.rows;
+            let looked_up_max = if some.scans { 0 } else { count.saturating_mul(4).max(1000) };
+            chosen[f] = Some(Keyed { column, from: best.from, looked_up_max, bitmaps });
         }
     }
 }
@@ -105,9 +119,4 @@ fn waits(chosen: &[Option<Keyed>], waiting: usize, other: usize) -> bool {
 pub(crate) fn depth(keyed: &[Option<Keyed>], fragment: usize) -> usize {
     let next = keyed.get(fragment).and_then(Option::as_ref);
     next.map_or(0, |k| 1 + depth(keyed, k.from.0))
-}
-
-/// Whether a plan reads a whole table.
-fn scans(plan: &Value) -> bool {
-    plan["Node Type"] == "Seq Scan" || plan["Plans"].as_array().into_iter().flatten().any(scans)
 }

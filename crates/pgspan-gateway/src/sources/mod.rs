@@ -4,8 +4,11 @@
 pub(crate) mod carrier;
 mod constants;
 pub(crate) mod engine;
+mod estimate;
+mod factored;
 pub(crate) mod fetch;
 pub(crate) mod keyed;
+mod merged;
 pub(crate) mod together;
 
 use crate::config::Limits;

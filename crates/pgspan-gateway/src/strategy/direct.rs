@@ -54,6 +54,9 @@ async fn rows(
     let lost =
         |e: ServerError| Stop::GiveUp(Reason::about("source connection lost", e.to_string()));
     let statement = plan.direct.as_ref().ok_or(Reason::new("not direct"))?;
+    if direct.parallel {
+        home::parallel_workers(&mut lease, true);
+    }
     home::prepare(&mut lease, statement, &[]);
     let name = statement.name();
     // The source's columns are in its own order; ask each in the format of the output
@@ -68,6 +71,9 @@ async fn rows(
     frontend::bind(&mut lease.outbox, "pgspan:", name, &[], NO_PARAMETERS, asked);
     frontend::describe_portal(&mut lease.outbox, "pgspan:");
     home::execute(&mut lease);
+    if direct.parallel {
+        home::parallel_workers(&mut lease, false);
+    }
     frontend::sync(&mut lease.outbox);
     lease.send().await.map_err(|e| lost(e.into()))?;
     // Home is done: its transaction ends while the source works.
@@ -78,6 +84,8 @@ async fn rows(
     let identity = direct.output.iter().enumerate().all(|(i, o)| i == *o);
     let mut error: Option<ErrorFields> = None;
     let mut trouble: Option<&'static str> = None;
+    // What stands around it completes as well.
+    let mut its_own = false;
     let mut deadline = pin!(state::sleep(state::timeout(&plan.session.statement_timeout)));
     loop {
         let client = &mut session.client;
@@ -92,6 +100,7 @@ async fn rows(
         };
         match frame.tag {
             b'T' => {
+                its_own = true;
                 let fields = backend::row_description(frame.body()).unwrap_or_default();
                 let fits = direct.output.iter().zip(&plan.fields).all(|(place, want)| {
                     fields
@@ -113,7 +122,10 @@ async fn rows(
                 }
                 Err(_) => trouble = Some("unexpected row"),
             },
-            b'C' => stream.held.extend_from_slice(&frame.raw),
+            b'C' if its_own => {
+                its_own = false;
+                stream.held.extend_from_slice(&frame.raw);
+            }
             b'E' => error = ErrorFields::decode(frame.body()).ok(),
             b'Z' => break,
             _ => {}

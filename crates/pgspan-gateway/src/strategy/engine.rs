@@ -11,14 +11,14 @@ use crate::session::home::{self, Around};
 use crate::session::query::{Request, route};
 use crate::session::state::{client_gone, sleep, timed_out, timeout};
 use crate::session::stop::{NOTICE, Stop, cancelled};
-use crate::sources::CachedPlan;
 use crate::sources::engine::EnginePlan;
 use crate::sources::fetch::{self, Caller, SOURCE_ERROR};
 use crate::sources::keyed::{Keyed, depth};
+use crate::sources::{CachedPlan, connect_options};
 use bytes::Buf as _;
 use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started, TOO_MANY_KEYS};
-use pgspan_pool::{ServerConnection, ServerError};
-use pgspan_sql::engine::operators::{Fragment, LARGE_PAGES};
+use pgspan_pool::{ConnectOptions, ServerConnection, ServerError};
+use pgspan_sql::engine::operators::Fragment;
 use pgspan_sql::engine::restrict::{Place, restricted};
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields};
@@ -88,7 +88,7 @@ async fn gather_once(
         answer_bytes_max: limits.home_join_bytes_max,
     };
     let fragments = &engine.tree.fragments;
-    let streams = share(session, plan, fragments);
+    let (streams, sources) = share(session, plan, fragments)?;
     let keyed: &[Option<Keyed>] =
         if engine.keys_off.load(Ordering::Relaxed) { &[] } else { &engine.keyed };
     let mut wanted: Vec<Place> = keyed.iter().flatten().map(|k| k.from).collect();
@@ -123,6 +123,11 @@ async fn gather_once(
     // Why a stream broke: the engine, which is told as well, may end before it.
     let broke: Arc<OnceLock<Reason>> = Arc::default();
     let gather = async {
+        let pools = &shared.sources.pools;
+        // One who takes a single connection waits for nobody while having it.
+        let alone = fragments.len() == 1 && streams == [1];
+        let turn = pools.several(if alone { &[] } else { &sources }).await;
+        let turn = turn.map_err(|e| Reason::about(fetch::BUSY, e.to_string()))?;
         for (place, spec) in plan.plan.servers.iter().enumerate() {
             let own = fragments.iter().enumerate().filter(|(_, f)| f.server == Some(place));
             let mut jobs: Vec<(Job, Feed)> = Vec::new();
@@ -131,8 +136,7 @@ async fn gather_once(
                 let parts = feeds.len();
                 let types = engine.types.get(i).cloned().unwrap_or_default();
                 for (part, feed) in feeds.into_iter().enumerate() {
-                    // A fold of floats depends on the order of its rows; other fragments do not.
-                    let parallel = parts == 1 && !fragment.sums && fragment.table.is_none();
+                    let parallel = parts == 1 && fragment.order_free && fragment.table.is_none();
                     let job = Job {
                         whole: fragment.sql(),
                         sql: part_sql(fragment, part, parts),
@@ -161,6 +165,7 @@ async fn gather_once(
                 });
             }
         }
+        drop(turn);
         let mut home_order = engine.program.order();
         home_order.retain(|i| fragments.get(*i).is_some_and(|f| f.server.is_none()));
         // Those for whose keys others wait come first, and must not wait for an operator.
@@ -256,14 +261,13 @@ impl Job {
     /// Its SQL, once the keys have come.
     async fn sql(&self) -> String {
         let Some((keyed, keys)) = &self.keys else { return self.sql.clone() };
-        let columns = self.types.len();
         match keys.wait().await {
-            Some(keys) if keyed.looked_up => {
+            Some(keys) if keys.len() <= keyed.looked_up_max => {
                 // By the first connection; the others have nothing to do.
                 let own = if self.part == 0 { &keys[..] } else { &[] };
-                restricted(&self.whole, columns, keyed.column, own)
+                restricted(&self.whole, &self.types, keyed.column, own)
             }
-            Some(keys) => restricted(&self.sql, columns, keyed.column, &keys),
+            Some(keys) => restricted(&self.sql, &self.types, keyed.column, &keys),
             None => self.sql.clone(),
         }
     }
@@ -274,23 +278,39 @@ pub(crate) fn give_up(e: GiveUp) -> Reason {
 }
 
 /// Connections for each fragment: one, and more for large tables while the budget of
-/// their server has free ones.
-fn share(session: &Session, plan: &CachedPlan, fragments: &[Fragment]) -> Vec<usize> {
-    let limits = &session.shared.config.limits;
+/// their server has free ones. And how the sources are reached.
+fn share(
+    session: &Session,
+    plan: &CachedPlan,
+    fragments: &[Fragment],
+) -> Result<(Vec<usize>, Vec<Arc<ConnectOptions>>), Reason> {
+    let shared = &session.shared;
+    let limits = &shared.config.limits;
     let mut streams = vec![1; fragments.len()];
+    let mut sources = Vec::new();
     for place in 0..plan.plan.servers.len() {
         let own = || (0..fragments.len()).filter(|i| fragments[*i].server == Some(place));
         let held = session.snapshots.iter().filter(|h| h.place == place).count();
-        let mut free = limits.source_connections_max.saturating_sub(own().count() + held);
+        let spec = plan.plan.servers.get(place).filter(|_| own().count() > 0);
+        let Some(spec) = spec else { continue };
+        let Some(left) = limits.source_connections_max.checked_sub(own().count() + held) else {
+            let what = "more fragments than limits.source_connections_max";
+            return Err(Reason::about(what, &spec.name));
+        };
+        let encoding = &plan.session.encoding;
+        let options = connect_options(shared, &session.endpoint, spec, encoding)?;
+        let mut free = shared.sources.pools.free(&options).saturating_sub(own().count()).min(left);
         for i in own() {
-            let large = fragments[i].table.is_some() && fragments[i].pages >= LARGE_PAGES;
+            let pages_min = i64::from(limits.engine_pages_min);
+            let large = fragments[i].table.is_some() && fragments[i].pages >= pages_min;
             let more =
                 if large { limits.engine_streams_max.saturating_sub(1).min(free) } else { 0 };
             streams[i] += more;
             free -= more;
         }
+        sources.push(options);
     }
-    streams
+    Ok((streams, sources))
 }
 
 /// One of the parts that a table is read in, by ranges of its pages. The last is open,
@@ -371,8 +391,12 @@ async fn pump_rows(
     let sql = job.sql().await;
     let Job { types, parallel, .. } = job;
     let once = "pgspan:once";
+    let bitmaps = job.keys.as_ref().is_none_or(|(keyed, _)| keyed.bitmaps);
     if *parallel {
         home::parallel_workers(server, true);
+    }
+    if !bitmaps {
+        home::bitmap_scans(server, false);
     }
     frontend::close_statement(&mut server.outbox, once);
     frontend::parse(&mut server.outbox, once, &sql, &[]);
@@ -381,6 +405,9 @@ async fn pump_rows(
     home::execute(server);
     if *parallel {
         home::parallel_workers(server, false);
+    }
+    if !bitmaps {
+        home::bitmap_scans(server, true);
     }
     if commit {
         home::commit(server);

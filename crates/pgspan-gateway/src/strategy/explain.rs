@@ -216,7 +216,8 @@ async fn explain_engine(
                 }
             ));
             if let Some(keys) = got {
-                sql = restricted(&sql, fragment.select.len(), keyed.column, &keys);
+                let types = engine.types.get(i).map_or(&[][..], Vec::as_slice);
+                sql = restricted(&sql, types, keyed.column, &keys);
             }
         }
         if let Some(spec) = spec {

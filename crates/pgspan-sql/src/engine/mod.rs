@@ -7,6 +7,8 @@ pub mod correlated;
 pub mod counted;
 pub mod early;
 pub mod expression;
+pub mod factor;
+pub mod merge;
 pub mod operators;
 pub mod predicate;
 pub mod restrict;

@@ -123,14 +123,20 @@ pub struct Fragment {
     pub from: String,
     /// Whether FROM ends in a WHERE clause that takes more conditions.
     pub conditional: bool,
+    /// What follows the conditions.
+    pub tail: String,
     /// Set when it reads one plain table of a source, which may be read in parts.
     pub table: Option<(String, String)>,
     /// Pages of the table, where there is but one.
     pub pages: i64,
+    /// Its rows, as far as its source knows; `None` where they are not known.
+    pub table_rows: Option<f64>,
     /// Columns that are counted and not fetched.
     pub certain: Vec<Certain>,
     /// The source sums something up.
     pub sums: bool,
+    /// Its rows, or what it folds them into, are the same in whatever order it meets them.
+    pub order_free: bool,
     /// What EXPLAIN names it.
     pub label: String,
 }
@@ -166,8 +172,8 @@ impl Tree {
 
     /// Whether a source would fold a large table by itself, in one process: reading it in
     /// parts and folding it here is quicker wherever something is summed up.
-    pub fn folds_much(&self) -> bool {
-        self.fragments.iter().any(|f| f.sums && f.pages >= LARGE_PAGES)
+    pub fn folds_much(&self, pages_min: i64) -> bool {
+        self.fragments.iter().any(|f| f.sums && f.pages >= pages_min)
     }
 }
 
@@ -184,9 +190,6 @@ fn shift(node: &mut Node, by: usize) {
     }
 }
 
-/// A table of a source is large from this many pages of 8 KiB on.
-pub const LARGE_PAGES: i64 = 1024;
-
 impl Fragment {
     /// Its SQL.
     pub fn sql(&self) -> String {
@@ -196,8 +199,7 @@ impl Fragment {
     /// Its SQL without what has the source confirm [`Fragment::certain`]: for estimates,
     /// and for people.
     pub fn sql_unguarded(&self) -> String {
-        let list = if self.select.is_empty() { "NULL".to_owned() } else { self.select.join(", ") };
-        format!("SELECT {list} FROM {}", self.from)
+        self.with([])
     }
 
     /// Its SQL with one more condition.
@@ -206,12 +208,14 @@ impl Fragment {
     }
 
     fn with(&self, conditions: impl IntoIterator<Item = String>) -> String {
-        let mut sql = self.sql_unguarded();
+        let list = if self.select.is_empty() { "NULL".to_owned() } else { self.select.join(", ") };
+        let mut sql = format!("SELECT {list} FROM {}", self.from);
         let mut word = if self.conditional { "AND" } else { "WHERE" };
         for condition in conditions {
             sql.push_str(&format!(" {word} {condition}"));
             word = "AND";
         }
+        sql.push_str(&self.tail);
         sql
     }
 

@@ -46,15 +46,30 @@ impl Tree {
     }
 }
 
-/// A fragment's SQL, restricted to the rows whose column is one of the keys.
-pub fn restricted(sql: &str, columns: usize, column: usize, keys: &[i64]) -> String {
-    let names: Vec<String> = (1..=columns).map(|i| format!("c{i}")).collect();
-    let list: Vec<String> = keys.iter().map(i64::to_string).collect();
+/// A fragment's SQL, restricted to the rows whose column is one of the keys. `types` are
+/// the type OIDs of its columns; the keys are given in the column's own type, because
+/// PostgreSQL hashes a list only where both sides are of one (`convert_saop_to_hashed_saop`).
+pub fn restricted(sql: &str, types: &[u32], column: usize, keys: &[i64]) -> String {
+    let names: Vec<String> = (1..=types.len()).map(|i| format!("c{i}")).collect();
+    let (name, least, greatest) = match types.get(column) {
+        Some(21) => ("int2", i16::MIN.into(), i16::MAX.into()),
+        Some(23) => ("int4", i32::MIN.into(), i32::MAX.into()),
+        _ => ("int8", i64::MIN, i64::MAX),
+    };
+    let mut list = String::from("{");
+    // What the column cannot hold it does not equal.
+    for key in keys.iter().filter(|k| (least..=greatest).contains(*k)) {
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push_str(&key.to_string());
+    }
+    list.push('}');
     format!(
-        "SELECT * FROM ({sql}) AS pgspan({}) WHERE pgspan.c{} OPERATOR(pg_catalog.=) ANY ({}::pg_catalog.int8[])",
+        "SELECT * FROM ({sql}) AS pgspan({}) WHERE pgspan.c{} OPERATOR(pg_catalog.=) ANY ({}::pg_catalog.{name}[])",
         names.join(", "),
         column + 1,
-        literal(&format!("{{{}}}", list.join(","))),
+        literal(&list),
     )
 }
 
@@ -188,9 +203,9 @@ mod tests {
     #[test]
     fn restricted_sql() {
         assert_eq!(
-            restricted("SELECT a, b FROM t", 2, 1, &[3, -4]),
+            restricted("SELECT a, b FROM t", &[25, 23], 1, &[3, -4, 1 << 31]),
             "SELECT * FROM (SELECT a, b FROM t) AS pgspan(c1, c2) WHERE pgspan.c2 \
-             OPERATOR(pg_catalog.=) ANY ('{3,-4}'::pg_catalog.int8[])"
+             OPERATOR(pg_catalog.=) ANY ('{3,-4}'::pg_catalog.int4[])"
         );
     }
 }

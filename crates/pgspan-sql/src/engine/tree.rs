@@ -14,6 +14,7 @@ use super::predicate;
 use super::term::{self, Term};
 use crate::facts::{HomeRelation, SourceFacts};
 use crate::fragment;
+use crate::order_free;
 use crate::plan::Needs;
 use crate::quote::{ident, qualified};
 use crate::remote;
@@ -238,10 +239,13 @@ impl Reader<'_> {
             select: demand.to_vec(),
             from,
             conditional: !conditions.is_empty(),
+            tail: String::new(),
             table: None,
             pages: 0,
+            table_rows: None,
             certain: Vec::new(),
             sums: false,
+            order_free: true,
             label: format!("{schema}.{name}"),
         });
         Ok(Node::Fragment(self.fragments.len() - 1))
@@ -331,6 +335,16 @@ impl Reader<'_> {
                 return Err(odd(sql));
             }
         }
+        let type_of = |name: &str| {
+            let mut columns = places
+                .iter()
+                .filter_map(|(_, i, _)| self.known.relations.get(*i)?.columns.as_deref())
+                .flatten()
+                .filter(|c| fragment::remote_column(c) == name)
+                .map(|c| (c.type_oid, c.typmod));
+            let first = columns.next()?;
+            columns.all(|t| t == first).then_some(first)
+        };
         let single = match places.as_slice() {
             [(_, i, None)] if !folded => self.known.sources.get(*i).filter(|s| s.kind == "r"),
             _ => None,
@@ -343,13 +357,16 @@ impl Reader<'_> {
             server,
             select,
             conditional: single_table.is_some() && remote::has_where(sql),
+            tail: String::new(),
             from,
             table: single_table.map(|t| (t.0.clone(), t.1.clone())),
             pages: match places.as_slice() {
                 [(_, i, _)] => self.known.sources.get(*i).map_or(0, |s| s.pages),
                 _ => 0,
             },
+            table_rows: single.map(|s| s.rows).filter(|rows| *rows > 0.0),
             certain: Vec::new(),
+            order_free: !folded || order_free::folds(sql, &type_of),
             sums: folded && items.iter().any(|i| i.starts_with("sum(") || i.starts_with("avg(")),
             label: relations
                 .iter()

@@ -32,6 +32,15 @@ pub struct Schema {
 /// Columns that every table has: keys that find partners.
 const KEYS: [(&str, Type); 3] = [("id", Type::Int4), ("k", Type::Int4), ("s", Type::Text)];
 
+/// Has the planner of a source think that parallel workers cost nothing: what the gateway
+/// lets them do is to happen with small tables too.
+const PARALLEL: &str = "do 'begin
+    execute format(''alter database %I set parallel_setup_cost = 0'', current_database());
+    execute format(''alter database %I set parallel_tuple_cost = 0'', current_database());
+    execute format(''alter database %I set min_parallel_table_scan_size = 0'', current_database());
+end';
+";
+
 impl Schema {
     /// A schema from a seed.
     pub fn new(seed: u64) -> Schema {
@@ -97,6 +106,9 @@ impl Schema {
                         table.definitions(false)
                     );
                 }
+            }
+            if side != Side::Home {
+                sql.push_str(PARALLEL);
             }
             sql.push_str("analyze;\n");
             file.setups.push((side, sql));
