@@ -29,6 +29,9 @@ const PLACES_MIN: usize = 1 << 16;
 /// And so many for each group.
 const PLACES_PER_GROUP: usize = 16;
 
+/// After so many rows it shows whether folding them here is of use.
+const PROBE_ROWS: usize = 100_000;
+
 /// The operator.
 #[derive(Debug)]
 pub(crate) struct GroupByInteger {
@@ -104,41 +107,68 @@ impl ExecutionPlan for GroupByInteger {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let mut input = self.input.execute(partition, context.clone())?;
-        let baseline = BaselineMetrics::new(&self.metrics, partition);
-        let mut fold = Folding::new(self, &context)?;
-        let schema = self.schema();
-        let size = context.session_config().batch_size();
-        let folded = async move {
-            let mut out = Vec::new();
-            while let Some(batch) = input.next().await {
-                let batch = batch?;
-                let timer = baseline.elapsed_compute().timer();
-                fold.add(&batch)?;
-                // Out of memory, the groups so far go on to where all are put together.
-                if !fold.reserved()? {
-                    out.push(fold.emit()?);
-                }
-                timer.done();
-            }
-            drop(input);
-            let timer = baseline.elapsed_compute().timer();
-            out.push(fold.emit()?);
-            timer.done();
-            let slices = out.into_iter().flat_map(move |batch| {
-                let starts = (0..batch.num_rows()).step_by(size.max(1));
-                let slice = move |at| batch.slice(at, size.min(batch.num_rows() - at));
-                starts.map(slice).collect::<Vec<_>>()
-            });
-            let slices = slices.map(move |batch| Ok(batch.record_output(&baseline)));
-            Ok::<_, DataFusionError>(futures::stream::iter(slices))
+        let work = Work {
+            input: Some(self.input.execute(partition, context.clone())?),
+            baseline: BaselineMetrics::new(&self.metrics, partition),
+            fold: Folding::new(self, &context)?,
+            pending: None,
+            size: context.session_config().batch_size().max(1),
         };
-        let stream = futures::TryStreamExt::try_flatten(futures::stream::once(folded));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
+        let stream = futures::stream::try_unfold(work, |mut work| async move {
+            Ok(work.next().await?.map(|batch| (batch, work)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
+    }
+}
+
+/// One stream.
+struct Work {
+    /// Until it has ended.
+    input: Option<SendableRecordBatchStream>,
+    baseline: BaselineMetrics,
+    fold: Folding,
+    /// What is still to be handed on.
+    pending: Option<RecordBatch>,
+    /// Rows of a batch.
+    size: usize,
+}
+
+impl Work {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.pending.take() {
+                let rest = batch.num_rows().saturating_sub(self.size);
+                if rest > 0 {
+                    self.pending = Some(batch.slice(self.size, rest));
+                }
+                if batch.num_rows() > 0 {
+                    let first = batch.slice(0, batch.num_rows() - rest);
+                    return Ok(Some(first.record_output(&self.baseline)));
+                }
+            }
+            let Some(input) = &mut self.input else { return Ok(None) };
+            let batch = input.next().await.transpose()?;
+            let _timer = self.baseline.elapsed_compute().timer();
+            self.pending = match batch {
+                None => {
+                    self.input = None;
+                    Some(self.fold.emit()?)
+                }
+                Some(batch) if self.fold.hands_on => Some(self.fold.states(&batch)?),
+                Some(batch) => {
+                    self.fold.add(&batch)?;
+                    // Where memory is short, and where hardly two rows are of one group, the
+                    // groups so far go on to where all are put together.
+                    let fits = self.fold.reserved()?;
+                    self.fold.hands_on = self.fold.is_in_vain();
+                    if fits && !self.fold.hands_on { None } else { Some(self.fold.emit()?) }
+                }
+            };
+        }
     }
 }
 
@@ -151,6 +181,9 @@ struct Folding {
     groups: Groups,
     /// The group of each row of a batch.
     places: Vec<usize>,
+    rows: usize,
+    /// Rows are handed on as groups of one.
+    hands_on: bool,
     reservation: MemoryReservation,
 }
 
@@ -165,25 +198,39 @@ impl Folding {
             schema: operator.schema(),
             groups: Groups::default(),
             places: Vec::new(),
+            rows: 0,
+            hands_on: false,
             reservation: MemoryConsumer::new("GroupByInteger").register(context.memory_pool()),
         })
     }
 
     fn add(&mut self, batch: &RecordBatch) -> Result<()> {
-        let rows = batch.num_rows();
-        let keys = self.key.evaluate(batch)?.into_array(rows)?;
+        let keys = self.key.evaluate(batch)?.into_array(batch.num_rows())?;
         let odd = || DataFusionError::Internal("a key that is no integer".to_owned());
         let keys = keys.as_any().downcast_ref::<Int64Array>().ok_or_else(odd)?;
         self.places.clear();
         self.groups.places(keys, &mut self.places);
+        self.rows += batch.num_rows();
         for (arguments, accumulator) in self.arguments.iter().zip(&mut self.accumulators) {
-            let values: Vec<ArrayRef> = arguments
-                .iter()
-                .map(|a| a.evaluate(batch)?.into_array(rows))
-                .collect::<Result<_>>()?;
+            let values = values(arguments, batch)?;
             accumulator.update_batch(&values, &self.places, None, self.groups.keys.len())?;
         }
         Ok(())
+    }
+
+    /// Each row as a group of one, with the states of its folds.
+    fn states(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let mut columns = vec![self.key.evaluate(batch)?.into_array(batch.num_rows())?];
+        for (arguments, accumulator) in self.arguments.iter().zip(&self.accumulators) {
+            columns.extend(accumulator.convert_to_state(&values(arguments, batch)?, None)?);
+        }
+        Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
+    }
+
+    /// Whether so many rows have shown that there are hardly fewer groups (as DataFusion's
+    /// `skip_partial_aggregation_probe_*` has it).
+    fn is_in_vain(&self) -> bool {
+        self.rows >= PROBE_ROWS && self.groups.keys.len() * 5 > self.rows * 4
     }
 
     /// Accounts for what is held; false when it should go.
@@ -203,9 +250,14 @@ impl Folding {
         for accumulator in &mut self.accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);
         }
+        self.rows = 0;
         self.reservation.free();
         Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
     }
+}
+
+fn values(arguments: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    arguments.iter().map(|a| a.evaluate(batch)?.into_array(batch.num_rows())).collect()
 }
 
 /// Keys and the numbers of their groups.
@@ -315,6 +367,13 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion_execution::memory_pool::GreedyMemoryPool;
+    use datafusion_execution::runtime_env::RuntimeEnvBuilder;
+    use datafusion_functions_aggregate::{count, sum};
+    use datafusion_physical_expr::aggregate::AggregateExprBuilder;
+    use datafusion_physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+    use datafusion_physical_plan::streaming::{PartitionStream, StreamingTableExec};
     use std::collections::HashMap as Plain;
 
     /// Groups of keys as a plain map finds them.
@@ -357,5 +416,114 @@ mod tests {
         mixed.insert(0, vec![Some(1_638_396), Some(1 << 40), Some(70_000)]);
         mixed.push(vec![Some(1 << 40), Some(70_000), Some(1_638_396)]);
         same_as_a_map(&mixed);
+    }
+
+    /// A stream of batches.
+    #[derive(Debug)]
+    struct Given(SchemaRef, Vec<RecordBatch>);
+
+    impl PartitionStream for Given {
+        fn schema(&self) -> &SchemaRef {
+            &self.0
+        }
+
+        fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+            let stream = futures::stream::iter(self.1.clone().into_iter().map(Ok));
+            Box::pin(RecordBatchStreamAdapter::new(self.0.clone(), stream))
+        }
+    }
+
+    /// The sums and counts of values by their keys, put together from what the operator
+    /// hands on, and the number of its rows.
+    #[allow(clippy::unwrap_used)]
+    async fn folded(rows: &[(Option<i64>, i64)], bytes_max: usize) -> (Folded, usize) {
+        let field = |name: &str| Field::new(name, DataType::Int64, true);
+        let schema = Arc::new(Schema::new(vec![field("k"), field("v")]));
+        let batches = rows.chunks(8192).map(|rows| {
+            let keys: Int64Array = rows.iter().map(|r| r.0).collect();
+            let values: Int64Array = rows.iter().map(|r| Some(r.1)).collect();
+            RecordBatch::try_new(schema.clone(), vec![Arc::new(keys), Arc::new(values)]).unwrap()
+        });
+        let given = Given(schema.clone(), batches.collect());
+        let input: Arc<dyn ExecutionPlan> = Arc::new(
+            StreamingTableExec::try_new(
+                schema.clone(),
+                vec![Arc::new(given)],
+                None,
+                [],
+                false,
+                None,
+            )
+            .unwrap(),
+        );
+        let column = |name: &str, i| -> Arc<dyn PhysicalExpr> {
+            Arc::new(datafusion_physical_expr::expressions::Column::new(name, i))
+        };
+        let function = |udaf, name: &str| {
+            let built = AggregateExprBuilder::new(udaf, vec![column("v", 1)]);
+            Arc::new(built.schema(schema.clone()).alias(name).build().unwrap())
+        };
+        let functions =
+            vec![function(sum::sum_udaf(), "sum"), function(count::count_udaf(), "count")];
+        let partial = AggregateExec::try_new(
+            AggregateMode::Partial,
+            PhysicalGroupBy::new_single(vec![(column("k", 0), "k".to_owned())]),
+            functions.clone(),
+            vec![None; 2],
+            input.clone(),
+            schema,
+        )
+        .unwrap();
+        let operator =
+            GroupByInteger::new(input, column("k", 0), functions, partial.schema()).unwrap();
+        let pool = Arc::new(GreedyMemoryPool::new(bytes_max));
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc().unwrap();
+        let context = Arc::new(TaskContext::default().with_runtime(runtime));
+        let mut stream = operator.execute(0, context).unwrap();
+        let (mut all, mut rows) = (Folded::new(), 0);
+        while let Some(batch) = stream.next().await {
+            let batch = batch.unwrap();
+            assert!(batch.num_rows() <= 8192);
+            rows += batch.num_rows();
+            let of = |i: usize| batch.column(i).as_any().downcast_ref::<Int64Array>().unwrap();
+            for row in 0..batch.num_rows() {
+                let key = of(0).is_valid(row).then(|| of(0).value(row));
+                let entry = all.entry(key).or_default();
+                entry.0 += of(1).value(row);
+                entry.1 += of(2).value(row);
+            }
+        }
+        (all, rows)
+    }
+
+    type Folded = Plain<Option<i64>, (i64, i64)>;
+
+    fn expected(rows: &[(Option<i64>, i64)]) -> Folded {
+        let mut all = Folded::new();
+        for (key, value) in rows {
+            let entry = all.entry(*key).or_default();
+            entry.0 += value;
+            entry.1 += 1;
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn folds_whatever_the_keys_and_the_memory() {
+        const MUCH: usize = 1 << 30;
+        let few: Vec<_> = (0..200_000).map(|i| ((i % 7 > 0).then_some(i % 1000), i)).collect();
+        let (folds, rows) = folded(&few, MUCH).await;
+        assert_eq!((folds, rows), (expected(&few), expected(&few).len()));
+        // Memory for some thousand groups: they are handed on in between.
+        let many: Vec<_> = (0..90_000).map(|i| (Some(i * 7919 % 30_000), i)).collect();
+        let (folds, rows) = folded(&many, 600_000).await;
+        assert_eq!(folds, expected(&many));
+        assert!(rows > 30_000, "{rows}");
+        // Each key once: from some row on nothing is held.
+        let each: Vec<_> = (0..300_000).map(|i| (Some(i << 33), i)).collect();
+        let (folds, rows) = folded(&each, MUCH).await;
+        assert_eq!((folds, rows), (expected(&each), 300_000));
+        let (folds, rows) = folded(&[], MUCH).await;
+        assert_eq!((folds.len(), rows), (0, 0));
     }
 }

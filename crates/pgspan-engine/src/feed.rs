@@ -25,11 +25,11 @@ pub struct Progress {
     pub bytes: AtomicU64,
 }
 
-/// Rows of a fragment whose keys are collected at most, and bytes of them. So many fit
-/// into the channels of their streams, so that whoever waits for the keys never waits for
-/// an operator.
+/// Rows of a fragment whose keys are collected at most. So many fit into the channels of
+/// their streams, so that whoever waits for the keys never waits for an operator.
 const KEY_ROWS_MAX: usize = 500_000;
-const KEY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of those rows at most.
+pub const KEY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The values of one column of a fragment, for those that only need rows with them.
 #[derive(Debug)]
@@ -124,6 +124,8 @@ pub struct Feed {
     done: Arc<Semaphore>,
     keys: Vec<Arc<Keys>>,
     few: bool,
+    /// Batches that the channel takes more than [`QUEUE_BATCHES`], while keys are collected.
+    extra: usize,
 }
 
 /// Why a feed that was to be small stops.
@@ -162,8 +164,12 @@ impl Feed {
         for keys in &self.keys {
             few &= keys.add(&batch);
         }
-        if self.few && !few {
-            return Err(GiveUp::new(TOO_MANY_KEYS, ""));
+        if !few {
+            if self.few {
+                return Err(GiveUp::new(TOO_MANY_KEYS, ""));
+            }
+            // Nobody waits for the keys any more; the channel is to hold no more than others.
+            self.keys.clear();
         }
         let wanted = self.send(Ok(Some(batch))).await;
         if !wanted {
@@ -187,10 +193,19 @@ impl Feed {
     /// False when the engine wants no more: an operator may be done and still hold what it
     /// would have read from.
     async fn send(&self, item: Item) -> bool {
+        let room = if self.keys.is_empty() { self.extra + 1 } else { 1 };
         tokio::select! {
             biased;
             _ = self.done.acquire() => false,
-            sent = self.sender.send(item) => sent.is_ok(),
+            permits = self.sender.reserve_many(room) => match permits {
+                Ok(mut permits) => {
+                    if let Some(permit) = permits.next() {
+                        permit.send(item);
+                    }
+                    true
+                }
+                Err(_) => false,
+            },
         }
     }
 
@@ -221,10 +236,10 @@ pub(crate) fn feed(
     keys: &[Arc<Keys>],
 ) -> (Feed, Mouth) {
     // A stream's last batch may be a short one.
-    let queue = if keys.is_empty() { QUEUE_BATCHES } else { KEY_ROWS_MAX / BATCH_ROWS + 2 };
-    let (sender, receiver) = mpsc::channel(queue);
+    let extra = if keys.is_empty() { 0 } else { KEY_ROWS_MAX / BATCH_ROWS + 2 };
+    let (sender, receiver) = mpsc::channel(QUEUE_BATCHES + extra);
     let (progress, done, keys) = (progress.clone(), done.clone(), keys.to_vec());
-    let feed = Feed { decoder, sender, progress, bytes: 0, done, keys, few: false };
+    let feed = Feed { decoder, sender, progress, bytes: 0, done, keys, few: false, extra };
     (feed, Mouth { schema: schema.clone(), receiver: Mutex::new(Some(receiver)) })
 }
 
@@ -280,5 +295,47 @@ mod tests {
         assert_eq!(keys.wait().await, None);
         keys.end();
         assert_eq!(keys.wait().await, None);
+    }
+
+    /// Feeds rows that no operator takes until it would wait for one.
+    async fn fed(rows: usize, streams: usize) -> Option<usize> {
+        let types = [crate::ColumnType { oid: 20, typmod: -1 }];
+        let columns: Vec<_> =
+            types.iter().filter_map(|t| crate::types::Column::of(*t).ok()).collect();
+        let schema = crate::run::schema(&columns);
+        let keys = Arc::new(Keys::new(0, streams));
+        let (progress, done) = (Arc::new(Progress::default()), Arc::new(Semaphore::new(0)));
+        let mut mouths = Vec::new();
+        for stream in 0..streams {
+            let decoder = Decoder::new(schema.clone(), &columns);
+            let (mut own, mouth) =
+                feed(&schema, decoder, &progress, &done, std::slice::from_ref(&keys));
+            mouths.push(mouth);
+            for row in (stream..rows).step_by(streams) {
+                let mut body = vec![0, 1, 0, 0, 0, 8];
+                body.extend_from_slice(&(row as i64).to_be_bytes());
+                if matches!(own.row(&body), Ok(true)) {
+                    let flushed =
+                        tokio::time::timeout(std::time::Duration::from_secs(2), own.flush());
+                    if flushed.await.is_err() {
+                        // It waits for an operator: the keys must have come, or be too many.
+                        let known = keys.published.borrow().clone();
+                        assert!(known.is_some());
+                        return known.flatten().map(|k| k.len());
+                    }
+                }
+            }
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(2), own.end()).await;
+            assert!(ended.is_ok_and(|e| e.is_ok()));
+        }
+        let found = tokio::time::timeout(std::time::Duration::from_secs(2), keys.wait()).await;
+        found.ok().flatten().map(|k| k.len())
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_keys_does_not_wait_for_an_operator() {
+        assert_eq!(fed(KEY_ROWS_MAX, 1).await, Some(KEY_ROWS_MAX));
+        assert_eq!(fed(KEY_ROWS_MAX, 3).await, Some(KEY_ROWS_MAX));
+        assert_eq!(fed(KEY_ROWS_MAX + 100_000, 1).await, None);
     }
 }

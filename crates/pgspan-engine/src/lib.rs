@@ -23,7 +23,7 @@ mod top;
 mod types;
 
 pub use decode::{Decoder, round_trip};
-pub use feed::{Feed, Keys, Progress, TOO_MANY_KEYS};
+pub use feed::{Feed, KEY_BYTES_MAX, Keys, Progress, TOO_MANY_KEYS};
 pub use program::Program;
 pub use run::{Answer, Budget, Limits, Started};
 pub use types::{ColumnType, array_type};

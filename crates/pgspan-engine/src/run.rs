@@ -331,7 +331,7 @@ fn too_many() -> GiveUp {
     GiveUp::new("more rows than the finish may take", "limits.home_join_bytes_max")
 }
 
-fn schema(columns: &[Column]) -> SchemaRef {
+pub(crate) fn schema(columns: &[Column]) -> SchemaRef {
     // Places, not names, tell columns apart.
     let fields =
         columns.iter().enumerate().map(|(i, c)| Field::new(format!("c{i}"), c.data_type(), true));

@@ -89,9 +89,9 @@ pub struct SourcePools {
     servers: Mutex<HashMap<(String, u16), Arc<Server>>>,
 }
 
-/// The turn of whoever takes several connections ([`SourcePools::several`]).
-pub struct Several {
-    _gates: Vec<tokio::sync::OwnedMutexGuard<()>>,
+/// Ends when dropped ([`SourcePools::turn`]).
+pub struct Turn {
+    _gate: tokio::sync::OwnedMutexGuard<()>,
 }
 
 /// Counts for one server address.
@@ -176,28 +176,19 @@ impl SourcePools {
         Ok(slot)
     }
 
-    /// Keeps others who need several connections of these servers at once from taking any
-    /// until the result is dropped: two that had half of what they need each would wait for
-    /// each other. Waits at most as long as for a connection.
+    /// The turn to take several connections of a server: two that had half of what they
+    /// need each would wait for each other. Who takes connections of several servers goes
+    /// from one to the next in the order of their addresses. Waits at most as long as for a
+    /// connection.
     ///
     /// # Errors
     /// [`LeaseError::Busy`].
-    pub async fn several(&self, options: &[Arc<ConnectOptions>]) -> Result<Several, LeaseError> {
-        let mut addresses: Vec<_> = options.iter().filter_map(|o| o.addresses.first()).collect();
-        // Everybody in the same order.
-        addresses.sort_unstable();
-        addresses.dedup();
-        let mut gates = Vec::new();
-        for address in addresses {
-            let server = self.server(address);
-            let gate = server.gate.clone().lock_owned();
-            let gate = tokio::time::timeout(self.wait, gate).await.map_err(|_| {
-                let (address, budget) = (server.address.clone(), server.budget);
-                LeaseError::Busy { address, budget, waited: self.wait }
-            })?;
-            gates.push(gate);
-        }
-        Ok(Several { _gates: gates })
+    pub async fn turn(&self, options: &ConnectOptions) -> Result<Turn, LeaseError> {
+        let server = self.server(&options.addresses.first().cloned().unwrap_or_default());
+        let gate = tokio::time::timeout(self.wait, server.gate.clone().lock_owned()).await;
+        let (address, budget) = (server.address.clone(), server.budget);
+        let gate = gate.map_err(|_| LeaseError::Busy { address, budget, waited: self.wait })?;
+        Ok(Turn { _gate: gate })
     }
 
     /// Connections to the server that nobody uses now.

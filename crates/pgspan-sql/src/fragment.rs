@@ -78,6 +78,18 @@ pub fn remote_column(column: &Column) -> &str {
     option(&column.options, "column_name").unwrap_or(&column.name)
 }
 
+/// Type OID and modifier of the column of this name at the source; `None` where there is
+/// none, or several of different types.
+pub fn remote_type<'a>(
+    columns: impl Iterator<Item = &'a Column>,
+    name: &str,
+) -> Option<(u32, i32)> {
+    let own = columns.filter(|c| remote_column(c) == name);
+    let mut types = own.map(|c| (c.type_oid, c.typmod));
+    let first = types.next()?;
+    types.all(|t| t == first).then_some(first)
+}
+
 /// Whether a column's values can travel in binary.
 pub fn is_binary_safe(column: &Column) -> bool {
     let builtin = |oid: u32| oid < 16_384 && !TEXT_ONLY.contains(&oid);

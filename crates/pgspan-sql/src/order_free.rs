@@ -5,7 +5,8 @@
 //! (numeric `1.0` and `1.00`) a group shows, or a greatest value is. Only what is listed
 //! here is taken for free of it.
 
-use crate::parse::{node, parse, strings, visit};
+use crate::parse::{node, strings, visit};
+use crate::remote;
 use serde_json::Value;
 
 /// A column's type OID and modifier.
@@ -21,10 +22,7 @@ const SAME: &[u32] = &[16, 20, 21, 23, 25, 26, 1042, 1043, 1082, 1114, 1184, 295
 /// Whether a `Remote SQL` that folds is free of the order of its rows. `type_of` gives the
 /// type of a column by its name at the source.
 pub fn folds(sql: &str, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
-    let Some(statement) = parse(sql) else { return false };
-    let Some(select) = statement.nodes.first().and_then(|n| n.get("SelectStmt")) else {
-        return false;
-    };
+    let Some(select) = remote::select_of(sql) else { return false };
     let list = select["target_list"].as_array().map_or(&[][..], Vec::as_slice);
     let groups = select["group_clause"].as_array().map_or(&[][..], Vec::as_slice);
     let item = |n: u64| {
@@ -47,15 +45,9 @@ pub fn folds(sql: &str, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
     free
 }
 
-/// Whether it folds into one row.
-pub fn is_one_row(sql: &str) -> bool {
-    let Some(statement) = parse(sql) else { return false };
-    let Some(select) = statement.nodes.first().and_then(|n| n.get("SelectStmt")) else {
-        return false;
-    };
-    let mut calls = false;
-    visit(&select["target_list"], &mut |name, _| calls |= name == "FuncCall");
-    calls && select["group_clause"].as_array().is_none_or(Vec::is_empty)
+/// Whether it folds all rows into one, and is free of their order.
+pub fn folds_into_one(sql: &str, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
+    remote::is_grouped(sql) && !remote::has_groups(sql) && folds(sql, type_of)
 }
 
 /// A call that is no aggregate is refused as well: what it gives is not known.
@@ -70,7 +62,11 @@ fn call(body: &Value, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
     plain
         && match (path.as_slice(), arguments) {
             (["count"], _) => true,
-            (["sum" | "avg"], [one]) => is_exact(one, type_of),
+            // Of values that are equal and not the same DISTINCT leaves one or another.
+            (["sum" | "avg"], [one]) => {
+                is_exact(one, type_of)
+                    && (body["agg_distinct"] == false || same_column(one, type_of))
+            }
             // A column may have a collation of its own.
             (["min" | "max"], [one]) => {
                 same_column(one, type_of) && !column(one).and_then(type_of).is_some_and(is_text)
@@ -161,6 +157,7 @@ mod tests {
     fn what_is_free() {
         assert!(free("SELECT sum((r1.p * (1::numeric - r1.n))), count(*) FROM s.x r1"));
         assert!(free("SELECT t, sum((CASE WHEN (t ~~ 'a%') THEN 1 ELSE 0 END)) FROM x GROUP BY 1"));
+        assert!(free("SELECT sum(DISTINCT p), avg(DISTINCT i), count(DISTINCT n) FROM x"));
         assert!(free("SELECT i FROM x GROUP BY 1 HAVING ((sum(n) > 300::numeric))"));
         assert!(free(
             "SELECT avg(i), min(d), max(p), count(DISTINCT f) FROM x WHERE ((abs(f) > 1))"
@@ -177,6 +174,8 @@ mod tests {
             "SELECT sum(date_part('year', d)) FROM x",
             "SELECT sum(length(t)) FROM x",
             "SELECT max(n) FROM x",
+            "SELECT sum(DISTINCT n) FROM x",
+            "SELECT avg(DISTINCT (p + n)) FROM x",
             "SELECT max(t) FROM x",
             "SELECT n, count(*) FROM x GROUP BY 1",
             "SELECT v, count(*) FROM x GROUP BY 1",
@@ -194,8 +193,11 @@ mod tests {
 
     #[test]
     fn one_row() {
-        assert!(is_one_row("SELECT count(*) FROM x"));
-        assert!(!is_one_row("SELECT i FROM x"));
-        assert!(!is_one_row("SELECT i, count(*) FROM x GROUP BY 1"));
+        let one = |sql: &str| folds_into_one(sql, &|_| Some((23, -1)));
+        assert!(one("SELECT count(*) FROM x"));
+        assert!(one("SELECT max(i) FROM x WHERE ((i > 1))"));
+        assert!(!one("SELECT i FROM x"));
+        assert!(!one("SELECT abs(i) FROM x"));
+        assert!(!one("SELECT i, count(*) FROM x GROUP BY 1"));
     }
 }

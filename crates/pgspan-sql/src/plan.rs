@@ -432,14 +432,10 @@ fn direct(
         (0..output_types.len()).collect()
     };
     let type_of = |name: &str| {
-        let columns = relations.iter().flat_map(|r| r.columns.iter().flatten());
-        let mut types =
-            columns.filter(|c| fragment::remote_column(c) == name).map(|c| (c.type_oid, c.typmod));
-        let first = types.next()?;
-        types.all(|t| t == first).then_some(first)
+        fragment::remote_type(relations.iter().flat_map(|r| r.columns.iter().flatten()), name)
     };
     let sql = scan.remote_sql.clone();
     let large = sources.iter().any(|s| s.pages >= pages_min);
-    let parallel = large && order_free::is_one_row(&sql) && order_free::folds(&sql, &type_of);
+    let parallel = large && order_free::folds_into_one(&sql, &type_of);
     Some(Direct { server: 0, sql, output, parallel })
 }

@@ -189,7 +189,7 @@ pub fn relations(list: &str) -> Vec<(String, String, String)> {
     out
 }
 
-fn select_of(sql: &str) -> Option<Value> {
+pub(crate) fn select_of(sql: &str) -> Option<Value> {
     let statement = parse(sql)?;
     statement.nodes.first()?.get("SelectStmt").cloned()
 }
@@ -227,6 +227,16 @@ pub fn is_grouped(sql: &str) -> bool {
     calls
         || select["group_clause"].as_array().is_some_and(|g| !g.is_empty())
         || !select["having_clause"].is_null()
+}
+
+/// Whether it has a GROUP BY clause.
+pub fn has_groups(sql: &str) -> bool {
+    select_of(sql).is_some_and(|s| s["group_clause"].as_array().is_some_and(|g| !g.is_empty()))
+}
+
+/// Whether the rows that it gives are limited.
+pub fn is_limited(sql: &str) -> bool {
+    select_of(sql).is_none_or(|s| !s["limit_count"].is_null() || !s["limit_offset"].is_null())
 }
 
 /// Whether a `Remote SQL` has a WHERE clause.

@@ -277,14 +277,39 @@ pub(crate) fn back_to_savepoint(server: &mut ServerConnection) {
     run_prepared(server, constant(3));
 }
 
-/// Appends the leave for a source to use its parallel workers, or its end.
-pub(crate) fn parallel_workers(server: &mut ServerConnection, allowed: bool) {
-    run_prepared(server, constant(if allowed { 8 } else { 9 }));
+/// What a source may use for one query. Only for connections of the gateway's own: home's
+/// settings are the client's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Means {
+    /// Parallel workers, which connections to sources do without otherwise.
+    pub parallel: bool,
+    /// Bitmaps of an index.
+    pub bitmaps: bool,
 }
 
-/// Appends that a source reads no bitmaps of an index, or that it may again.
-pub(crate) fn bitmap_scans(server: &mut ServerConnection, allowed: bool) {
-    run_prepared(server, constant(if allowed { 11 } else { 10 }));
+impl Means {
+    /// What connections to sources use otherwise.
+    pub const USUAL: Means = Means { parallel: false, bitmaps: true };
+
+    /// Appends it; gives how many statements that are.
+    pub fn allow(self, server: &mut ServerConnection) -> usize {
+        self.put(server, [8, 10])
+    }
+
+    /// Appends its end.
+    pub fn end(self, server: &mut ServerConnection) {
+        self.put(server, [9, 11]);
+    }
+
+    fn put(self, server: &mut ServerConnection, [parallel, bitmaps]: [u64; 2]) -> usize {
+        if self.parallel {
+            run_prepared(server, constant(parallel));
+        }
+        if !self.bitmaps {
+            run_prepared(server, constant(bitmaps));
+        }
+        usize::from(self.parallel) + usize::from(!self.bitmaps)
+    }
 }
 
 /// Appends a statement that takes the transaction's snapshot and does nothing else.

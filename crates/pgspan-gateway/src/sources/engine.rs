@@ -49,6 +49,8 @@ pub(crate) struct EnginePlan {
     pub two_stages: bool,
     /// What restricts each fragment.
     pub keyed: Vec<Option<Keyed>>,
+    /// Sources are asked for less than home join would ask them for.
+    pub reduced: bool,
     /// There were more keys than expected: fragments are read whole.
     pub keys_off: AtomicBool,
 }
@@ -425,10 +427,12 @@ async fn assemble(
     }
     let (mut types, mut rows) = describe(session, plan, &tree).await?;
     merged::choose(session, plan, &mut tree, &mut types, &mut rows).await?;
-    if factored::choose(session, plan, &mut tree, &types, &rows).await? {
+    let factored = factored::choose(session, plan, &mut tree, &types, &rows).await?;
+    if factored {
         (types, rows) = describe(session, plan, &tree).await?;
     }
     let keyed = keyed::choose(session, plan, &tree, &types, &mut rows).await?;
+    let reduced = factored || keyed.iter().any(Option::is_some);
     let program = Program::new(&tree, &tops, &types, &rows).map_err(give_up)?;
     let odd = || Reason::new("no core");
     let finish = match finish {
@@ -453,6 +457,7 @@ async fn assemble(
         state,
         once,
         keyed,
+        reduced,
         keys_off,
         two_stages: false,
     })
@@ -607,6 +612,9 @@ pub(super) async fn ask_place(
     let _at_work = session.cancel.at_work(lease.cancel_key.clone());
     send(&mut lease);
     let got = home::answers(&mut lease, &mut BytesMut::new()).await;
+    if got.is_err() {
+        home::forget_prepared(&mut lease);
+    }
     Ok(got.map_err(|e| Reason::about(fetch::SOURCE_ERROR, e.to_string()))?)
 }
 

@@ -3,7 +3,7 @@
 use super::CachedPlan;
 use super::engine::ask_place;
 use crate::session::Session;
-use crate::session::home;
+use crate::session::home::{self, Means};
 use crate::session::stop::Stop;
 use pgspan_sql::route::Reason;
 use pgspan_wire::frontend;
@@ -13,20 +13,13 @@ use serde_json::Value;
 /// scanning ten (`cpu_tuple_cost` is 0.01).
 const ROW_COST: f64 = 0.1;
 
-/// What a planner may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Planner {
-    /// What it uses anyway.
-    AsItIs,
-    /// No bitmaps of an index.
-    NoBitmaps,
-}
-
 /// A planner's estimate of a query.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Estimate {
     /// Rows of its result.
     pub rows: f64,
+    /// Bytes of a row.
+    pub width: f64,
     cost: f64,
     /// It reads a whole table.
     pub scans: bool,
@@ -48,27 +41,24 @@ pub(super) async fn estimates(
     plan: &CachedPlan,
     place: Option<usize>,
     queries: &[String],
-    planner: Planner,
+    means: Means,
 ) -> Result<Vec<Estimate>, Stop> {
+    let mut first = 0;
     let answers = ask_place(session, plan, place, |server| {
-        if planner == Planner::NoBitmaps {
-            home::bitmap_scans(server, false);
-        }
+        first = means.allow(server);
         for sql in queries {
             home::run_once(server, &format!("EXPLAIN (FORMAT JSON) {sql}"));
         }
-        if planner == Planner::NoBitmaps {
-            home::bitmap_scans(server, true);
-        }
+        means.end(server);
         frontend::sync(&mut server.outbox);
     });
     let answers = answers.await?;
-    let first = usize::from(planner == Planner::NoBitmaps);
     let read = |n: usize| -> Option<Estimate> {
         let value: Value = serde_json::from_slice(answers.value(first + n, 0)?).ok()?;
         let root = value.pointer("/0/Plan")?;
         let (rows, cost) = (root["Plan Rows"].as_f64()?, root["Total Cost"].as_f64()?);
-        Some(Estimate { rows, cost, scans: scans(root) })
+        let width = root["Plan Width"].as_f64()?;
+        Some(Estimate { rows, width, cost, scans: scans(root) })
     };
     let all: Option<Vec<Estimate>> = (0..queries.len()).map(read).collect();
     all.ok_or_else(|| Reason::new("a fragment could not be described").into())

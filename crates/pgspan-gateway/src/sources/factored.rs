@@ -1,8 +1,9 @@
 //! Which folds of large tables their sources begin: those that leave few rows to be sent.
 
 use super::CachedPlan;
-use super::estimate::{Planner, estimates};
+use super::estimate::estimates;
 use crate::session::Session;
+use crate::session::home::Means;
 use crate::session::stop::Stop;
 use pgspan_engine::ColumnType;
 use pgspan_sql::engine::operators::Tree;
@@ -38,7 +39,13 @@ pub(super) async fn choose(
         let Some((place, server)) = ways.first().map(|w| (w.place, w.fragment.server)) else {
             continue;
         };
-        let asked = estimates(session, plan, server, &queries, Planner::AsItIs).await?;
+        let asked = match estimates(session, plan, server, &queries, Means::USUAL).await {
+            Err(Stop::GiveUp(reason)) => {
+                tracing::debug!(%reason, "not folded at the source");
+                continue;
+            }
+            asked => asked?,
+        };
         let best = ways.into_iter().zip(asked).min_by(|a, b| a.1.rows.total_cmp(&b.1.rows));
         let whole = rows.get(place).copied().unwrap_or(0.0);
         let few = |groups: f64| groups <= GROUPS_MAX && groups * ROWS_PER_GROUP <= whole;

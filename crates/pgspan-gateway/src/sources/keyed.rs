@@ -3,10 +3,11 @@
 //! large one's planner.
 
 use super::CachedPlan;
-use super::estimate::{Planner, estimates};
+use super::estimate::estimates;
 use crate::session::Session;
+use crate::session::home::Means;
 use crate::session::stop::Stop;
-use pgspan_engine::ColumnType;
+use pgspan_engine::{ColumnType, KEY_BYTES_MAX};
 use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::engine::restrict::{Place, restricted};
 use pgspan_sql::route::Reason;
@@ -68,6 +69,15 @@ pub(super) async fn choose(
         let Some(best) = best else { return Ok(chosen) };
         tried.push((best.from, best.to));
         let (f, column) = best.to;
+        let Some(from) = tree.fragments.get(best.from.0) else { continue };
+        let alone = [from.sql_unguarded()];
+        let asked = estimates(session, plan, from.server, &alone, Means::USUAL).await?;
+        let width = asked.first().map_or(f64::MAX, |e| e.width);
+        // Its rows wait until all have come. Arrays take more than what they hold.
+        #[allow(clippy::cast_precision_loss)]
+        if expected(best.from.0) * width > KEY_BYTES_MAX as f64 / 2.0 {
+            continue;
+        }
         let fragment = tree.fragments.get(f).ok_or(Reason::new("no fragment"))?;
         // As many keys as are expected; which they are is not known yet.
         let count = expected(best.from.0).ceil() as usize;
@@ -76,7 +86,7 @@ pub(super) async fn choose(
         let whole = fragment.sql_unguarded();
         let some = restricted(&whole, &oids, column, &keys);
         let both = [whole, some];
-        let asked = estimates(session, plan, fragment.server, &both, Planner::AsItIs).await?;
+        let asked = estimates(session, plan, fragment.server, &both, Means::USUAL).await?;
         let [whole, mut some] = asked[..] else { return Ok(chosen) };
         // Planners take a key for more frequent than it is where a table's distinct values
         // are more than its sample shows. Keys that are a part of their own table's rows
@@ -87,7 +97,7 @@ pub(super) async fn choose(
         // Home's settings are the client's.
         let bitmaps = fragment.server.is_none() || likely(some.rows) < whole.rows * MUCH_OF_A_TABLE;
         if !bitmaps {
-            let no = Planner::NoBitmaps;
+            let no = Means { bitmaps: false, ..Means::USUAL };
             let again = estimates(session, plan, fragment.server, &both[1..], no).await?;
             some = again.first().copied().unwrap_or(some);
         }

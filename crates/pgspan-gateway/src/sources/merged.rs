@@ -2,8 +2,9 @@
 //! than of their sides.
 
 use super::CachedPlan;
-use super::estimate::{Planner, estimates};
+use super::estimate::estimates;
 use crate::session::Session;
+use crate::session::home::Means;
 use crate::session::stop::Stop;
 use pgspan_engine::ColumnType;
 use pgspan_sql::engine::operators::{Side, Tree};
@@ -28,7 +29,7 @@ pub(super) async fn choose(
         };
         let sides = [merge.probe, merge.build].map(|i| tree.fragments[i].sql_unguarded());
         let queries: Vec<String> = sides.into_iter().chain([merge.fragment.sql()]).collect();
-        let asked = estimates(session, plan, None, &queries, Planner::AsItIs).await?;
+        let asked = estimates(session, plan, None, &queries, Means::USUAL).await?;
         let apart: f64 = asked.iter().take(2).map(|e| e.with_rows()).sum();
         let Some(joined) = asked.last().filter(|e| e.with_rows() < apart) else {
             refused.push(merge.fragment);

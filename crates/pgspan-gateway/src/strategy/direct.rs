@@ -3,7 +3,7 @@
 
 use super::HELD_BYTES;
 use super::home_join::put_start;
-use crate::session::home::{self, Around, NO_PARAMETERS};
+use crate::session::home::{self, Around, Means, NO_PARAMETERS};
 use crate::session::query::{Request, route};
 use crate::session::stop::Stop;
 use crate::session::{End, Session, state};
@@ -54,9 +54,8 @@ async fn rows(
     let lost =
         |e: ServerError| Stop::GiveUp(Reason::about("source connection lost", e.to_string()));
     let statement = plan.direct.as_ref().ok_or(Reason::new("not direct"))?;
-    if direct.parallel {
-        home::parallel_workers(&mut lease, true);
-    }
+    let means = Means { parallel: direct.parallel, ..Means::USUAL };
+    means.allow(&mut lease);
     home::prepare(&mut lease, statement, &[]);
     let name = statement.name();
     // The source's columns are in its own order; ask each in the format of the output
@@ -71,9 +70,7 @@ async fn rows(
     frontend::bind(&mut lease.outbox, "pgspan:", name, &[], NO_PARAMETERS, asked);
     frontend::describe_portal(&mut lease.outbox, "pgspan:");
     home::execute(&mut lease);
-    if direct.parallel {
-        home::parallel_workers(&mut lease, false);
-    }
+    means.end(&mut lease);
     frontend::sync(&mut lease.outbox);
     lease.send().await.map_err(|e| lost(e.into()))?;
     // Home is done: its transaction ends while the source works.

@@ -7,7 +7,7 @@ use crate::progress::Part;
 use crate::session::End;
 use crate::session::Session;
 use crate::session::cancel::AtWork;
-use crate::session::home::{self, Around};
+use crate::session::home::{self, Around, Means};
 use crate::session::query::{Request, route};
 use crate::session::state::{client_gone, sleep, timed_out, timeout};
 use crate::session::stop::{NOTICE, Stop, cancelled};
@@ -17,7 +17,7 @@ use crate::sources::keyed::{Keyed, depth};
 use crate::sources::{CachedPlan, connect_options};
 use bytes::Buf as _;
 use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started, TOO_MANY_KEYS};
-use pgspan_pool::{ConnectOptions, ServerConnection, ServerError};
+use pgspan_pool::{ConnectOptions, LeaseError, ServerConnection, ServerError};
 use pgspan_sql::engine::operators::Fragment;
 use pgspan_sql::engine::restrict::{Place, restricted};
 use pgspan_sql::route::{Reason, Route, Strategy};
@@ -54,7 +54,9 @@ pub(crate) async fn run(
     let gathered = gather(session, plan, engine).await?;
     let small = session.shared.config.limits.engine_rows_min / 2;
     let most = gathered.started.progress.iter().map(|p| p.rows.load(Ordering::Relaxed)).max();
-    plan.prefers_engine.store(most.unwrap_or(0) > small, Ordering::Relaxed);
+    // What the engine has its sources leave out home join would fetch.
+    let prefers = engine.reduced || most.unwrap_or(0) > small;
+    plan.prefers_engine.store(prefers, Ordering::Relaxed);
     let bound = engine.bound(&engine.finish, gathered.answer.values);
     home_join::answer_bound(session, request, around, plan, bound).await?;
     Ok(route(Strategy::Engine, "much crosses"))
@@ -88,7 +90,8 @@ async fn gather_once(
         answer_bytes_max: limits.home_join_bytes_max,
     };
     let fragments = &engine.tree.fragments;
-    let (streams, sources) = share(session, plan, fragments)?;
+    let servers = asked(session, plan, fragments)?;
+    let streams = share(session, fragments, &servers)?;
     let keyed: &[Option<Keyed>] =
         if engine.keys_off.load(Ordering::Relaxed) { &[] } else { &engine.keyed };
     let mut wanted: Vec<Place> = keyed.iter().flatten().map(|k| k.from).collect();
@@ -120,52 +123,58 @@ async fn gather_once(
     let mut at_work: Vec<AtWork> = Vec::new();
     let Session { server, client, shared, endpoint, cancel, snapshots: held, .. } = session;
     let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
+    let busy = |e: LeaseError| Reason::about(fetch::BUSY, e.to_string());
     // Why a stream broke: the engine, which is told as well, may end before it.
     let broke: Arc<OnceLock<Reason>> = Arc::default();
     let gather = async {
-        let pools = &shared.sources.pools;
-        // One who takes a single connection waits for nobody while having it.
-        let alone = fragments.len() == 1 && streams == [1];
-        let turn = pools.several(if alone { &[] } else { &sources }).await;
-        let turn = turn.map_err(|e| Reason::about(fetch::BUSY, e.to_string()))?;
-        for (place, spec) in plan.plan.servers.iter().enumerate() {
-            let own = fragments.iter().enumerate().filter(|(_, f)| f.server == Some(place));
-            let mut jobs: Vec<(Job, Feed)> = Vec::new();
-            for (i, fragment) in own {
-                let feeds = feeds.get_mut(i).and_then(Option::take).unwrap_or_default();
-                let parts = feeds.len();
-                let types = engine.types.get(i).cloned().unwrap_or_default();
-                for (part, feed) in feeds.into_iter().enumerate() {
-                    let parallel = parts == 1 && fragment.order_free && fragment.table.is_none();
-                    let job = Job {
-                        whole: fragment.sql(),
-                        sql: part_sql(fragment, part, parts),
-                        part,
-                        types: types.clone(),
-                        keys: keys(i),
-                        parallel,
-                        at_home: false,
-                    };
-                    jobs.push((job, feed));
+        for Asked { options, places } in &servers {
+            let count: usize = (0..fragments.len())
+                .filter(|i| fragments[*i].server.is_some_and(|s| places.contains(&s)))
+                .map(|i| streams[i])
+                .sum();
+            let turn = match count {
+                0 | 1 => None,
+                _ => Some(shared.sources.pools.turn(options).await.map_err(busy)?),
+            };
+            for place in places.iter().copied() {
+                let Some(spec) = plan.plan.servers.get(place) else { continue };
+                let own = fragments.iter().enumerate().filter(|(_, f)| f.server == Some(place));
+                let mut jobs: Vec<(Job, Feed)> = Vec::new();
+                for (i, fragment) in own {
+                    let feeds = feeds.get_mut(i).and_then(Option::take).unwrap_or_default();
+                    let parts = feeds.len();
+                    let types = engine.types.get(i).cloned().unwrap_or_default();
+                    for (part, feed) in feeds.into_iter().enumerate() {
+                        let job = Job {
+                            whole: fragment.sql(),
+                            sql: part_sql(fragment, part, parts),
+                            part,
+                            types: types.clone(),
+                            keys: keys(i),
+                            means: means(fragment, parts, keyed.get(i).and_then(Option::as_ref)),
+                            at_home: false,
+                        };
+                        jobs.push((job, feed));
+                    }
+                }
+                let snapshot = held.iter().find(|h| h.place == place).map(|h| h.snapshot.as_str());
+                let leases = connections(&caller, spec, jobs.len(), snapshot).await?;
+                let several = leases.len() > 1 || snapshot.is_some();
+                for (mut lease, (job, feed)) in leases.into_iter().zip(jobs) {
+                    at_work.push(cancel.at_work(lease.cancel_key.clone()));
+                    let (name, broke) = (spec.name.clone(), broke.clone());
+                    work.spawn(async move {
+                        let pumped = pump(&mut lease, &job, feed, several, (&name, &broke)).await;
+                        if pumped.is_err() {
+                            // Its settings are in doubt.
+                            lease.discard();
+                        }
+                        pumped.map_err(|e| e.at(&name))
+                    });
                 }
             }
-            let snapshot = held.iter().find(|h| h.place == place).map(|h| h.snapshot.as_str());
-            let leases = connections(&caller, spec, jobs.len(), snapshot).await?;
-            let several = leases.len() > 1 || snapshot.is_some();
-            for (mut lease, (job, feed)) in leases.into_iter().zip(jobs) {
-                at_work.push(cancel.at_work(lease.cancel_key.clone()));
-                let (name, broke) = (spec.name.clone(), broke.clone());
-                work.spawn(async move {
-                    let pumped = pump(&mut lease, &job, feed, several, (&name, &broke)).await;
-                    if pumped.is_err() {
-                        // Its settings are in doubt.
-                        lease.discard();
-                    }
-                    pumped.map_err(|e| e.at(&name))
-                });
-            }
+            drop(turn);
         }
-        drop(turn);
         let mut home_order = engine.program.order();
         home_order.retain(|i| fragments.get(*i).is_some_and(|f| f.server.is_none()));
         // Those for whose keys others wait come first, and must not wait for an operator.
@@ -181,7 +190,7 @@ async fn gather_once(
                     part: 0,
                     types: engine.types.get(i).cloned().unwrap_or_default(),
                     keys: keys(i),
-                    parallel: false,
+                    means: Means::USUAL,
                     at_home: true,
                 };
                 for mut feed in feeds {
@@ -253,7 +262,7 @@ struct Job {
     types: Vec<u32>,
     /// The keys to wait for.
     keys: Option<(Keyed, Arc<Keys>)>,
-    parallel: bool,
+    means: Means,
     at_home: bool,
 }
 
@@ -277,40 +286,71 @@ pub(crate) fn give_up(e: GiveUp) -> Reason {
     Reason::about(e.what, e.detail)
 }
 
-/// Connections for each fragment: one, and more for large tables while the budget of
-/// their server has free ones. And how the sources are reached.
-fn share(
+/// What the source may use for a fragment.
+pub(super) fn means(fragment: &Fragment, parts: usize, keyed: Option<&Keyed>) -> Means {
+    Means {
+        parallel: parts == 1 && fragment.order_free && fragment.table.is_none(),
+        bitmaps: keyed.is_none_or(|k| k.bitmaps),
+    }
+}
+
+/// A server that several places of a plan may name, with what is asked of it.
+struct Asked {
+    options: Arc<ConnectOptions>,
+    places: Vec<usize>,
+}
+
+/// The servers of a plan's fragments, each address once and everybody's in one order.
+fn asked(
     session: &Session,
     plan: &CachedPlan,
     fragments: &[Fragment],
-) -> Result<(Vec<usize>, Vec<Arc<ConnectOptions>>), Reason> {
-    let shared = &session.shared;
-    let limits = &shared.config.limits;
+) -> Result<Vec<Asked>, Reason> {
+    let mut all: Vec<Asked> = Vec::new();
+    for (place, spec) in plan.plan.servers.iter().enumerate() {
+        if !fragments.iter().any(|f| f.server == Some(place)) {
+            continue;
+        }
+        let encoding = &plan.session.encoding;
+        let options = connect_options(&session.shared, &session.endpoint, spec, encoding)?;
+        match all.iter_mut().find(|a| a.options.addresses.first() == options.addresses.first()) {
+            Some(same) => same.places.push(place),
+            None => all.push(Asked { options, places: vec![place] }),
+        }
+    }
+    all.sort_by(|a, b| a.options.addresses.cmp(&b.options.addresses));
+    Ok(all)
+}
+
+/// Connections for each fragment: one, and more for large tables while the budget of
+/// their server has free ones.
+fn share(
+    session: &Session,
+    fragments: &[Fragment],
+    servers: &[Asked],
+) -> Result<Vec<usize>, Reason> {
+    let limits = &session.shared.config.limits;
+    let pages_min = i64::from(limits.engine_pages_min);
     let mut streams = vec![1; fragments.len()];
-    let mut sources = Vec::new();
-    for place in 0..plan.plan.servers.len() {
-        let own = || (0..fragments.len()).filter(|i| fragments[*i].server == Some(place));
-        let held = session.snapshots.iter().filter(|h| h.place == place).count();
-        let spec = plan.plan.servers.get(place).filter(|_| own().count() > 0);
-        let Some(spec) = spec else { continue };
+    for Asked { options, places } in servers {
+        let at = |place: Option<usize>| place.is_some_and(|p| places.contains(&p));
+        let own = || (0..fragments.len()).filter(|i| at(fragments[*i].server));
+        let held = session.snapshots.iter().filter(|h| at(Some(h.place))).count();
         let Some(left) = limits.source_connections_max.checked_sub(own().count() + held) else {
             let what = "more fragments than limits.source_connections_max";
-            return Err(Reason::about(what, &spec.name));
+            return Err(Reason::about(what, own().count().to_string()));
         };
-        let encoding = &plan.session.encoding;
-        let options = connect_options(shared, &session.endpoint, spec, encoding)?;
-        let mut free = shared.sources.pools.free(&options).saturating_sub(own().count()).min(left);
+        let now = session.shared.sources.pools.free(options);
+        let mut free = now.saturating_sub(own().count()).min(left);
         for i in own() {
-            let pages_min = i64::from(limits.engine_pages_min);
             let large = fragments[i].table.is_some() && fragments[i].pages >= pages_min;
             let more =
                 if large { limits.engine_streams_max.saturating_sub(1).min(free) } else { 0 };
             streams[i] += more;
             free -= more;
         }
-        sources.push(options);
     }
-    Ok((streams, sources))
+    Ok(streams)
 }
 
 /// One of the parts that a table is read in, by ranges of its pages. The last is open,
@@ -389,26 +429,15 @@ async fn pump_rows(
     commit: bool,
 ) -> Result<(), Broken> {
     let sql = job.sql().await;
-    let Job { types, parallel, .. } = job;
+    let Job { types, means, .. } = job;
     let once = "pgspan:once";
-    let bitmaps = job.keys.as_ref().is_none_or(|(keyed, _)| keyed.bitmaps);
-    if *parallel {
-        home::parallel_workers(server, true);
-    }
-    if !bitmaps {
-        home::bitmap_scans(server, false);
-    }
+    means.allow(server);
     frontend::close_statement(&mut server.outbox, once);
     frontend::parse(&mut server.outbox, once, &sql, &[]);
     frontend::bind(&mut server.outbox, "pgspan:", once, &[], home::NO_PARAMETERS, &[1]);
     frontend::describe_portal(&mut server.outbox, "pgspan:");
     home::execute(server);
-    if *parallel {
-        home::parallel_workers(server, false);
-    }
-    if !bitmaps {
-        home::bitmap_scans(server, true);
-    }
+    means.end(server);
     if commit {
         home::commit(server);
     }

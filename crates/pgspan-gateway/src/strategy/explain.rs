@@ -5,8 +5,9 @@
 //! With ANALYZE the fragments are fetched for real, and run once more at their source
 //! under EXPLAIN ANALYZE; without it nothing is fetched.
 
+use super::engine::means;
 use super::home_join::{Bound, ask, carried, put_start};
-use crate::session::home::{self, Answers, Around};
+use crate::session::home::{self, Answers, Around, Means};
 use crate::session::query::{Request, route};
 use crate::session::stop::Stop;
 use crate::session::{End, Session};
@@ -76,7 +77,8 @@ pub(crate) async fn run(
         lines.push(format!("  Reason: {reason}"));
         lines.push(format!("  Remote SQL: {}", direct.sql));
         lines.push(format!("  Server: {}", place(spec)));
-        let asked = source_plan(session, plan, spec, options, &direct.sql, None).await?;
+        let means = Means { parallel: direct.parallel, ..Means::USUAL };
+        let asked = source_plan(session, plan, spec, options, (&direct.sql, means), None).await?;
         nest(&mut lines, 2, asked);
     } else {
         lines.push("Home Join (pgspan)".to_owned());
@@ -106,7 +108,7 @@ pub(crate) async fn run(
             if let (Some(filter), Some(_)) = (&fetch.keys, &key) {
                 lines.push(format!("        Keys: {}", filter.home_sql));
             }
-            let asked = source_plan(session, plan, spec, options, sql, key).await?;
+            let asked = source_plan(session, plan, spec, options, (sql, Means::USUAL), key).await?;
             nest(&mut lines, 8, asked);
         }
     }
@@ -222,7 +224,10 @@ async fn explain_engine(
         }
         if let Some(spec) = spec {
             lines.push(format!("        Server: {}", place(spec)));
-            let asked = source_plan(session, plan, spec, options, &sql, None).await?;
+            let parts = gathered.as_ref().and_then(|g| g.streams.get(i)).copied().unwrap_or(1);
+            let keyed = engine.keyed.get(i).and_then(Option::as_ref);
+            let means = means(fragment, parts, keyed);
+            let asked = source_plan(session, plan, spec, options, (&sql, means), None).await?;
             nest(lines, 8, asked.into_iter().map(without_keys).collect());
         }
     }
@@ -301,7 +306,9 @@ fn without_rows(line: String) -> String {
 /// A list of keys as short as it can be told.
 fn without_keys(line: String) -> String {
     const SHOWN: usize = 24;
-    match (line.find("ANY ('{"), line.find("}'::bigint[]")) {
+    let at = line.find("ANY ('{");
+    let end = at.and_then(|at| Some(at + line.get(at..)?.find("}'::")?));
+    match (at, end) {
         (Some(at), Some(end)) if at + SHOWN < end => {
             format!("{}…{}", line.get(..at + SHOWN).unwrap_or(""), &line[end..])
         }
@@ -315,7 +322,7 @@ async fn source_plan(
     plan: &CachedPlan,
     spec: &ServerSpec,
     options: &ExplainOptions,
-    sql: &str,
+    (sql, means): (&str, Means),
     keys: Option<Bytes>,
 ) -> Result<Vec<String>, Stop> {
     let caller = session.caller(&plan.session);
@@ -332,14 +339,16 @@ async fn source_plan(
         list.push(on("TIMING", options.timing));
     }
     let text = format!("EXPLAIN ({}) {sql}", list.join(", "));
+    let before = means.allow(&mut lease);
     frontend::parse(&mut lease.outbox, "", &text, &[]);
     let values: Vec<Option<Bytes>> = keys.into_iter().map(Some).collect();
     frontend::bind(&mut lease.outbox, "", "", &[1], &values, &[]);
     frontend::execute(&mut lease.outbox, "", 0);
+    means.end(&mut lease);
     frontend::sync(&mut lease.outbox);
     let got = home::answers(&mut lease, &mut BytesMut::new()).await;
     let got = got.map_err(|e| Reason::about(fetch::SOURCE_ERROR, e.to_string()))?;
-    Ok(text_lines(&got, 0))
+    Ok(text_lines(&got, before))
 }
 
 /// EXPLAIN of a statement that falls back: home's own output, and why.

@@ -59,7 +59,7 @@ impl Tree {
         let Node::Group { input, keys, folds, output } = group else { return None };
         let (place, columns) = below(input)?;
         let fragment = self.fragments.get(place)?;
-        if fragment.table.is_none() || !fragment.certain.is_empty() || !fragment.tail.is_empty() {
+        if fragment.table.is_none() || !fragment.tail.is_empty() {
             return None;
         }
         let column = |i: usize| match &columns {
@@ -187,16 +187,19 @@ impl Source<'_> {
         self.fragment.select.get(column).map(String::as_str)
     }
 
-    /// An exact sum; of a numeric with the scale that its values have, and as many digits as
-    /// the engine takes in. A longer one is an error, and the statement goes one rung down.
+    /// An exact sum; of a numeric with the scale that its values have, and with as many
+    /// digits as the engine takes in, which ten billion of them cannot exceed.
     fn sum(&self, column: usize) -> Option<String> {
+        const DIGITS_MAX: i32 = 28;
+        const ROWS_DIGITS: i32 = 10;
         let name = self.name(column)?;
         match *self.types.get(column)? {
+            // numeric.c: numeric_typmod_precision, numeric_typmod_scale
             (1700, typmod) => {
-                let scale = typmod.checked_sub(4).filter(|_| typmod > 0)? & 0x7ff;
-                // Beyond lie also those below zero (numeric.c: numeric_typmod_scale).
-                let scale = Some(scale).filter(|s| *s <= 28)?;
-                Some(format!("sum({name})::pg_catalog.numeric(28,{scale})"))
+                let declared = typmod.checked_sub(4).filter(|_| typmod > 0)?;
+                let (precision, scale) = (declared >> 16, declared & 0x7ff);
+                let fits = precision + ROWS_DIGITS <= DIGITS_MAX && scale <= precision;
+                fits.then(|| format!("sum({name})::pg_catalog.numeric({DIGITS_MAX},{scale})"))
             }
             (20 | 21 | 23, _) => Some(format!("sum({name})")),
             _ => None,
@@ -268,7 +271,7 @@ impl Source<'_> {
             [] => String::new(),
             groups => format!(" GROUP BY {}", groups.join(", ")),
         };
-        let fragment = Fragment { select, tail, ..self.fragment.clone() };
+        let fragment = Fragment { select, tail, table_rows: None, ..self.fragment.clone() };
         let input =
             Box::new(Node::Project { input: Box::new(Node::Fragment(self.place)), columns });
         let keys = (0..keys.len()).collect();
@@ -390,6 +393,8 @@ mod tests {
         none(plain(), sum(), [(1700, -1), NUMERIC, NUMERIC]);
         none(plain(), sum(), [(25, -1), (701, -1), NUMERIC]);
         none(plain(), sum(), [(25, -1), (1700, -1), NUMERIC]);
+        // More digits than the engine takes in.
+        none(plain(), sum(), [(25, -1), (1700, ((24 << 16) | 18) + 4), NUMERIC]);
         // A quotient is rounded row by row.
         let quotient =
             Term::Binary(Operation::Divide, Box::new(Term::Input(1)), Box::new(Term::Input(2)));

@@ -335,18 +335,17 @@ impl Reader<'_> {
                 return Err(odd(sql));
             }
         }
+        // Which rows are left depends on their order.
+        let limited = remote::is_limited(sql);
         let type_of = |name: &str| {
-            let mut columns = places
-                .iter()
-                .filter_map(|(_, i, _)| self.known.relations.get(*i)?.columns.as_deref())
-                .flatten()
-                .filter(|c| fragment::remote_column(c) == name)
-                .map(|c| (c.type_oid, c.typmod));
-            let first = columns.next()?;
-            columns.all(|t| t == first).then_some(first)
+            let columns =
+                |(_, i, _): &(String, usize, _)| self.known.relations.get(*i)?.columns.as_deref();
+            fragment::remote_type(places.iter().filter_map(columns).flatten(), name)
         };
         let single = match places.as_slice() {
-            [(_, i, None)] if !folded => self.known.sources.get(*i).filter(|s| s.kind == "r"),
+            [(_, i, None)] if !folded && !limited => {
+                self.known.sources.get(*i).filter(|s| s.kind == "r")
+            }
             _ => None,
         };
         let single_table = single.and_then(|_| tables.first());
@@ -366,7 +365,7 @@ impl Reader<'_> {
             },
             table_rows: single.map(|s| s.rows).filter(|rows| *rows > 0.0),
             certain: Vec::new(),
-            order_free: !folded || order_free::folds(sql, &type_of),
+            order_free: !limited && (!folded || order_free::folds(sql, &type_of)),
             sums: folded && items.iter().any(|i| i.starts_with("sum(") || i.starts_with("avg(")),
             label: relations
                 .iter()

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod crowd;
 mod ends;
 mod halves;
 mod secrets;
