@@ -29,9 +29,11 @@ pub(crate) struct Keyed {
 /// Rows that a fragment may have whose keys others wait for.
 const KEY_ROWS_EXPECTED: f64 = 400_000.0;
 
-/// From this part of its rows on there is one on nearly every page, and a bitmap that
-/// outgrows `work_mem` forgets which: then the table is better read as it lies, and in parts.
+/// From this part of its rows on there is one on nearly every page of a table, and from so
+/// many pages on a bitmap of them outgrows `work_mem` (4 MB) and forgets which rows they are:
+/// then the table is better read as it lies, and in parts.
 const MUCH_OF_A_TABLE: f64 = 0.02;
+const BITMAP_PAGES: f64 = 32_768.0;
 
 /// Chooses, and replaces the rows that are expected by those that are left.
 ///
@@ -95,7 +97,12 @@ pub(super) async fn choose(
         let part = own.map_or(1.0, |own| (expected(best.from.0) / own).min(1.0));
         let likely = |planned: f64| planned.min(whole.rows * part);
         // Home's settings are the client's.
-        let bitmaps = fragment.server.is_none() || likely(some.rows) < whole.rows * MUCH_OF_A_TABLE;
+        #[allow(clippy::cast_precision_loss)]
+        let pages = if fragment.pages > 0 { fragment.pages as f64 } else { f64::MAX };
+        let left = likely(some.rows);
+        let bitmaps = fragment.server.is_none()
+            || left < whole.rows * MUCH_OF_A_TABLE
+            || left.min(pages) < BITMAP_PAGES;
         if !bitmaps {
             let no = Means { bitmaps: false, ..Means::USUAL };
             let again = estimates(session, plan, fragment.server, &both[1..], no).await?;
