@@ -10,6 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+/// When an abandoned query is cancelled. A request that overtakes the query finds the server
+/// idle and does nothing, and nobody is left to see that the query runs.
+const CANCEL_AGAIN: [Duration; 3] =
+    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4)];
+
 /// Why no lease could be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
@@ -294,8 +299,11 @@ impl Drop for Lease {
             // The server would go on working for nobody, perhaps waiting for a lock.
             let key = busy.cancel_key.clone();
             runtime.spawn(async move {
-                if let Err(error) = key.cancel().await {
-                    tracing::debug!(%error, "an abandoned query could not be cancelled");
+                for pause in CANCEL_AGAIN {
+                    tokio::time::sleep(pause).await;
+                    if let Err(error) = key.cancel().await {
+                        tracing::debug!(%error, "an abandoned query could not be cancelled");
+                    }
                 }
             });
         }

@@ -184,7 +184,16 @@ pub(super) async fn attempts(
         Err(Stop::GiveUp(reason)) => reason,
         Err(other) => return Err(other),
     };
-    match by_blocks(session, request, plan, statement, names, state().0).await {
+    let (text, analysis) = (statement.text, statement.analysis);
+    let catalog = session.database.catalog();
+    if let Some(arms) = block::arms(text, analysis.query_start, &analysis.select, &catalog) {
+        match by_blocks(session, request, plan, statement, names, (state().0, arms)).await {
+            Err(Stop::GiveUp(reason)) => tracing::debug!(%reason, "no arms"),
+            other => return other,
+        }
+    }
+    let blocks = (state().0, block::find(text, &analysis.select, &catalog));
+    match by_blocks(session, request, plan, statement, names, blocks).await {
         Err(Stop::GiveUp(reason)) => {
             tracing::debug!(%reason, "no blocks");
             Err(first.into())
@@ -230,11 +239,9 @@ async fn by_blocks(
     plan: &CachedPlan,
     statement: &Statement<'_>,
     names: &[String],
-    state: bytes::Bytes,
+    (state, spans): (bytes::Bytes, Vec<block::Span>),
 ) -> Result<EnginePlan, Stop> {
-    let catalog = session.database.catalog();
     let odd = || Reason::new("the statement could not be rewritten");
-    let spans = block::find(statement.text, &statement.analysis.select, &catalog);
     if spans.is_empty() {
         return Err(Reason::new("no block").into());
     }

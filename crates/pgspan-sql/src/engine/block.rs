@@ -3,7 +3,7 @@
 //! finish takes its place in the statement around it.
 
 use crate::catalog::CatalogSnapshot;
-use crate::parse::{Lexeme, closing, lex, node, visit};
+use crate::parse::{Lexeme, closing, lex, node, top_level, visit};
 use pg_query::protobuf::Token;
 use serde_json::Value;
 
@@ -42,6 +42,81 @@ pub fn find(text: &str, select: &Value, catalog: &CatalogSnapshot) -> Vec<Span> 
     });
     out.sort_unstable();
     out
+}
+
+/// The arms of a set operation (UNION, INTERSECT, EXCEPT) that read foreign tables: each is
+/// a query by itself, and home combines what they give. `None` where there is none, or an
+/// arm is no plain SELECT.
+pub fn arms(
+    text: &str,
+    query_start: usize,
+    select: &Value,
+    catalog: &CatalogSnapshot,
+) -> Option<Vec<Span>> {
+    if !select["with_clause"].is_null() || leaf(select) {
+        return None;
+    }
+    let tokens: Vec<Lexeme> = lex(text).into_iter().filter(|t| t.start >= query_start).collect();
+    let end = tokens.iter().position(|t| t.is_char(b';')).unwrap_or(tokens.len());
+    let mut spans = Vec::new();
+    divide(tokens.get(..end)?, &mut spans)?;
+    let mut queries = Vec::new();
+    leaves(select, &mut queries);
+    if queries.len() != spans.len() {
+        return None;
+    }
+    let both = spans.into_iter().zip(queries);
+    let own: Vec<Span> =
+        both.filter(|(_, q)| reads_foreign(q, catalog)).map(|(span, _)| span).collect();
+    (!own.is_empty()).then_some(own)
+}
+
+/// Whether a SELECT is no set operation.
+fn leaf(select: &Value) -> bool {
+    select["op"] == 1
+}
+
+fn leaves<'a>(select: &'a Value, out: &mut Vec<&'a Value>) {
+    if leaf(select) {
+        out.push(select);
+    } else {
+        leaves(&select["larg"], out);
+        leaves(&select["rarg"], out);
+    }
+}
+
+/// The texts of the arms, in their order.
+fn divide(tokens: &[Lexeme], out: &mut Vec<Span>) -> Option<()> {
+    let first = tokens.first()?;
+    if first.is_char(b'(') && closing(tokens, 0)? + 1 == tokens.len() {
+        return divide(tokens.get(1..tokens.len() - 1)?, out);
+    }
+    let combines = [Token::Union, Token::Intersect, Token::Except];
+    let next = |from: usize| {
+        let rest = tokens.get(from..)?;
+        combines.iter().filter_map(|t| Some(from + top_level(rest, *t)?)).min()
+    };
+    let mut at = 0;
+    let mut several = false;
+    while let Some(end) = next(at) {
+        several = true;
+        divide(tokens.get(at..end)?, out)?;
+        let quantified = tokens
+            .get(end + 1)
+            .is_some_and(|t| t.token == Token::All as i32 || t.token == Token::Distinct as i32);
+        at = end + 1 + usize::from(quantified);
+    }
+    let mut last = tokens.get(at..)?;
+    if several {
+        // What follows the last arm is said of all of them.
+        let tails = [Token::Order, Token::Limit, Token::Offset, Token::Fetch, Token::For];
+        let tail = tails.iter().filter_map(|t| top_level(last, *t)).min();
+        last = last.get(..tail.unwrap_or(last.len()))?;
+        return divide(last, out);
+    }
+    (first.token == Token::Select as i32).then_some(())?;
+    out.push((first.start, last.last()?.end));
+    Some(())
 }
 
 fn reads_foreign(query: &Value, catalog: &CatalogSnapshot) -> bool {
@@ -103,5 +178,37 @@ mod tests {
             ["SELECT (x), y FROM ro", "SELECT 2 FROM ro"]
         );
         assert!(of("SELECT 1 FROM ro, (SELECT 1 FROM u) s").is_empty());
+    }
+
+    #[test]
+    fn arms_of_set_operations() {
+        let names = HashSet::from(["ro".to_owned()]);
+        let catalog = CatalogSnapshot::new(names, HashMap::new(), HashSet::new(), HashSet::new());
+        let of = |sql: &str| -> Vec<String> {
+            let tree = parse(sql).unwrap();
+            let spans = arms(sql, 0, &tree.nodes[0]["SelectStmt"], &catalog).unwrap_or_default();
+            spans.iter().map(|s| sql[s.0..s.1].to_owned()).collect()
+        };
+        assert_eq!(
+            of(
+                "SELECT 1 FROM ro UNION ALL SELECT 2 FROM u UNION SELECT 3 FROM ro ORDER BY 1 LIMIT 2;"
+            ),
+            ["SELECT 1 FROM ro", "SELECT 3 FROM ro"]
+        );
+        assert_eq!(
+            of(
+                "(SELECT 1 FROM ro ORDER BY 1 LIMIT 1) EXCEPT ((SELECT 2 FROM ro) INTERSECT ALL SELECT 3 FROM ro WHERE a IN (SELECT 4 UNION SELECT 5))"
+            ),
+            [
+                "SELECT 1 FROM ro ORDER BY 1 LIMIT 1",
+                "SELECT 2 FROM ro",
+                "SELECT 3 FROM ro WHERE a IN (SELECT 4 UNION SELECT 5)"
+            ]
+        );
+        assert!(of("SELECT 1 FROM ro").is_empty());
+        assert!(of("SELECT 1 FROM ro UNION VALUES (1)").is_empty());
+        assert!(of("TABLE ro UNION SELECT 1 FROM ro").is_empty());
+        assert!(of("WITH t AS (SELECT 1) SELECT 1 FROM ro UNION SELECT * FROM t").is_empty());
+        assert!(of("SELECT 1 UNION SELECT 2 FROM u").is_empty());
     }
 }
