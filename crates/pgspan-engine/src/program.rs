@@ -58,6 +58,9 @@ pub(crate) enum OpKind {
         input: Box<Op>,
         columns: Vec<Term>,
     },
+    Union {
+        inputs: Vec<Op>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -168,6 +171,7 @@ fn order(op: &Op, out: &mut Vec<usize>) {
         OpKind::Group { input, .. }
         | OpKind::Filter { input, .. }
         | OpKind::Project { input, .. } => order(input, out),
+        OpKind::Union { inputs } => inputs.iter().for_each(|i| order(i, out)),
     }
 }
 
@@ -304,6 +308,22 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
                 columns: *columns,
             };
             Ok(Op { kind, columns: kept, rows })
+        }
+        Node::Union { inputs } => {
+            let inputs: Vec<Op> =
+                inputs.iter().map(|i| op(i, fragments, rows)).collect::<Result<_, _>>()?;
+            let (first, others) = inputs.split_first().ok_or_else(missing)?;
+            let mut columns = first.columns.clone();
+            for other in others {
+                if other.columns.len() != columns.len() {
+                    return Err(missing());
+                }
+                for (column, own) in columns.iter_mut().zip(&other.columns) {
+                    *column = column.united(own)?;
+                }
+            }
+            let rows = inputs.iter().map(|i| i.rows).sum();
+            Ok(Op { kind: OpKind::Union { inputs }, columns, rows })
         }
         Node::Project { input, columns } => {
             let input = op(input, fragments, rows)?;

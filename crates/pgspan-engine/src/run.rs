@@ -33,6 +33,7 @@ use datafusion_physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion_physical_plan::projection::ProjectionExec;
 use datafusion_physical_plan::repartition::RepartitionExec;
 use datafusion_physical_plan::streaming::StreamingTableExec;
+use datafusion_physical_plan::union::UnionExec;
 use datafusion_physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
 use futures::StreamExt as _;
 use pgspan_sql::engine::operators::{Function, JoinKind, Side};
@@ -396,6 +397,14 @@ impl Builder<'_> {
                 picked(filtered, exprs)
             }
             OpKind::Group { input, keys, folds, output } => self.group(input, keys, folds, output),
+            OpKind::Union { inputs } => {
+                let named = inputs.iter().map(|input| {
+                    let plan = self.plan(input)?;
+                    let exprs = (0..input.columns.len()).map(|i| column(&plan, i)).collect();
+                    picked(plan, exprs)
+                });
+                Ok(UnionExec::try_new(named.collect::<Result<_, _>>()?)?)
+            }
             OpKind::Project { input, columns } => {
                 let plan = self.plan(input)?;
                 let place = |i: usize| Ok(column(&plan, i));

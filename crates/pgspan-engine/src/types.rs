@@ -138,6 +138,30 @@ impl Column {
         }
     }
 
+    /// The column of the rows of both.
+    ///
+    /// # Errors
+    /// What is held would not say the same of both: numerics of different scales, texts of
+    /// different lengths where blanks count.
+    pub fn united(&self, other: &Column) -> Result<Column, GiveUp> {
+        let same = match (&self.repr, &other.repr) {
+            (
+                Repr::Number { scale: a, declared: true },
+                Repr::Number { scale: b, declared: true },
+            ) => a.known().is_some() && a.known() == b.known(),
+            (Repr::Int, Repr::Int) | (Repr::Bool, Repr::Bool) => true,
+            (Repr::Exact, Repr::Exact) | (Repr::Opaque, Repr::Opaque) => {
+                self.oid != 1042 || self.typmod == other.typmod
+            }
+            _ => false,
+        };
+        if !same || self.oid != other.oid {
+            return Err(GiveUp::new("columns of a union that differ", self.oid.to_string()));
+        }
+        let typmod = if self.typmod == other.typmod { self.typmod } else { -1 };
+        Ok(Column { typmod, ..self.clone() })
+    }
+
     /// Whether equality with another column is equality of what is held.
     pub fn joins(&self, other: &Column) -> bool {
         let integer = |c: &Column| matches!(c.oid, 20 | 21 | 23);

@@ -72,11 +72,12 @@ pub fn arms(
 }
 
 /// Whether a SELECT is no set operation.
-fn leaf(select: &Value) -> bool {
+pub(super) fn leaf(select: &Value) -> bool {
     select["op"] == 1
 }
 
-fn leaves<'a>(select: &'a Value, out: &mut Vec<&'a Value>) {
+/// The arms of a set operation, or the query itself.
+pub(super) fn leaves<'a>(select: &'a Value, out: &mut Vec<&'a Value>) {
     if leaf(select) {
         out.push(select);
     } else {

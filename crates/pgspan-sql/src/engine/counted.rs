@@ -22,6 +22,9 @@ pub(super) fn drop_counted(node: &mut Node, fragments: &mut [Fragment], known: &
         Node::Filter { input, .. } | Node::Project { input, .. } => {
             drop_counted(input, fragments, known);
         }
+        Node::Union { inputs } => {
+            inputs.iter_mut().for_each(|i| drop_counted(i, fragments, known));
+        }
         Node::Group { input, keys, folds, .. } => {
             let Node::Fragment(at) = **input else {
                 return drop_counted(input, fragments, known);

@@ -40,6 +40,7 @@ impl Tree {
             Node::Group { input, .. }
             | Node::Filter { input, .. }
             | Node::Project { input, .. } => self.find(input, types, out),
+            Node::Union { inputs } => inputs.iter().for_each(|i| self.find(i, types, out)),
             Node::Join { probe, build, .. } => {
                 self.find(probe, types, out);
                 self.find(build, types, out);
@@ -294,6 +295,7 @@ fn replace(node: &mut Node, place: usize, fold: &Node) {
         Node::Group { input, .. } | Node::Filter { input, .. } | Node::Project { input, .. } => {
             replace(input, place, fold);
         }
+        Node::Union { inputs } => inputs.iter_mut().for_each(|i| replace(i, place, fold)),
         Node::Join { probe, build, .. } => {
             replace(probe, place, fold);
             replace(build, place, fold);

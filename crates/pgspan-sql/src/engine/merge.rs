@@ -31,6 +31,7 @@ impl Tree {
             Node::Group { input, .. }
             | Node::Filter { input, .. }
             | Node::Project { input, .. } => self.walk(input, types, out),
+            Node::Union { inputs } => inputs.iter().for_each(|i| self.walk(i, types, out)),
             Node::Join { probe, build, .. } => {
                 out.extend(self.merge_of(node, types));
                 self.walk(probe, types, out);
@@ -108,6 +109,7 @@ fn replace(node: &mut Node, merge: &Merge) {
         Node::Group { input, .. } | Node::Filter { input, .. } | Node::Project { input, .. } => {
             replace(input, merge);
         }
+        Node::Union { inputs } => inputs.iter_mut().for_each(|i| replace(i, merge)),
         Node::Join { probe, build, .. } => {
             if **probe == Node::Fragment(merge.probe) && **build == Node::Fragment(merge.build) {
                 *node = Node::Fragment(merge.probe);

@@ -103,6 +103,11 @@ pub enum Node {
         /// Columns of the output.
         columns: usize,
     },
+    /// The rows of all inputs, whose columns are in one order.
+    Union {
+        /// Inputs.
+        inputs: Vec<Node>,
+    },
     /// Columns of the input in another order, and what is computed of them.
     Project {
         /// Input.
@@ -187,6 +192,7 @@ fn shift(node: &mut Node, by: usize) {
         Node::Group { input, .. } | Node::Filter { input, .. } | Node::Project { input, .. } => {
             shift(input, by);
         }
+        Node::Union { inputs } => inputs.iter_mut().for_each(|i| shift(i, by)),
     }
 }
 

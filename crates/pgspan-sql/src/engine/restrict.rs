@@ -97,6 +97,7 @@ fn walk(node: &Node, out: &mut Vec<Restriction>) {
         Node::Group { input, .. } | Node::Filter { input, .. } | Node::Project { input, .. } => {
             walk(input, out);
         }
+        Node::Union { inputs } => inputs.iter().for_each(|i| walk(i, out)),
     }
 }
 
@@ -130,6 +131,8 @@ fn below(node: &Node, column: usize, passes: &dyn Fn(JoinKind, Side) -> bool) ->
             below(input, *keys.get(*output.get(column)?)?, passes)
         }
         Node::Filter { input, .. } => below(input, column, passes),
+        // Of several fragments.
+        Node::Union { .. } => None,
         Node::Project { input, columns } => match columns.get(column)? {
             Term::Input(i) => below(input, *i, passes),
             _ => None,

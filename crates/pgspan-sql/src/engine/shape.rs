@@ -1,5 +1,6 @@
 //! Questions about the tree of a SELECT.
 
+use super::block;
 use crate::parse::{node, strings, visit};
 use serde_json::Value;
 
@@ -92,6 +93,22 @@ pub fn subquery_columns(select: &Value) -> Vec<(String, Vec<String>)> {
         }
         _ => {}
     });
+    // The arms of the only set operation (analyze.c: transformSetOperationTree). Their
+    // columns are meant by place, so that every name must be known.
+    let mut operations = Vec::new();
+    visit(select, &mut |name, body| {
+        if name == "SelectStmt" && !block::leaf(body) {
+            operations.push(body);
+        }
+    });
+    if let [only] = operations.as_slice() {
+        let mut arms = Vec::new();
+        block::leaves(only, &mut arms);
+        for (arm, n) in arms.into_iter().zip(1..) {
+            let names = names_of(arm, &Value::Null).filter(|names| !names.contains(&String::new()));
+            found.push((format!("*SELECT* {n}"), names));
+        }
+    }
     // EXPLAIN tells a subquery by its alias alone: a table or another reference of that
     // name makes it unclear. A WITH query is spoken of by its own name, once.
     let mut uses: Vec<(String, bool)> = Vec::new();
@@ -125,6 +142,10 @@ pub fn subquery_columns(select: &Value) -> Vec<(String, Vec<String>)> {
 
 fn result_names(query: &Value, renamed: &Value) -> Option<Vec<String>> {
     let ("SelectStmt", body) = node(query)? else { return None };
+    names_of(body, renamed)
+}
+
+fn names_of(body: &Value, renamed: &Value) -> Option<Vec<String>> {
     let mut names = Vec::new();
     for target in body["target_list"].as_array()? {
         let target = &target["node"]["ResTarget"];

@@ -76,6 +76,11 @@ fn children(plan: &Value) -> &[Value] {
 }
 
 fn outputs(plan: &Value) -> Vec<String> {
+    if kind(plan) == "Append" {
+        // EXPLAIN prints its columns in the words of its first child (ruleutils.c:
+        // set_deparse_plan).
+        return children(plan).first().map(outputs).unwrap_or_default();
+    }
     let list = plan.get("Output").and_then(Value::as_array);
     list.into_iter().flatten().filter_map(|v| v.as_str()).map(|s| s.trim().to_owned()).collect()
 }
@@ -201,6 +206,7 @@ impl Reader<'_> {
             "Merge Join" => self.join(plan, "Merge Cond", demand),
             "Aggregate" => self.group(plan, demand),
             "Unique" => self.unique(plan, demand),
+            "Append" => self.append(plan, demand),
             "Subquery Scan" => match text(plan, "Filter") {
                 None => self.subquery(plan, demand),
                 Some(f) => self.filtered(f, demand, |reader, all| reader.subquery(plan, all)),
@@ -705,6 +711,12 @@ impl Reader<'_> {
             return Err(refuse());
         };
         let own = outputs(child);
+        // EXPLAIN tells columns of one name apart by names of its own.
+        let named = |n: &&String| !n.is_empty();
+        let twice = |n: &String| names.iter().filter(|other| *other == n).count() > 1;
+        if names.iter().filter(named).any(twice) {
+            return Err(refuse());
+        }
         let mut inner = Vec::new();
         let mut places = Vec::new();
         for d in demand {
@@ -715,6 +727,33 @@ impl Reader<'_> {
         }
         let input = Box::new(self.node(child, &inner)?);
         Ok(Node::Project { input, columns: places })
+    }
+
+    /// The arms of a UNION ALL. Members of a family of tables are refused: which there are
+    /// may change.
+    fn append(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
+        let odd = || Reason::new("home's plan could not be read");
+        let own = outputs(plan);
+        if (1..own.len()).any(|i| own[..i].contains(&own[i])) {
+            // What is one thing in the first arm may be two in another.
+            return Err(Reason::new("an arm that gives the same twice"));
+        }
+        let mut places = Vec::new();
+        for d in demand {
+            let lower = below(d, &own)?.unwrap_or_else(|| d.clone());
+            places.push(own.iter().position(|o| *o == lower).ok_or_else(odd)?);
+        }
+        let mut inputs = Vec::new();
+        for arm in children(plan) {
+            if !matches!(kind(arm), "Foreign Scan" | "Subquery Scan") {
+                return Err(Reason::about("an arm of an Append", kind(arm)));
+            }
+            let outputs = outputs(arm);
+            let lower: Option<Vec<String>> =
+                places.iter().map(|i| outputs.get(*i).cloned()).collect();
+            inputs.push(self.node(arm, &lower.ok_or_else(odd)?)?);
+        }
+        Ok(Node::Union { inputs })
     }
 
     /// What a node gives, filtered by a condition that the engine evaluates.
