@@ -56,6 +56,8 @@ pub struct Select {
     pub group: Vec<String>,
     /// HAVING.
     pub having: Option<String>,
+    /// `union` or `union all`, and the next arm.
+    pub union: Option<(&'static str, Box<Select>)>,
 }
 
 /// A whole query.
@@ -116,6 +118,9 @@ impl Select {
         if let Some(having) = &self.having {
             let _ = write!(sql, "\nhaving {having}");
         }
+        if let Some((operator, arm)) = &self.union {
+            let _ = write!(sql, "\n{operator} {}", arm.sql());
+        }
         sql
     }
 
@@ -145,6 +150,12 @@ impl Select {
         }
         if self.distinct {
             without(&|select| select.distinct = false);
+        }
+        if let Some((operator, arm)) = &self.union {
+            without(&|select| select.union = None);
+            for smaller in arm.smaller(false) {
+                without(&|select| select.union = Some((operator, Box::new(smaller.clone()))));
+            }
         }
         for at in 0..self.from.len() {
             for condition in 0..self.from[at].on.len() {

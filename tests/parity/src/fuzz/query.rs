@@ -285,6 +285,9 @@ impl Maker<'_> {
             let cte = &ctes[self.dice.below(ctes.len())];
             return Relation { source: cte.source.clone(), columns: rename(&cte.columns) };
         }
+        if width > 1 && self.dice.one_in(8) {
+            return self.united(rename);
+        }
         if !self.plain && width > 1 && self.dice.one_in(6) {
             let mut select = Select::default();
             let width = 1 + self.dice.below(2);
@@ -295,6 +298,26 @@ impl Maker<'_> {
         }
         let table = self.table();
         Relation { columns: self.columns(&table, alias), source: Source::Name(table.name) }
+    }
+
+    /// Columns of one table, and under them those of another.
+    fn united(&mut self, rename: impl Fn(&[Column]) -> Vec<Column>) -> Relation {
+        let mut select = Select::default();
+        let columns = self.joined(&mut select, 1, &[]);
+        let mut outputs: Vec<Column> = Vec::new();
+        for _ in 0..2 + self.dice.below(3) {
+            let column = self.dice.pick(&columns).clone();
+            // Now and then the same twice.
+            if !outputs.contains(&column) || self.dice.one_in(4) {
+                outputs.push(column);
+            }
+        }
+        select.items = outputs.iter().map(|column| column.0.clone()).collect();
+        if let Some((operator, arm)) = self.second(&outputs) {
+            let operator = if operator == "union" { operator } else { "union all" };
+            select.union = Some((operator, Box::new(arm)));
+        }
+        Relation { columns: rename(&outputs), source: Source::Sub(Box::new(select)) }
     }
 
     /// An expression over one column.
@@ -511,6 +534,7 @@ mod tests {
             "min(",
             "max(",
             "union all",
+            "\nunion select",
             "intersect",
             "except",
             "with w as",
