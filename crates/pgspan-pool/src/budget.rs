@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// When an abandoned query is cancelled. A request that overtakes the query finds the server
 /// idle and does nothing, and nobody is left to see that the query runs.
@@ -50,8 +50,8 @@ struct Server {
     address: String,
     budget: usize,
     state: Mutex<State>,
-    /// Held while somebody takes several.
-    gate: Arc<tokio::sync::Mutex<()>>,
+    /// Told when a connection or a slot becomes free.
+    freed: Notify,
 }
 
 impl Server {
@@ -82,6 +82,8 @@ impl Server {
             }
             None => state.open -= 1,
         }
+        drop(state);
+        self.freed.notify_waiters();
     }
 }
 
@@ -94,9 +96,50 @@ pub struct SourcePools {
     servers: Mutex<HashMap<(String, u16), Arc<Server>>>,
 }
 
-/// Ends when dropped ([`SourcePools::turn`]).
-pub struct Turn {
-    _gate: tokio::sync::OwnedMutexGuard<()>,
+/// Connections that were taken together, some of them still to be opened. Those that are
+/// not used are given back when it is dropped.
+pub struct Reservation {
+    server: Arc<Server>,
+    key: Arc<ConnectOptions>,
+    connections: Vec<ServerConnection>,
+    slots: usize,
+}
+
+impl Reservation {
+    /// How many are left.
+    pub fn count(&self) -> usize {
+        self.connections.len() + self.slots
+    }
+
+    /// One of them; `None` when all have been used.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn lease(&mut self) -> Result<Option<Lease>, ConnectError> {
+        let (server, key) = (self.server.clone(), self.key.clone());
+        if let Some(connection) = self.connections.pop() {
+            return Ok(Some(Lease { server, key, connection: Some(connection) }));
+        }
+        if self.slots == 0 {
+            return Ok(None);
+        }
+        self.slots -= 1;
+        // From here on the slot is the lease's; it gives it back if connecting fails.
+        let mut lease = Lease { server, key, connection: None };
+        lease.connection = Some(connect::connect(&lease.key.clone()).await?);
+        Ok(Some(lease))
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        for connection in self.connections.drain(..) {
+            self.server.give_back(&self.key, Some(connection));
+        }
+        for _ in 0..std::mem::take(&mut self.slots) {
+            self.server.give_back(&self.key, None);
+        }
+    }
 }
 
 /// Counts for one server address.
@@ -127,7 +170,7 @@ impl SourcePools {
                     address: format!("{}:{}", address.0, address.1),
                     budget: self.budget,
                     state: Mutex::default(),
-                    gate: Arc::default(),
+                    freed: Notify::new(),
                 })
             })
             .clone()
@@ -181,28 +224,62 @@ impl SourcePools {
         Ok(slot)
     }
 
-    /// The turn to take several connections of a server: two that had half of what they
-    /// need each would wait for each other. Who takes connections of several servers goes
-    /// from one to the next in the order of their addresses. Waits at most as long as for a
-    /// connection.
+    /// Takes `most` connections at once, or as many as are free, if these are at least
+    /// `least`: two that had half of what they need each would wait for each other.
+    pub fn reserve(
+        &self,
+        options: &Arc<ConnectOptions>,
+        least: usize,
+        most: usize,
+    ) -> Option<Reservation> {
+        let server = self.server(&options.addresses.first().cloned().unwrap_or_default());
+        let mut state = server.lock();
+        let idle: usize = state.idle.values().map(Vec::len).sum();
+        let count = most.min(server.budget.saturating_sub(state.open) + idle);
+        if count < least {
+            return None;
+        }
+        let mut connections = Vec::new();
+        if let Some(own) = state.idle.get_mut(options) {
+            connections = own.split_off(own.len().saturating_sub(count));
+        }
+        let slots = count - connections.len();
+        for _ in 0..slots {
+            if state.open < server.budget {
+                state.open += 1;
+            } else if let Some(other) = state.idle.values_mut().find(|v| !v.is_empty()) {
+                // Somebody else's idle connection makes room: its slot becomes ours.
+                drop(other.pop());
+            }
+        }
+        drop(state);
+        Some(Reservation { server, key: options.clone(), connections, slots })
+    }
+
+    /// As [`SourcePools::reserve`] of exactly so many; waits for them as long as for one.
     ///
     /// # Errors
     /// [`LeaseError::Busy`].
-    pub async fn turn(&self, options: &ConnectOptions) -> Result<Turn, LeaseError> {
+    pub async fn reserve_all(
+        &self,
+        options: &Arc<ConnectOptions>,
+        count: usize,
+    ) -> Result<Reservation, LeaseError> {
         let server = self.server(&options.addresses.first().cloned().unwrap_or_default());
-        let gate = tokio::time::timeout(self.wait, server.gate.clone().lock_owned()).await;
-        let (address, budget) = (server.address.clone(), server.budget);
-        let gate = gate.map_err(|_| LeaseError::Busy { address, budget, waited: self.wait })?;
-        Ok(Turn { _gate: gate })
-    }
-
-    /// Connections to the server that nobody uses now.
-    pub fn free(&self, options: &ConnectOptions) -> usize {
-        let Some(address) = options.addresses.first() else { return 0 };
-        let server = self.server(address);
-        let state = server.lock();
-        let idle: usize = state.idle.values().map(Vec::len).sum();
-        server.budget.saturating_sub(state.open) + idle
+        let waiting = async {
+            loop {
+                let freed = server.freed.notified();
+                if let Some(reservation) = self.reserve(options, count, count) {
+                    return reservation;
+                }
+                freed.await;
+            }
+        };
+        tokio::time::timeout(self.wait, waiting).await.map_err(|_| LeaseError::Busy {
+            address: server.address.clone(),
+            budget: server.budget,
+            waited: self.wait,
+        })
     }
 
     /// Closes connections that have been idle for longer than `age`.
@@ -309,5 +386,66 @@ impl Drop for Lease {
         }
         let connection = connection.filter(ServerConnection::is_clean);
         self.server.give_back(&self.key, connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(port: u16) -> Arc<ConnectOptions> {
+        Arc::new(ConnectOptions {
+            addresses: vec![("nowhere".to_owned(), port)],
+            database: String::new(),
+            user: String::new(),
+            password: None,
+            scram_keys: None,
+            parameters: Vec::new(),
+            ssl_mode: connect::SslMode::Disable,
+            ssl_root_certificate: None,
+            timeout: Duration::ZERO,
+            on_connect: String::new(),
+        })
+    }
+
+    #[tokio::test]
+    async fn several_are_taken_at_once_or_none() {
+        let pools = Arc::new(SourcePools::new(4, Duration::from_secs(60)));
+        let (own, other) = (options(1), options(2));
+        let count = |r: Option<Reservation>| r.map(|r| r.count());
+        assert_eq!(count(pools.reserve(&own, 2, 9)), Some(4));
+        let first = pools.reserve(&own, 1, 3);
+        assert_eq!(first.as_ref().map(Reservation::count), Some(3));
+        assert_eq!(count(pools.reserve(&own, 2, 2)), None);
+        assert_eq!(count(pools.reserve(&own, 1, 2)), Some(1));
+        assert_eq!(count(pools.reserve(&other, 4, 4)), Some(4));
+        // Who waits for four has none of them, so that others go on.
+        let waiting = tokio::spawn({
+            let (pools, own) = (pools.clone(), own.clone());
+            async move { pools.reserve_all(&own, 4).await.map(|r| r.count()) }
+        });
+        tokio::task::yield_now().await;
+        let second = pools.reserve(&own, 1, 1);
+        assert!(second.is_some());
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(second);
+        assert!(matches!(waiting.await, Ok(Ok(4))));
+        assert_eq!(count(pools.reserve(&own, 4, 4)), Some(4));
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_cannot_be_connected_is_given_back() {
+        let pools = SourcePools::new(2, Duration::from_secs(60));
+        let own = options(1);
+        let mut both = pools.reserve(&own, 2, 2);
+        if let Some(reservation) = &mut both {
+            assert!(reservation.lease().await.is_err());
+            assert_eq!(reservation.count(), 1);
+        }
+        assert_eq!(pools.reserve(&own, 1, 2).map(|r| r.count()), Some(1));
+        drop(both);
+        assert_eq!(pools.reserve(&own, 2, 2).map(|r| r.count()), Some(2));
     }
 }

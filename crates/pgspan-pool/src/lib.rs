@@ -17,7 +17,7 @@ pub mod connect;
 pub mod server;
 pub mod stream;
 
-pub use budget::{Lease, LeaseError, SourcePools};
+pub use budget::{Lease, LeaseError, Reservation, SourcePools};
 pub use connect::{ConnectError, ConnectOptions, SslMode};
 pub use server::{CancelKey, Notices, ServerConnection, ServerError, is_hang_up};
 pub use stream::Stream;

@@ -11,8 +11,7 @@ use crate::session::home::{
     NO_PARAMETERS, answers, begin, commit, execute, forget_prepared, prepare, run_once,
 };
 use bytes::{Bytes, BytesMut};
-use pgspan_pool::budget::LeaseError;
-use pgspan_pool::{Lease, ServerConnection, ServerError};
+use pgspan_pool::{Lease, LeaseError, Reservation, ServerConnection, ServerError};
 use pgspan_sql::ask;
 use pgspan_sql::facts::SourceFacts;
 use pgspan_sql::fragment::{Carrier, Fetch};
@@ -84,7 +83,24 @@ pub(crate) fn failed(name: &str, error: &ServerError) -> Reason {
 pub(crate) async fn lease(caller: &Caller<'_>, spec: &ServerSpec) -> Result<Lease, Reason> {
     let options = connect_options(caller.shared, caller.home, spec, &caller.session.encoding)?;
     let pools = &caller.shared.sources.pools;
-    let mut lease = pools.lease(&options).await.map_err(|e| unreachable_source(spec, &e))?;
+    let lease = pools.lease(&options).await.map_err(|e| unreachable_source(spec, &e))?;
+    admitted(caller, spec, lease)
+}
+
+/// One of several that were reserved; when all are used, another.
+pub(crate) async fn reserved(
+    caller: &Caller<'_>,
+    spec: &ServerSpec,
+    reservation: &mut Reservation,
+) -> Result<Lease, Reason> {
+    match reservation.lease().await {
+        Ok(Some(own)) => admitted(caller, spec, own),
+        Ok(None) => lease(caller, spec).await,
+        Err(e) => Err(unreachable_source(spec, &e.into())),
+    }
+}
+
+fn admitted(caller: &Caller<'_>, spec: &ServerSpec, mut lease: Lease) -> Result<Lease, Reason> {
     lease.busy_poll.max = crate::session::query::busy_poll(caller.shared);
     if !caller.session.superuser && !lease.password_used {
         return Err(Reason::about("the source asked for no password", &spec.name));

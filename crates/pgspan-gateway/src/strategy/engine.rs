@@ -17,7 +17,7 @@ use crate::sources::keyed::{Keyed, depth};
 use crate::sources::{CachedPlan, connect_options};
 use bytes::Buf as _;
 use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started, TOO_MANY_KEYS};
-use pgspan_pool::{ConnectOptions, LeaseError, ServerConnection, ServerError};
+use pgspan_pool::{ConnectOptions, LeaseError, Reservation, ServerConnection, ServerError};
 use pgspan_sql::engine::operators::Fragment;
 use pgspan_sql::engine::restrict::{Place, restricted};
 use pgspan_sql::route::{Reason, Route, Strategy};
@@ -90,8 +90,8 @@ async fn gather_once(
         answer_bytes_max: limits.home_join_bytes_max,
     };
     let fragments = &engine.tree.fragments;
-    let servers = asked(session, plan, fragments)?;
-    let streams = share(session, fragments, &servers)?;
+    let sources = asked(session, plan, fragments)?;
+    let (streams, reserved) = share(session, fragments, &sources)?;
     let keyed: &[Option<Keyed>] =
         if engine.keys_off.load(Ordering::Relaxed) { &[] } else { &engine.keyed };
     let mut wanted: Vec<Place> = keyed.iter().flatten().map(|k| k.from).collect();
@@ -127,53 +127,51 @@ async fn gather_once(
     // Why a stream broke: the engine, which is told as well, may end before it.
     let broke: Arc<OnceLock<Reason>> = Arc::default();
     let gather = async {
-        for Asked { options, places } in &servers {
-            let count: usize = (0..fragments.len())
-                .filter(|i| fragments[*i].server.is_some_and(|s| places.contains(&s)))
-                .map(|i| streams[i])
-                .sum();
-            let turn = match count {
-                0 | 1 => None,
-                _ => Some(shared.sources.pools.turn(options).await.map_err(busy)?),
-            };
-            for place in places.iter().copied() {
-                let Some(spec) = plan.plan.servers.get(place) else { continue };
-                let own = fragments.iter().enumerate().filter(|(_, f)| f.server == Some(place));
-                let mut jobs: Vec<(Job, Feed)> = Vec::new();
-                for (i, fragment) in own {
-                    let feeds = feeds.get_mut(i).and_then(Option::take).unwrap_or_default();
-                    let parts = feeds.len();
-                    let types = engine.types.get(i).cloned().unwrap_or_default();
-                    for (part, feed) in feeds.into_iter().enumerate() {
-                        let job = Job {
-                            whole: fragment.sql(),
-                            sql: part_sql(fragment, part, parts),
-                            part,
-                            types: types.clone(),
-                            keys: keys(i),
-                            means: means(fragment, parts, keyed.get(i).and_then(Option::as_ref)),
-                            at_home: false,
-                        };
-                        jobs.push((job, feed));
-                    }
+        let mut reserved = reserved.map(Vec::into_iter);
+        for Asked { options, place } in &sources {
+            let place = *place;
+            let Some(spec) = plan.plan.servers.get(place) else { continue };
+            let reservation = match reserved.as_mut().and_then(Iterator::next) {
+                Some(reservation) => reservation,
+                None => {
+                    let own = fragments.iter().filter(|f| f.server == Some(place)).count();
+                    shared.sources.pools.reserve_all(options, own).await.map_err(busy)?
                 }
-                let snapshot = held.iter().find(|h| h.place == place).map(|h| h.snapshot.as_str());
-                let leases = connections(&caller, spec, jobs.len(), snapshot).await?;
-                let several = leases.len() > 1 || snapshot.is_some();
-                for (mut lease, (job, feed)) in leases.into_iter().zip(jobs) {
-                    at_work.push(cancel.at_work(lease.cancel_key.clone()));
-                    let (name, broke) = (spec.name.clone(), broke.clone());
-                    work.spawn(async move {
-                        let pumped = pump(&mut lease, &job, feed, several, (&name, &broke)).await;
-                        if pumped.is_err() {
-                            // Its settings are in doubt.
-                            lease.discard();
-                        }
-                        pumped.map_err(|e| e.at(&name))
-                    });
+            };
+            let own = fragments.iter().enumerate().filter(|(_, f)| f.server == Some(place));
+            let mut jobs: Vec<(Job, Feed)> = Vec::new();
+            for (i, fragment) in own {
+                let feeds = feeds.get_mut(i).and_then(Option::take).unwrap_or_default();
+                let parts = feeds.len();
+                let types = engine.types.get(i).cloned().unwrap_or_default();
+                for (part, feed) in feeds.into_iter().enumerate() {
+                    let job = Job {
+                        whole: fragment.sql(),
+                        sql: part_sql(fragment, part, parts),
+                        part,
+                        types: types.clone(),
+                        keys: keys(i),
+                        means: means(fragment, parts, keyed.get(i).and_then(Option::as_ref)),
+                        at_home: false,
+                    };
+                    jobs.push((job, feed));
                 }
             }
-            drop(turn);
+            let snapshot = held.iter().find(|h| h.place == place).map(|h| h.snapshot.as_str());
+            let leases = connections(&caller, spec, reservation, snapshot).await?;
+            let several = leases.len() > 1 || snapshot.is_some();
+            for (mut lease, (job, feed)) in leases.into_iter().zip(jobs) {
+                at_work.push(cancel.at_work(lease.cancel_key.clone()));
+                let (name, broke) = (spec.name.clone(), broke.clone());
+                work.spawn(async move {
+                    let pumped = pump(&mut lease, &job, feed, several, (&name, &broke)).await;
+                    if pumped.is_err() {
+                        // Its settings are in doubt.
+                        lease.discard();
+                    }
+                    pumped.map_err(|e| e.at(&name))
+                });
+            }
         }
         let mut home_order = engine.program.order();
         home_order.retain(|i| fragments.get(*i).is_some_and(|f| f.server.is_none()));
@@ -294,13 +292,14 @@ pub(super) fn means(fragment: &Fragment, parts: usize, keyed: Option<&Keyed>) ->
     }
 }
 
-/// A server that several places of a plan may name, with what is asked of it.
+/// A source that fragments are asked of.
 struct Asked {
     options: Arc<ConnectOptions>,
-    places: Vec<usize>,
+    /// Its place in the plan.
+    place: usize,
 }
 
-/// The servers of a plan's fragments, each address once and everybody's in one order.
+/// The sources of a plan's fragments, everybody's in one order.
 fn asked(
     session: &Session,
     plan: &CachedPlan,
@@ -308,14 +307,10 @@ fn asked(
 ) -> Result<Vec<Asked>, Reason> {
     let mut all: Vec<Asked> = Vec::new();
     for (place, spec) in plan.plan.servers.iter().enumerate() {
-        if !fragments.iter().any(|f| f.server == Some(place)) {
-            continue;
-        }
-        let encoding = &plan.session.encoding;
-        let options = connect_options(&session.shared, &session.endpoint, spec, encoding)?;
-        match all.iter_mut().find(|a| a.options.addresses.first() == options.addresses.first()) {
-            Some(same) => same.places.push(place),
-            None => all.push(Asked { options, places: vec![place] }),
+        if fragments.iter().any(|f| f.server == Some(place)) {
+            let encoding = &plan.session.encoding;
+            let options = connect_options(&session.shared, &session.endpoint, spec, encoding)?;
+            all.push(Asked { options, place });
         }
     }
     all.sort_by(|a, b| a.options.addresses.cmp(&b.options.addresses));
@@ -323,34 +318,39 @@ fn asked(
 }
 
 /// Connections for each fragment: one, and more for large tables while the budget of
-/// their server has free ones.
+/// their server has free ones. They are reserved for all sources, or, where one of them has
+/// too few, for none: then each fragment has one, to be waited for.
 fn share(
     session: &Session,
     fragments: &[Fragment],
-    servers: &[Asked],
-) -> Result<Vec<usize>, Reason> {
+    sources: &[Asked],
+) -> Result<(Vec<usize>, Option<Vec<Reservation>>), Reason> {
     let limits = &session.shared.config.limits;
     let pages_min = i64::from(limits.engine_pages_min);
     let mut streams = vec![1; fragments.len()];
-    for Asked { options, places } in servers {
-        let at = |place: Option<usize>| place.is_some_and(|p| places.contains(&p));
-        let own = || (0..fragments.len()).filter(|i| at(fragments[*i].server));
-        let held = session.snapshots.iter().filter(|h| at(Some(h.place))).count();
-        let Some(left) = limits.source_connections_max.checked_sub(own().count() + held) else {
+    let mut reserved = Vec::new();
+    for Asked { options, place } in sources {
+        let own = || (0..fragments.len()).filter(|i| fragments[*i].server == Some(*place));
+        let held = session.snapshots.iter().filter(|h| h.place == *place).count();
+        let count = own().count();
+        if count + held > limits.source_connections_max {
             let what = "more fragments than limits.source_connections_max";
-            return Err(Reason::about(what, own().count().to_string()));
-        };
-        let now = session.shared.sources.pools.free(options);
-        let mut free = now.saturating_sub(own().count()).min(left);
-        for i in own() {
-            let large = fragments[i].table.is_some() && fragments[i].pages >= pages_min;
-            let more =
-                if large { limits.engine_streams_max.saturating_sub(1).min(free) } else { 0 };
-            streams[i] += more;
-            free -= more;
+            return Err(Reason::about(what, count.to_string()));
         }
+        let large = |i: &usize| fragments[*i].table.is_some() && fragments[*i].pages >= pages_min;
+        let more = limits.engine_streams_max.saturating_sub(1);
+        let most = count + own().filter(large).count() * more;
+        let Some(reservation) = session.shared.sources.pools.reserve(options, count, most) else {
+            return Ok((vec![1; fragments.len()], None));
+        };
+        let mut free = reservation.count() - count;
+        for i in own().filter(large) {
+            streams[i] += more.min(free);
+            free -= more.min(free);
+        }
+        reserved.push(reservation);
     }
-    Ok(streams)
+    Ok((streams, Some(reserved)))
 }
 
 /// One of the parts that a table is read in, by ranges of its pages. The last is open,

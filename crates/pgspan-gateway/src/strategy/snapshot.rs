@@ -5,7 +5,7 @@ use crate::session::Session;
 use crate::session::stop::Stop;
 use crate::sources::CachedPlan;
 use crate::sources::fetch::{self, Caller};
-use pgspan_pool::{Lease, ServerError};
+use pgspan_pool::{Lease, Reservation, ServerError};
 use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::quote::literal;
 use pgspan_sql::route::Reason;
@@ -34,7 +34,7 @@ pub(crate) async fn hold(
         }
         let spec = plan.plan.servers.get(place).ok_or(Reason::new("no server"))?;
         let caller = session.caller(&plan.session);
-        let (lease, snapshot) = exported(&caller, spec).await?;
+        let (lease, snapshot) = exported(&caller, spec, None).await?;
         session.snapshots.push(Held { place, lease, snapshot });
     }
     Ok(())
@@ -54,17 +54,18 @@ pub(crate) async fn release(session: &mut Session) {
 pub(super) async fn connections(
     caller: &Caller<'_>,
     spec: &ServerSpec,
-    count: usize,
+    mut reservation: Reservation,
     snapshot: Option<&str>,
 ) -> Result<Vec<Lease>, Stop> {
+    let count = reservation.count();
     let mut leases = Vec::new();
     let mut own = None;
     match (count, snapshot) {
         (0, _) => return Ok(leases),
-        (1, None) => return Ok(vec![fetch::lease(caller, spec).await?]),
+        (1, None) => return Ok(vec![fetch::reserved(caller, spec, &mut reservation).await?]),
         (_, Some(_)) => {}
         (_, None) => {
-            let (lease, name) = exported(caller, spec).await?;
+            let (lease, name) = exported(caller, spec, Some(&mut reservation)).await?;
             leases.push(lease);
             own = Some(name);
         }
@@ -72,15 +73,19 @@ pub(super) async fn connections(
     let snapshot = snapshot.or(own.as_deref()).unwrap_or_default();
     let sql = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", literal(snapshot));
     while leases.len() < count {
-        leases.push(begun(caller, spec, &sql).await?.0);
+        leases.push(begun(caller, spec, Some(&mut reservation), &sql).await?.0);
     }
     Ok(leases)
 }
 
 /// A connection in a transaction whose snapshot others may take.
-async fn exported(caller: &Caller<'_>, spec: &ServerSpec) -> Result<(Lease, String), Stop> {
+async fn exported(
+    caller: &Caller<'_>,
+    spec: &ServerSpec,
+    reservation: Option<&mut Reservation>,
+) -> Result<(Lease, String), Stop> {
     let sql = format!("{BEGIN}; SELECT pg_catalog.pg_export_snapshot()");
-    let (lease, rows) = begun(caller, spec, &sql).await?;
+    let (lease, rows) = begun(caller, spec, reservation, &sql).await?;
     let snapshot = rows.last().and_then(|r| r.first()?.as_ref());
     let snapshot = snapshot.ok_or(Reason::new("the source exported no snapshot"))?;
     Ok((lease, String::from_utf8_lossy(snapshot).into_owned()))
@@ -88,14 +93,18 @@ async fn exported(caller: &Caller<'_>, spec: &ServerSpec) -> Result<(Lease, Stri
 
 type SimpleRows = Vec<Vec<Option<bytes::Bytes>>>;
 
-/// A connection on which a transaction has been begun.
+/// A connection on which a transaction has been begun: one that was reserved, if any were.
 async fn begun(
     caller: &Caller<'_>,
     spec: &ServerSpec,
+    reservation: Option<&mut Reservation>,
     sql: &str,
 ) -> Result<(Lease, SimpleRows), Stop> {
     let failed = |e: ServerError| Reason::about(fetch::SOURCE_ERROR, e.to_string());
-    let mut lease = fetch::lease(caller, spec).await?;
+    let mut lease = match reservation {
+        Some(reservation) => fetch::reserved(caller, spec, reservation).await?,
+        None => fetch::lease(caller, spec).await?,
+    };
     match lease.simple(sql).await {
         Ok(rows) => Ok((lease, rows)),
         // It may have been closed while it was idle.
