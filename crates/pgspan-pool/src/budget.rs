@@ -46,6 +46,38 @@ struct State {
     waiters: VecDeque<(Arc<ConnectOptions>, oneshot::Sender<Handover>)>,
 }
 
+impl State {
+    /// Takes `most` connections, or as many as are free, if these are at least `least`:
+    /// those that are open, and how many are to be opened.
+    fn take(
+        &mut self,
+        budget: usize,
+        key: &Arc<ConnectOptions>,
+        least: usize,
+        most: usize,
+    ) -> Option<(Vec<ServerConnection>, usize)> {
+        let idle: usize = self.idle.values().map(Vec::len).sum();
+        let count = most.min(budget.saturating_sub(self.open) + idle);
+        if count < least {
+            return None;
+        }
+        let mut connections = Vec::new();
+        if let Some(own) = self.idle.get_mut(key) {
+            connections = own.split_off(own.len().saturating_sub(count));
+        }
+        let slots = count - connections.len();
+        for _ in 0..slots {
+            if self.open < budget {
+                self.open += 1;
+            } else if let Some(other) = self.idle.values_mut().find(|v| !v.is_empty()) {
+                // Somebody else's idle connection makes room: its slot becomes ours.
+                drop(other.pop());
+            }
+        }
+        Some((connections, slots))
+    }
+}
+
 struct Server {
     address: String,
     budget: usize,
@@ -185,16 +217,15 @@ impl SourcePools {
         let server = self.server(&address);
         let waiting = {
             let mut state = server.lock();
-            if let Some(c) = state.idle.get_mut(options).and_then(Vec::pop) {
+            if let Some((mut connections, _)) = state.take(server.budget, options, 1, 1) {
                 drop(state);
-                return Ok(Lease { server, key: options.clone(), connection: Some(c) });
-            }
-            if state.open < server.budget {
-                state.open += 1;
-                None
-            } else if let Some(other) = state.idle.values_mut().find(|v| !v.is_empty()) {
-                // Somebody else's idle connection makes room: its slot becomes ours.
-                drop(other.pop());
+                if let Some(connection) = connections.pop() {
+                    return Ok(Lease {
+                        server,
+                        key: options.clone(),
+                        connection: Some(connection),
+                    });
+                }
                 None
             } else {
                 let (tx, rx) = oneshot::channel();
@@ -234,24 +265,7 @@ impl SourcePools {
     ) -> Option<Reservation> {
         let server = self.server(&options.addresses.first().cloned().unwrap_or_default());
         let mut state = server.lock();
-        let idle: usize = state.idle.values().map(Vec::len).sum();
-        let count = most.min(server.budget.saturating_sub(state.open) + idle);
-        if count < least {
-            return None;
-        }
-        let mut connections = Vec::new();
-        if let Some(own) = state.idle.get_mut(options) {
-            connections = own.split_off(own.len().saturating_sub(count));
-        }
-        let slots = count - connections.len();
-        for _ in 0..slots {
-            if state.open < server.budget {
-                state.open += 1;
-            } else if let Some(other) = state.idle.values_mut().find(|v| !v.is_empty()) {
-                // Somebody else's idle connection makes room: its slot becomes ours.
-                drop(other.pop());
-            }
-        }
+        let (connections, slots) = state.take(server.budget, options, least, most)?;
         drop(state);
         Some(Reservation { server, key: options.clone(), connections, slots })
     }

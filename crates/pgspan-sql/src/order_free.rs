@@ -5,6 +5,7 @@
 //! (numeric `1.0` and `1.00`) a group shows, or a greatest value is. Only what is listed
 //! here is taken for free of it.
 
+use crate::engine::shape::{last_name, plain_call};
 use crate::parse::{node, strings, visit};
 use crate::remote;
 use serde_json::Value;
@@ -22,7 +23,10 @@ const SAME: &[u32] = &[16, 20, 21, 23, 25, 26, 1042, 1043, 1082, 1114, 1184, 295
 /// Whether a `Remote SQL` that folds is free of the order of its rows. `type_of` gives the
 /// type of a column by its name at the source.
 pub fn folds(sql: &str, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
-    let Some(select) = remote::select_of(sql) else { return false };
+    remote::select_of(sql).is_some_and(|select| is_free(&select, type_of))
+}
+
+fn is_free(select: &Value, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
     let list = select["target_list"].as_array().map_or(&[][..], Vec::as_slice);
     let groups = select["group_clause"].as_array().map_or(&[][..], Vec::as_slice);
     let item = |n: u64| {
@@ -47,19 +51,18 @@ pub fn folds(sql: &str, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
 
 /// Whether it folds all rows into one, and is free of their order.
 pub fn folds_into_one(sql: &str, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
-    remote::is_grouped(sql) && !remote::has_groups(sql) && folds(sql, type_of)
+    remote::is_grouped(sql)
+        && remote::select_of(sql).is_some_and(|select| {
+            let grouped = select["group_clause"].as_array().is_some_and(|g| !g.is_empty());
+            !grouped && is_free(&select, type_of)
+        })
 }
 
 /// A call that is no aggregate is refused as well: what it gives is not known.
 fn call(body: &Value, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
-    let plain = body["agg_filter"].is_null()
-        && body["over"].is_null()
-        && body["agg_order"].as_array().is_none_or(Vec::is_empty)
-        && body["agg_within_group"] == false
-        && body["func_variadic"] == false;
     let arguments = body["args"].as_array().map_or(&[][..], Vec::as_slice);
     let path = strings(&body["funcname"]).unwrap_or_default();
-    plain
+    plain_call(body)
         && match (path.as_slice(), arguments) {
             (["count"], _) => true,
             // Of values that are equal and not the same DISTINCT leaves one or another.
@@ -69,7 +72,7 @@ fn call(body: &Value, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
             }
             // A column may have a collation of its own.
             (["min" | "max"], [one]) => {
-                same_column(one, type_of) && !column(one).and_then(type_of).is_some_and(is_text)
+                same_column(one, type_of) && !last_name(one).and_then(type_of).is_some_and(is_text)
             }
             _ => false,
         }
@@ -85,7 +88,7 @@ pub fn is_same((oid, typmod): Type) -> bool {
 }
 
 fn same_column(value: &Value, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
-    column(value).and_then(type_of).is_some_and(is_same)
+    last_name(value).and_then(type_of).is_some_and(is_same)
 }
 
 /// An integer or numeric.
@@ -93,7 +96,7 @@ fn is_exact(value: &Value, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
     let exact = |v: &Value| is_exact(v, type_of);
     match node(value) {
         Some(("ColumnRef", _)) => {
-            column(value).and_then(type_of).is_some_and(|(oid, _)| EXACT.contains(&oid))
+            last_name(value).and_then(type_of).is_some_and(|(oid, _)| EXACT.contains(&oid))
         }
         // Fval is a numeric; a string stands under a cast.
         Some(("AConst", body)) => {
@@ -127,13 +130,6 @@ fn is_exact(value: &Value, type_of: &dyn Fn(&str) -> Option<Type>) -> bool {
 
 fn is_text((oid, _): Type) -> bool {
     matches!(oid, 25 | 1042 | 1043)
-}
-
-fn column(value: &Value) -> Option<&str> {
-    match node(value)? {
-        ("ColumnRef", body) => strings(&body["fields"])?.last().copied(),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

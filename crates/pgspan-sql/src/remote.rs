@@ -229,11 +229,6 @@ pub fn is_grouped(sql: &str) -> bool {
         || !select["having_clause"].is_null()
 }
 
-/// Whether it has a GROUP BY clause.
-pub fn has_groups(sql: &str) -> bool {
-    select_of(sql).is_some_and(|s| s["group_clause"].as_array().is_some_and(|g| !g.is_empty()))
-}
-
 /// Whether the rows that it gives are limited.
 pub fn is_limited(sql: &str) -> bool {
     select_of(sql).is_none_or(|s| !s["limit_count"].is_null() || !s["limit_offset"].is_null())
@@ -242,18 +237,6 @@ pub fn is_limited(sql: &str) -> bool {
 /// Whether a `Remote SQL` has a WHERE clause.
 pub fn has_where(sql: &str) -> bool {
     select_of(sql).is_some_and(|s| !s["where_clause"].is_null())
-}
-
-/// What follows FROM without an ORDER BY that decides nothing but the order.
-fn unordered(from: &str) -> &str {
-    let tokens = lex(from);
-    let limited = [Token::Limit, Token::Offset, Token::Fetch];
-    match top_level(&tokens, Token::Order) {
-        Some(at) if limited.iter().all(|t| top_level(&tokens, *t).is_none()) => {
-            from.get(..tokens[at].start).unwrap_or(from)
-        }
-        _ => from,
-    }
 }
 
 /// The items of a `Remote SQL`'s select list, and what follows FROM: the rows are wanted in
@@ -274,7 +257,13 @@ pub fn list_and_from(sql: &str) -> Option<(Vec<String>, String)> {
         }
         if depth == 0 && t.token == Token::From as i32 {
             items.push(sql[start..t.start].trim().to_owned());
-            return Some((items, unordered(&sql[t.end..]).trim().to_owned()));
+            let mut from = &sql[t.end..];
+            // It decides nothing but the order, unless the rows are limited.
+            let sorted = lex(from);
+            if let Some(order) = top_level(&sorted, Token::Order).filter(|_| !is_limited(sql)) {
+                from = &from[..sorted[order].start];
+            }
+            return Some((items, from.trim().to_owned()));
         }
     }
     None

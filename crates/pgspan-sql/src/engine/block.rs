@@ -161,10 +161,14 @@ mod tests {
     use crate::parse::parse;
     use std::collections::{HashMap, HashSet};
 
+    fn catalog() -> CatalogSnapshot {
+        let names = HashSet::from(["ro".to_owned()]);
+        CatalogSnapshot::new(names, HashMap::new(), HashSet::new(), HashSet::new())
+    }
+
     #[test]
     fn blocks_of_a_statement() {
-        let names = HashSet::from(["ro".to_owned()]);
-        let catalog = CatalogSnapshot::new(names, HashMap::new(), HashSet::new(), HashSet::new());
+        let catalog = catalog();
         let of = |sql: &str| -> Vec<String> {
             let tree = parse(sql).unwrap();
             let spans = find(sql, &tree.nodes[0]["SelectStmt"], &catalog);
@@ -183,8 +187,7 @@ mod tests {
 
     #[test]
     fn arms_of_set_operations() {
-        let names = HashSet::from(["ro".to_owned()]);
-        let catalog = CatalogSnapshot::new(names, HashMap::new(), HashSet::new(), HashSet::new());
+        let catalog = catalog();
         let of = |sql: &str| -> Vec<String> {
             let tree = parse(sql).unwrap();
             let spans = arms(sql, 0, &tree.nodes[0]["SelectStmt"], &catalog).unwrap_or_default();

@@ -32,20 +32,8 @@ impl Tree {
     }
 
     fn find(&self, node: &Node, types: &[Vec<Type>], out: &mut Vec<Factored>) {
-        if let Node::Group { .. } = node {
-            out.extend(self.factor(node, types).into_iter().flatten());
-        }
-        match node {
-            Node::Fragment(_) => {}
-            Node::Group { input, .. }
-            | Node::Filter { input, .. }
-            | Node::Project { input, .. } => self.find(input, types, out),
-            Node::Union { inputs } => inputs.iter().for_each(|i| self.find(i, types, out)),
-            Node::Join { probe, build, .. } => {
-                self.find(probe, types, out);
-                self.find(build, types, out);
-            }
-        }
+        out.extend(self.factor(node, types).into_iter().flatten());
+        node.inputs().into_iter().for_each(|input| self.find(input, types, out));
     }
 
     /// Puts one in its place.
@@ -282,25 +270,13 @@ impl Source<'_> {
 }
 
 fn replace(node: &mut Node, place: usize, fold: &Node) {
-    let own = match &*node {
-        Node::Group { input, .. } => below(input).is_some_and(|(i, _)| i == place),
-        _ => false,
-    };
-    if own {
+    if let Node::Group { input, .. } = &*node
+        && below(input).is_some_and(|(i, _)| i == place)
+    {
         *node = fold.clone();
         return;
     }
-    match node {
-        Node::Fragment(_) => {}
-        Node::Group { input, .. } | Node::Filter { input, .. } | Node::Project { input, .. } => {
-            replace(input, place, fold);
-        }
-        Node::Union { inputs } => inputs.iter_mut().for_each(|i| replace(i, place, fold)),
-        Node::Join { probe, build, .. } => {
-            replace(probe, place, fold);
-            replace(build, place, fold);
-        }
-    }
+    node.inputs_mut().into_iter().for_each(|input| replace(input, place, fold));
 }
 
 #[cfg(test)]
@@ -310,19 +286,12 @@ mod tests {
     const NUMERIC: Type = (1700, ((15 << 16) | 2) + 4);
 
     fn fragment(select: &[&str]) -> Fragment {
+        let select = select.iter().map(|s| (*s).to_owned()).collect();
         Fragment {
             server: Some(0),
-            select: select.iter().map(|s| (*s).to_owned()).collect(),
-            from: "t WHERE (x > 1)".to_owned(),
-            conditional: true,
-            tail: String::new(),
             table: Some(("public".to_owned(), "t".to_owned())),
             pages: 1000,
-            table_rows: None,
-            certain: Vec::new(),
-            sums: false,
-            order_free: true,
-            label: "t".to_owned(),
+            ..Fragment::at_home(select, "t WHERE (x > 1)".to_owned(), true, "t".to_owned())
         }
     }
 

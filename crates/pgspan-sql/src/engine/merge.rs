@@ -26,18 +26,8 @@ impl Tree {
     }
 
     fn walk(&self, node: &Node, types: &[Vec<u32>], out: &mut Vec<Merge>) {
-        match node {
-            Node::Fragment(_) => {}
-            Node::Group { input, .. }
-            | Node::Filter { input, .. }
-            | Node::Project { input, .. } => self.walk(input, types, out),
-            Node::Union { inputs } => inputs.iter().for_each(|i| self.walk(i, types, out)),
-            Node::Join { probe, build, .. } => {
-                out.extend(self.merge_of(node, types));
-                self.walk(probe, types, out);
-                self.walk(build, types, out);
-            }
-        }
+        out.extend(self.merge_of(node, types));
+        node.inputs().into_iter().for_each(|input| self.walk(input, types, out));
     }
 
     fn merge_of(&self, node: &Node, types: &[Vec<u32>]) -> Option<Merge> {
@@ -64,25 +54,14 @@ impl Tree {
             Side::Probe(i) => format!("l.c{}", i + 1),
             Side::Build(i) => format!("r.c{}", i + 1),
         });
-        let fragment = Fragment {
-            server: None,
-            select: select.collect(),
-            from: format!(
-                "{} INNER JOIN {} ON {}",
-                derived(left, "l"),
-                derived(right, "r"),
-                pairs.join(" AND ")
-            ),
-            conditional: false,
-            tail: String::new(),
-            table: None,
-            pages: 0,
-            table_rows: None,
-            certain: Vec::new(),
-            sums: false,
-            order_free: true,
-            label: format!("{}, {}", left.label, right.label),
-        };
+        let from = format!(
+            "{} INNER JOIN {} ON {}",
+            derived(left, "l"),
+            derived(right, "r"),
+            pairs.join(" AND ")
+        );
+        let label = format!("{}, {}", left.label, right.label);
+        let fragment = Fragment::at_home(select.collect(), from, false, label);
         Some(Merge { probe: *probe, build: *build, columns: output.clone(), fragment })
     }
 
@@ -103,22 +82,18 @@ fn derived(fragment: &Fragment, alias: &str) -> String {
 }
 
 fn replace(node: &mut Node, merge: &Merge) {
-    match node {
-        Node::Fragment(i) if *i > merge.build => *i -= 1,
-        Node::Fragment(_) => {}
-        Node::Group { input, .. } | Node::Filter { input, .. } | Node::Project { input, .. } => {
-            replace(input, merge);
-        }
-        Node::Union { inputs } => inputs.iter_mut().for_each(|i| replace(i, merge)),
-        Node::Join { probe, build, .. } => {
-            if **probe == Node::Fragment(merge.probe) && **build == Node::Fragment(merge.build) {
-                *node = Node::Fragment(merge.probe);
-                return replace(node, merge);
-            }
-            replace(probe, merge);
-            replace(build, merge);
-        }
+    if let Node::Join { probe, build, .. } = node
+        && **probe == Node::Fragment(merge.probe)
+        && **build == Node::Fragment(merge.build)
+    {
+        *node = Node::Fragment(merge.probe);
     }
+    if let Node::Fragment(i) = node
+        && *i > merge.build
+    {
+        *i -= 1;
+    }
+    node.inputs_mut().into_iter().for_each(|input| replace(input, merge));
 }
 
 #[cfg(test)]
@@ -126,20 +101,8 @@ mod tests {
     use super::*;
 
     fn fragment(server: Option<usize>, select: &[&str], from: &str) -> Fragment {
-        Fragment {
-            server,
-            select: select.iter().map(|s| (*s).to_owned()).collect(),
-            from: from.to_owned(),
-            conditional: false,
-            tail: String::new(),
-            table: None,
-            pages: 0,
-            table_rows: None,
-            certain: Vec::new(),
-            sums: false,
-            order_free: true,
-            label: from.to_owned(),
-        }
+        let select = select.iter().map(|s| (*s).to_owned()).collect();
+        Fragment { server, ..Fragment::at_home(select, from.to_owned(), false, from.to_owned()) }
     }
 
     fn join(probe: Node, build: Node, output: Vec<Side>) -> Node {

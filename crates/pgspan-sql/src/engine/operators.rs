@@ -182,21 +182,67 @@ impl Tree {
     }
 }
 
-fn shift(node: &mut Node, by: usize) {
-    match node {
-        Node::Fragment(i) => *i += by,
-        Node::Join { probe, build, .. } => {
-            shift(probe, by);
-            shift(build, by);
+impl Node {
+    /// What it reads.
+    pub fn inputs(&self) -> Vec<&Node> {
+        match self {
+            Node::Fragment(_) => Vec::new(),
+            Node::Join { probe, build, .. } => vec![probe, build],
+            Node::Group { input, .. }
+            | Node::Filter { input, .. }
+            | Node::Project { input, .. } => {
+                vec![input]
+            }
+            Node::Union { inputs } => inputs.iter().collect(),
         }
-        Node::Group { input, .. } | Node::Filter { input, .. } | Node::Project { input, .. } => {
-            shift(input, by);
+    }
+
+    /// As [`Node::inputs`], to be changed.
+    pub fn inputs_mut(&mut self) -> Vec<&mut Node> {
+        match self {
+            Node::Fragment(_) => Vec::new(),
+            Node::Join { probe, build, .. } => vec![probe, build],
+            Node::Group { input, .. }
+            | Node::Filter { input, .. }
+            | Node::Project { input, .. } => {
+                vec![input]
+            }
+            Node::Union { inputs } => inputs.iter_mut().collect(),
         }
-        Node::Union { inputs } => inputs.iter_mut().for_each(|i| shift(i, by)),
     }
 }
 
+fn shift(node: &mut Node, by: usize) {
+    if let Node::Fragment(i) = node {
+        *i += by;
+    }
+    node.inputs_mut().into_iter().for_each(|input| shift(input, by));
+}
+
 impl Fragment {
+    /// One of home.
+    pub fn at_home(
+        select: Vec<String>,
+        from: String,
+        conditional: bool,
+        label: String,
+    ) -> Fragment {
+        Fragment {
+            server: None,
+            select,
+            from,
+            conditional,
+            tail: String::new(),
+            table: None,
+            pages: 0,
+            table_rows: None,
+            certain: Vec::new(),
+            sums: false,
+            order_free: true,
+            label,
+        }
+    }
+
     /// Its SQL.
     pub fn sql(&self) -> String {
         self.with(self.guard())

@@ -35,7 +35,7 @@ pub(super) fn is_aggregate(body: &Value) -> bool {
 }
 
 /// A call of an aggregate with nothing but arguments: no window, FILTER, ORDER BY, VARIADIC.
-pub(super) fn plain_call(body: &Value) -> bool {
+pub(crate) fn plain_call(body: &Value) -> bool {
     body["agg_filter"].is_null()
         && body["over"].is_null()
         && body["agg_order"].as_array().is_none_or(Vec::is_empty)
@@ -168,7 +168,7 @@ fn names_of(body: &Value, renamed: &Value) -> Option<Vec<String>> {
 }
 
 /// The last name of a column reference.
-pub(super) fn last_name(value: &Value) -> Option<&str> {
+pub(crate) fn last_name(value: &Value) -> Option<&str> {
     match node(value)? {
         ("ColumnRef", body) => strings(&body["fields"])?.last().copied(),
         _ => None,

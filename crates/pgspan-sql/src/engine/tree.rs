@@ -240,20 +240,8 @@ impl Reader<'_> {
                 return Err(Reason::about("an expression the engine cannot pass on", d));
             }
         }
-        self.fragments.push(Fragment {
-            server: None,
-            select: demand.to_vec(),
-            from,
-            conditional: !conditions.is_empty(),
-            tail: String::new(),
-            table: None,
-            pages: 0,
-            table_rows: None,
-            certain: Vec::new(),
-            sums: false,
-            order_free: true,
-            label: format!("{schema}.{name}"),
-        });
+        let (conditional, label) = (!conditions.is_empty(), format!("{schema}.{name}"));
+        self.fragments.push(Fragment::at_home(demand.to_vec(), from, conditional, label));
         Ok(Node::Fragment(self.fragments.len() - 1))
     }
 
