@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Rows in a batch.
 pub(crate) const BATCH_ROWS: usize = 8192;
+/// Bytes of rows after which a batch is full as well.
+pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 enum Values {
     Int(Vec<i64>, u8),
@@ -36,6 +38,7 @@ pub struct Decoder {
     schema: SchemaRef,
     columns: Vec<Builder>,
     rows: usize,
+    bytes: usize,
 }
 
 /// Four bytes without a sign (oid), in the place of a width.
@@ -67,7 +70,7 @@ impl Decoder {
                 valid: None,
             })
             .collect();
-        Decoder { schema, columns, rows: 0 }
+        Decoder { schema, columns, rows: 0, bytes: 0 }
     }
 
     /// Adds the body of one row; true when a batch is full.
@@ -90,7 +93,8 @@ impl Decoder {
             at = rest;
         }
         self.rows += 1;
-        Ok(self.rows >= BATCH_ROWS)
+        self.bytes += body.len();
+        Ok(self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES)
     }
 
     /// Rows in the batch that is being built.
@@ -104,6 +108,7 @@ impl Decoder {
     /// Arrow's, which would be a defect.
     pub(crate) fn batch(&mut self) -> Result<RecordBatch, GiveUp> {
         let rows = std::mem::take(&mut self.rows);
+        self.bytes = 0;
         let arrays: Vec<ArrayRef> = self.columns.iter_mut().map(Builder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?)

@@ -1,6 +1,8 @@
-//! Arrow → PostgreSQL's binary arrays, one for each column, to be bound to the finish.
+//! Arrow → PostgreSQL's binary arrays, one for each column, to be bound to the finish; or
+//! rows as the client gets them.
 
 use crate::types::{Column, Repr};
+use crate::{GiveUp, text};
 use arrow::array::{Array, BinaryArray, BooleanArray, Decimal128Array, Int64Array, RecordBatch};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -28,62 +30,131 @@ pub(crate) fn array(batches: &[RecordBatch], place: usize, column: &Column) -> B
 }
 
 fn values(out: &mut BytesMut, array: &dyn Array, column: &Column) {
-    let any = array.as_any();
-    let null = |i: usize| array.is_null(i);
-    if let Some(ints) = any.downcast_ref::<Int64Array>() {
-        for i in 0..ints.len() {
-            if null(i) {
-                out.put_i32(-1);
-                continue;
-            }
-            let value = ints.value(i);
-            match column.oid {
-                21 => {
-                    out.put_i32(2);
-                    out.put_slice(&value.to_be_bytes()[6..]);
-                }
-                23 | 26 | 1082 => {
-                    out.put_i32(4);
-                    out.put_slice(&value.to_be_bytes()[4..]);
-                }
-                _ => {
-                    out.put_i32(8);
-                    out.put_i64(value);
-                }
-            }
+    let held = Held::new(array, column);
+    for i in 0..array.len() {
+        held.put(out, i);
+    }
+}
+
+/// A column's values in a batch, with what their encoding needs.
+enum Held<'a> {
+    Int(&'a Int64Array, u32),
+    Number(&'a Decimal128Array, i32),
+    Bytes(&'a BinaryArray),
+    Bool(&'a BooleanArray),
+    /// No array of the engine's.
+    Other,
+}
+
+impl Held<'_> {
+    fn new<'a>(array: &'a dyn Array, column: &Column) -> Held<'a> {
+        let any = array.as_any();
+        if let Some(ints) = any.downcast_ref() {
+            Held::Int(ints, column.oid)
+        } else if let Some(numbers) = any.downcast_ref() {
+            let scale = match &column.repr {
+                Repr::Number { scale, .. } => scale.get(),
+                _ => 0,
+            };
+            Held::Number(numbers, scale)
+        } else if let Some(bytes) = any.downcast_ref() {
+            Held::Bytes(bytes)
+        } else {
+            any.downcast_ref().map_or(Held::Other, Held::Bool)
         }
-    } else if let Some(numbers) = any.downcast_ref::<Decimal128Array>() {
-        let scale = match &column.repr {
-            Repr::Number { scale, .. } => scale.get(),
-            _ => 0,
-        };
-        for i in 0..numbers.len() {
-            if null(i) {
-                out.put_i32(-1);
-            } else {
-                numeric(out, numbers.value(i), scale);
-            }
+    }
+
+    fn is_null(&self, i: usize) -> bool {
+        match self {
+            Held::Int(array, _) => array.is_null(i),
+            Held::Number(array, _) => array.is_null(i),
+            Held::Bytes(array) => array.is_null(i),
+            Held::Bool(array) => array.is_null(i),
+            Held::Other => true,
         }
-    } else if let Some(bytes) = any.downcast_ref::<BinaryArray>() {
-        for i in 0..bytes.len() {
-            if null(i) {
-                out.put_i32(-1);
-            } else {
+    }
+
+    /// Appends a value in its binary form with its length, -1 for NULL.
+    #[inline]
+    fn put(&self, out: &mut BytesMut, i: usize) {
+        if self.is_null(i) {
+            out.put_i32(-1);
+            return;
+        }
+        match self {
+            Held::Int(ints, oid) => {
+                let value = ints.value(i);
+                match oid {
+                    21 => {
+                        out.put_i32(2);
+                        out.put_slice(&value.to_be_bytes()[6..]);
+                    }
+                    23 | 26 | 1082 => {
+                        out.put_i32(4);
+                        out.put_slice(&value.to_be_bytes()[4..]);
+                    }
+                    _ => {
+                        out.put_i32(8);
+                        out.put_i64(value);
+                    }
+                }
+            }
+            Held::Number(numbers, scale) => numeric(out, numbers.value(i), *scale),
+            Held::Bytes(bytes) => {
                 let value = bytes.value(i);
                 out.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
                 out.put_slice(value);
             }
-        }
-    } else if let Some(bools) = any.downcast_ref::<BooleanArray>() {
-        for i in 0..bools.len() {
-            if null(i) {
-                out.put_i32(-1);
-            } else {
+            Held::Bool(bools) => {
                 out.put_i32(1);
                 out.put_u8(u8::from(bools.value(i)));
             }
+            Held::Other => {}
         }
     }
+}
+
+/// A batch as DataRow messages, each column in its format (0 text, 1 binary).
+///
+/// # Errors
+/// A value without a text form, which would be a defect.
+pub(crate) fn rows(
+    batch: &RecordBatch,
+    columns: &[Column],
+    formats: &[i16],
+) -> Result<Bytes, GiveUp> {
+    let odd = || GiveUp::new("a value without a text form", "");
+    let count = u16::try_from(columns.len()).map_err(|_| odd())?;
+    let held: Vec<(Held<'_>, u32, bool)> = columns
+        .iter()
+        .zip(batch.columns())
+        .zip(formats)
+        .map(|((c, array), format)| (Held::new(array.as_ref(), c), c.oid, *format == 0))
+        .collect();
+    let mut out = BytesMut::with_capacity(batch.num_rows() * (7 + 12 * columns.len()));
+    let mut binary = BytesMut::new();
+    let mut word = Vec::new();
+    for i in 0..batch.num_rows() {
+        let start = out.len();
+        out.put_u8(b'D');
+        out.put_u32(0);
+        out.put_u16(count);
+        for (held, oid, as_text) in &held {
+            if !as_text || held.is_null(i) {
+                held.put(&mut out, i);
+                continue;
+            }
+            binary.clear();
+            word.clear();
+            held.put(&mut binary, i);
+            text::text(&mut word, *oid, binary.get(4..).unwrap_or(&[])).ok_or_else(odd)?;
+            out.put_i32(i32::try_from(word.len()).map_err(|_| odd())?);
+            out.put_slice(&word);
+        }
+        let length = u32::try_from(out.len() - start - 1).map_err(|_| odd())?;
+        out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+    }
+    Ok(out.freeze())
 }
 
 /// A numeric with its length, in the form of `numeric_recv`.

@@ -2,7 +2,7 @@
 //! channel, so that a slow operator holds back the socket.
 
 use crate::GiveUp;
-use crate::decode::{BATCH_ROWS, Decoder};
+use crate::decode::{BATCH_BYTES, BATCH_ROWS, Decoder};
 use arrow::array::{Array as _, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion_common::DataFusionError;
@@ -81,11 +81,12 @@ impl Keys {
         });
     }
 
-    /// False when they are too many.
-    fn add(&self, batch: &RecordBatch) -> bool {
+    /// False when they are too many. `bytes` is what the batch was on the wire, by which it
+    /// may have been full.
+    fn add(&self, batch: &RecordBatch, bytes: usize) -> bool {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.rows += batch.num_rows();
-        found.bytes += batch.get_array_memory_size();
+        found.bytes += batch.get_array_memory_size().max(bytes);
         let fits = found.rows <= KEY_ROWS_MAX && found.bytes <= KEY_BYTES_MAX;
         let column = batch.columns().get(self.column).map(|c| c.as_any());
         match column.and_then(|c| c.downcast_ref::<Int64Array>()) {
@@ -158,11 +159,13 @@ impl Feed {
             return Ok(!self.sender.is_closed() && !self.done.is_closed());
         }
         self.progress.rows.fetch_add(self.decoder.rows() as u64, Ordering::Relaxed);
-        self.progress.bytes.fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        let bytes = std::mem::take(&mut self.bytes);
+        self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let batch = self.decoder.batch()?;
         let mut few = true;
         for keys in &self.keys {
-            few &= keys.add(&batch);
+            few &= keys.add(&batch, bytes);
         }
         if !few {
             if self.few {
@@ -235,8 +238,9 @@ pub(crate) fn feed(
     done: &Arc<Semaphore>,
     keys: &[Arc<Keys>],
 ) -> (Feed, Mouth) {
-    // A stream's last batch may be a short one.
-    let extra = if keys.is_empty() { 0 } else { KEY_ROWS_MAX / BATCH_ROWS + 2 };
+    // Batches are full by rows or by bytes; a stream's last one may be a short one.
+    let most = KEY_ROWS_MAX / BATCH_ROWS + KEY_BYTES_MAX / BATCH_BYTES + 2;
+    let extra = if keys.is_empty() { 0 } else { most };
     let (sender, receiver) = mpsc::channel(QUEUE_BATCHES + extra);
     let (progress, done, keys) = (progress.clone(), done.clone(), keys.to_vec());
     let feed = Feed { decoder, sender, progress, bytes: 0, done, keys, few: false, extra };
@@ -280,7 +284,7 @@ mod tests {
     async fn keys_come_once_all_streams_have_ended() {
         let keys = Keys::new(0, 2);
         for values in [vec![Some(3), None, Some(1)], vec![Some(3)]] {
-            batch(values).iter().for_each(|b| assert!(keys.add(b)));
+            batch(values).iter().for_each(|b| assert!(keys.add(b, 0)));
             assert!(keys.published.borrow().is_none());
             keys.end();
         }
@@ -291,7 +295,7 @@ mod tests {
     async fn too_many_keys_restrict_nothing() {
         let keys = Keys::new(0, 1);
         let many = (0..500_001).map(Some).collect();
-        batch(many).iter().for_each(|b| assert!(!keys.add(b)));
+        batch(many).iter().for_each(|b| assert!(!keys.add(b, 0)));
         assert_eq!(keys.wait().await, None);
         keys.end();
         assert_eq!(keys.wait().await, None);

@@ -19,8 +19,10 @@ mod feed;
 mod predicate;
 mod program;
 mod run;
+mod text;
 mod top;
 mod types;
+mod usage;
 
 pub use decode::{Decoder, round_trip};
 pub use feed::{Feed, KEY_BYTES_MAX, Keys, Progress, TOO_MANY_KEYS};

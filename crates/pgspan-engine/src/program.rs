@@ -1,7 +1,7 @@
 //! A tree with types: what the engine will run, or why it cannot.
 
 use crate::types::{Column, ColumnType, Repr, Scale, array_type, type_name};
-use crate::{GiveUp, arithmetic, predicate};
+use crate::{GiveUp, arithmetic, predicate, text, usage};
 use pgspan_sql::engine::operators::{Function, JoinKind, Node, Side, Tree};
 use pgspan_sql::engine::predicate::{Comparison, Operand, Predicate};
 use pgspan_sql::engine::split::TopN;
@@ -13,6 +13,8 @@ pub struct Program {
     pub(crate) roots: Vec<Root>,
     /// Columns of each fragment.
     pub(crate) fragments: Vec<Vec<Column>>,
+    /// The rows of its only core are the answer.
+    plain: bool,
 }
 
 /// One core.
@@ -75,7 +77,8 @@ pub(crate) struct TypedFold {
 
 impl Program {
     /// Checks a tree; `types` are those of each fragment's columns as its database
-    /// describes them, `rows` how many it expects.
+    /// describes them, `rows` how many it expects. With `plain` the rows of its only core
+    /// are the answer.
     ///
     /// # Errors
     /// What the engine does not do exactly.
@@ -84,10 +87,21 @@ impl Program {
         tops: &[Option<TopN>],
         types: &[Vec<ColumnType>],
         rows: &[f64],
+        plain: bool,
     ) -> Result<Program, GiveUp> {
+        let mut used: Vec<Vec<bool>> = types.iter().map(|t| vec![false; t.len()]).collect();
+        for (node, top) in tree.roots.iter().zip(tops) {
+            let ordered: Vec<usize> = top.iter().map(|t| t.column).collect();
+            usage::note(node, &ordered, &mut used);
+        }
+        let column = |(t, used): (&ColumnType, &bool)| match used {
+            true => Column::of(*t),
+            false => Column::carried(*t),
+        };
         let fragments: Vec<Vec<Column>> = types
             .iter()
-            .map(|t| t.iter().map(|t| Column::of(*t)).collect::<Result<Vec<_>, _>>())
+            .zip(&used)
+            .map(|(t, used)| t.iter().zip(used).map(column).collect::<Result<Vec<_>, _>>())
             .collect::<Result<_, _>>()?;
         let mut roots = Vec::new();
         for (node, top) in tree.roots.iter().zip(tops) {
@@ -102,7 +116,29 @@ impl Program {
             }
             roots.push(Root { op, top });
         }
-        Ok(Program { roots, fragments })
+        let plain = plain && matches!(roots.as_slice(), [Root { top: None, .. }]);
+        Ok(Program { roots, fragments, plain })
+    }
+
+    /// Whether its rows can be the answer as they are: of these types, in these formats
+    /// (0 text, 1 binary); `iso` tells whether `DateStyle` is ISO.
+    pub fn answers(&self, types: &[u32], formats: &[i16], iso: bool) -> bool {
+        let columns: Vec<&Column> = self.columns().collect();
+        let encodes = |(c, format): (&&Column, &i16)| {
+            *format == 1 || text::known(c.oid) && (iso || !text::is_date(c.oid))
+        };
+        self.plain
+            && columns.len() == formats.len()
+            && columns.iter().map(|c| c.oid).eq(types.iter().copied())
+            && columns.iter().zip(formats).all(encodes)
+    }
+
+    /// Whether nothing can be given up any more once the first row has left the operators:
+    /// joins have built their tables by then, and no number is decoded.
+    pub(crate) fn streams(&self) -> bool {
+        let numbers = |c: &Column| matches!(c.repr, Repr::Number { .. } | Repr::Quotient { .. });
+        self.roots.iter().all(|r| joins_only(&r.op))
+            && !self.fragments.iter().flatten().any(numbers)
     }
 
     /// The fragments in the order in which the operators read them to their end: the
@@ -134,6 +170,16 @@ impl Program {
         self.columns().map(|c| array_type(c.oid).unwrap_or(0)).collect()
     }
 
+    /// Rows that its cores are expected to give.
+    pub fn rows(&self) -> f64 {
+        self.roots.iter().map(|r| r.op.rows).sum()
+    }
+
+    /// The types of its columns.
+    pub fn types(&self) -> Vec<u32> {
+        self.columns().map(|c| c.oid).collect()
+    }
+
     /// The columns of all its cores.
     fn columns(&self) -> impl Iterator<Item = &Column> {
         self.roots.iter().flat_map(|r| &r.op.columns)
@@ -152,6 +198,16 @@ impl Program {
             .collect();
         let names: Vec<String> = (1..=arrays.len()).map(|i| format!("c{i}")).collect();
         format!("ROWS FROM ({}) AS {name}({})", arrays.join(", "), names.join(", "))
+    }
+}
+
+/// Whether every operator passes its rows on one by one once its joins have been built.
+fn joins_only(op: &Op) -> bool {
+    match &op.kind {
+        OpKind::Fragment(_) => true,
+        OpKind::Join { probe, build, .. } => joins_only(probe) && joins_only(build),
+        OpKind::Filter { input, .. } | OpKind::Project { input, .. } => joins_only(input),
+        OpKind::Group { .. } | OpKind::Union { .. } => false,
     }
 }
 

@@ -32,6 +32,7 @@ use datafusion_physical_plan::joins::utils::{ColumnIndex, JoinFilter};
 use datafusion_physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion_physical_plan::projection::ProjectionExec;
 use datafusion_physical_plan::repartition::RepartitionExec;
+use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::streaming::StreamingTableExec;
 use datafusion_physical_plan::union::UnionExec;
 use datafusion_physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
@@ -41,7 +42,7 @@ use pgspan_sql::engine::predicate::Predicate;
 use pgspan_sql::engine::split::TopN;
 use pgspan_sql::engine::term::Term;
 use std::sync::{Arc, OnceLock};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 type Plan = Arc<dyn ExecutionPlan>;
 type Expr = Arc<dyn PhysicalExpr>;
@@ -196,12 +197,14 @@ struct Work {
     context: Arc<TaskContext>,
     limits: Limits,
     pool: Arc<QueryPool>,
+    /// See [`Program::streams`].
+    streams: bool,
 }
 
 /// The core's rows, as parameters of the finish.
 #[derive(Debug)]
 pub struct Answer {
-    /// One binary array for each column.
+    /// One binary array for each column; none where the rows were sent.
     pub values: Vec<Bytes>,
     /// Rows.
     pub rows: usize,
@@ -259,7 +262,8 @@ impl Program {
         let config =
             SessionConfig::new().with_batch_size(BATCH_ROWS).with_target_partitions(partitions);
         let context = TaskContext::default().with_session_config(config).with_runtime(runtime);
-        let work = Work { done, cores, context: Arc::new(context), limits, pool };
+        let streams = self.streams();
+        let work = Work { done, cores, context: Arc::new(context), limits, pool, streams };
         let keys = wanted.into_iter().map(|(_, k)| k).collect();
         let started = Started { work: Arc::new(work), handle: budget.handle(), progress, keys };
         Ok((feeds, started))
@@ -273,8 +277,30 @@ impl Started {
     /// [`GiveUp`], also when a feed was dropped before its end.
     pub async fn run(&self) -> Result<Answer, GiveUp> {
         let work = self.work.clone();
+        self.compute(async move { work.run().await }).await
+    }
+
+    /// As [`Started::run`] of a program that [answers](Program::answers) by itself: sends
+    /// its rows as DataRow messages with columns in these formats, several at a time. When
+    /// it gives up, none has been sent, unless a feed broke.
+    ///
+    /// # Errors
+    /// As [`Started::run`]; and when nobody receives.
+    pub async fn rows(
+        &self,
+        formats: Vec<i16>,
+        sender: mpsc::Sender<Bytes>,
+    ) -> Result<Answer, GiveUp> {
+        let work = self.work.clone();
+        self.compute(async move { work.rows(&formats, sender).await }).await
+    }
+
+    async fn compute(
+        &self,
+        work: impl Future<Output = Result<Answer, GiveUp>> + Send + 'static,
+    ) -> Result<Answer, GiveUp> {
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn_on(async move { work.run().await }, &self.handle);
+        tasks.spawn_on(work, &self.handle);
         match tasks.join_next().await {
             Some(Ok(done)) => done,
             Some(Err(e)) => Err(GiveUp::new("the engine stopped", e.to_string())),
@@ -305,8 +331,46 @@ impl Work {
         {
             return Err(too_many());
         }
-        let peak_bytes = self.pool.peak.load(std::sync::atomic::Ordering::Relaxed);
-        Ok(Answer { values, rows, peak_bytes })
+        Ok(Answer { values, rows, peak_bytes: self.peak_bytes() })
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.pool.peak.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    async fn rows(&self, formats: &[i16], sender: mpsc::Sender<Bytes>) -> Result<Answer, GiveUp> {
+        let sent = self.sent(formats, sender).await;
+        self.done.close();
+        Ok(Answer { values: Vec::new(), rows: sent?, peak_bytes: self.peak_bytes() })
+    }
+
+    /// Sends the rows of the only core; gives their number.
+    async fn sent(&self, formats: &[i16], sender: mpsc::Sender<Bytes>) -> Result<usize, GiveUp> {
+        let [core] = self.cores.as_slice() else {
+            return Err(GiveUp::new("rows of several cores", ""));
+        };
+        let mut stream = core.plan.execute(0, self.context.clone())?;
+        let memory = MemoryConsumer::new("rows").register(&self.context.memory_pool().clone());
+        if !self.streams {
+            let mut held = Vec::new();
+            while let Some(batch) = stream.next().await {
+                let batch = batch?;
+                memory.try_grow(batch.get_array_memory_size())?;
+                held.push(Ok(batch));
+            }
+            let held = futures::stream::iter(held);
+            stream = Box::pin(RecordBatchStreamAdapter::new(core.plan.schema(), held));
+        }
+        let mut count = 0;
+        while let Some(batch) = stream.next().await {
+            let batch = batch?;
+            count += batch.num_rows();
+            if batch.num_rows() > 0 {
+                let rows = encode::rows(&batch, &core.columns, formats)?;
+                sender.send(rows).await.map_err(|_| GiveUp::new("nobody receives", ""))?;
+            }
+        }
+        Ok(count)
     }
 
     async fn core(&self, core: &Core) -> Result<Vec<RecordBatch>, GiveUp> {

@@ -115,6 +115,15 @@ impl Column {
         Ok(Column { oid: t.oid, typmod: t.typmod, repr })
     }
 
+    /// A column that nothing compares or computes with: numerics stay what they are.
+    pub fn carried(t: ColumnType) -> Result<Column, GiveUp> {
+        let column = Column::of(t)?;
+        Ok(match column.repr {
+            Repr::Number { .. } => Column { repr: Repr::Opaque, ..column },
+            _ => column,
+        })
+    }
+
     pub fn int8() -> Column {
         Column { oid: 20, typmod: -1, repr: Repr::Int }
     }

@@ -30,6 +30,8 @@ struct Subject {
     sums: bool,
     /// So few values that an equality join is a product.
     few: bool,
+    /// Its values are only passed on.
+    carried_only: bool,
 }
 
 const PLAIN: Subject = Subject {
@@ -40,6 +42,7 @@ const PLAIN: Subject = Subject {
     extreme_aggregates: true,
     sums: false,
     few: false,
+    carried_only: false,
 };
 
 const SUBJECTS: &[Subject] = &[
@@ -238,11 +241,75 @@ const SUBJECTS: &[Subject] = &[
         sums: true,
         ..PLAIN
     },
+    Subject {
+        name: "numeric",
+        sql: "numeric",
+        value: "round(('x' || left(md5(x::text), 16))::bit(64)::int8 * 10::numeric ^ (x % 60 - 40)::int, (x % 35)::int)",
+        extremes: &[
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "1e-16383",
+            "1e131071",
+            "-0.000",
+            "0",
+            "10000",
+            "0.0001",
+        ],
+        carried_only: true,
+        ..PLAIN
+    },
+    Subject {
+        name: "time",
+        sql: "time",
+        value: "time '00:00' + x * interval '7.000013 seconds'",
+        extremes: &["00:00:00", "24:00:00", "23:59:59.999999", "00:00:00.1"],
+        carried_only: true,
+        ..PLAIN
+    },
+    Subject {
+        name: "json",
+        sql: "json",
+        value: "json_build_object('a', x, 'b', repeat('é', (x % 5)::int))",
+        extremes: &["null", " [1 , 2]", "\"\\u00e9\""],
+        carried_only: true,
+        ..PLAIN
+    },
+    Subject {
+        name: "jsonb",
+        sql: "jsonb",
+        value: "jsonb_build_object('b', x, 'a', repeat('é', (x % 5)::int))",
+        extremes: &["null", " [1 , 2]", "1.50"],
+        carried_only: true,
+        ..PLAIN
+    },
+    Subject {
+        name: "float8",
+        sql: "float8",
+        value: "x * 1.1e-5 * 10.0 ^ (x % 40 - 20)",
+        extremes: &["NaN", "Infinity", "-Infinity", "-0", "1e300", "5e-324"],
+        carried_only: true,
+        ..PLAIN
+    },
+    Subject {
+        name: "interval",
+        sql: "interval",
+        value: "(x - d / 2) * interval '1 month 3 days 00:00:07.000013'",
+        extremes: &["0", "-1 day +1 hour", "178000000 years"],
+        carried_only: true,
+        ..PLAIN
+    },
 ];
 
 /// Operations: name, statement, whether its order is promised.
 fn operations(subject: &Subject) -> Vec<(&'static str, String, bool)> {
     let one = "p join q on q.id = p.id";
+    let carried = || format!("select q.id, p.v, q.v from {one}");
+    // One of them with binary results.
+    let passed_on = [("carried", carried(), false), ("carried again", carried(), false)];
+    if subject.carried_only {
+        return passed_on.into();
+    }
     // With few values a join of all rows would be a product.
     let few = if subject.few { " and q.id <= 10" } else { "" };
     let mut list = vec![
@@ -345,6 +412,7 @@ fn operations(subject: &Subject) -> Vec<(&'static str, String, bool)> {
             false,
         ));
     }
+    list.extend(passed_on);
     list
 }
 

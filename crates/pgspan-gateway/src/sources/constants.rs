@@ -81,7 +81,7 @@ async fn evaluated(
     let statement = Statement { text: &constant.query, analysis: &analysis, once: true };
     let engine = attempts(session, request, plan, &statement, &names, state).await?;
     hold(session, plan, &engine.tree).await?;
-    let gathered = gather(session, plan, &engine).await?;
+    let gathered = gather(session, plan, &engine, None).await?;
     let question = constant.question(&engine.finish);
     let bound = engine.bound(&question, gathered.answer.values);
     ask(session, request, plan, bound, "pgspan:")?;

@@ -30,6 +30,10 @@ use pgspan_wire::frontend;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 
+/// So many times the rows of a LIMIT the engine would join in vain: PostgreSQL, which stops
+/// after them, is asked instead.
+const STOPS_EARLY: f64 = 10.0;
+
 /// How the engine runs a statement.
 pub(crate) struct EnginePlan {
     pub tree: Tree,
@@ -180,7 +184,15 @@ pub(super) async fn attempts(
     };
     let state = || (state.clone(), statement.once);
     let first = match whole_core(session, request, plan, statement, names, CARRIER).await {
-        Ok(core) => return assemble(session, plan, vec![core], None, state()).await,
+        Ok(core) => {
+            let made = assemble(session, plan, vec![core], None, state()).await?;
+            let few = shape::stops_after(&statement.analysis.select);
+            let many = |few: u64| made.program.rows() >= few as f64 * STOPS_EARLY;
+            if few.is_some_and(many) && plan.session.preference != ask::Preference::Engine {
+                return Err(Reason::new("a LIMIT after which PostgreSQL stops").into());
+            }
+            return Ok(made);
+        }
         Err(Stop::GiveUp(reason)) => reason,
         Err(other) => return Err(other),
     };
@@ -262,7 +274,7 @@ async fn by_blocks(
             other => other,
         })?;
         let (types, rows) = describe(session, plan, &core.tree).await?;
-        let alone = Program::new(&core.tree, &[None], &types, &rows).map_err(give_up)?;
+        let alone = Program::new(&core.tree, &[None], &types, &rows, false).map_err(give_up)?;
         text.push_str(statement.text.get(at..*start).ok_or_else(odd)?);
         text.push_str(&core.split.finish(&alone.carrier(0, &name, first)));
         at = *end;
@@ -440,7 +452,8 @@ async fn assemble(
     }
     let keyed = keyed::choose(session, plan, &tree, &types, &mut rows).await?;
     let reduced = factored || keyed.iter().any(Option::is_some);
-    let program = Program::new(&tree, &tops, &types, &rows).map_err(give_up)?;
+    let plain = finish.is_none() && last.as_ref().is_some_and(|l| l.plain);
+    let program = Program::new(&tree, &tops, &types, &rows, plain).map_err(give_up)?;
     let odd = || Reason::new("no core");
     let finish = match finish {
         Some(finish) => finish,

@@ -70,11 +70,14 @@ pub(crate) fn unreachable_source(spec: &ServerSpec, error: &LeaseError) -> Reaso
 /// The reason when a source refuses what it is asked.
 pub(crate) const SOURCE_ERROR: &str = "the source reported an error";
 
+/// The reason when a connection to a source broke.
+pub(crate) const LOST: &str = "source connection lost";
+
 /// Why a source of this name gave no answer.
 pub(crate) fn failed(name: &str, error: &ServerError) -> Reason {
     let what = match error {
         ServerError::Sql(_) => SOURCE_ERROR,
-        _ => "source connection lost",
+        _ => LOST,
     };
     Reason::about(what, format!("{name}: {error}"))
 }
@@ -149,7 +152,7 @@ pub(crate) async fn fetch(
                 Ok(fetched) => return Ok(fetched),
                 Err(Trouble::Stale) if attempts < 3 => lease.discard(),
                 Err(Trouble::Stale) => {
-                    return Err(Reason::about("source connection lost", &spec.name));
+                    return Err(Reason::about(LOST, &spec.name));
                 }
                 Err(Trouble::Reason(reason)) => return Err(reason),
             }
@@ -171,7 +174,7 @@ pub(crate) async fn fetch(
             held.remove(place).lease.discard();
             Err(match trouble {
                 Trouble::Reason(reason) => reason,
-                Trouble::Stale => Reason::about("source connection lost", &spec.name),
+                Trouble::Stale => Reason::about(LOST, &spec.name),
             })
         }
     }

@@ -51,8 +51,7 @@ async fn rows(
         () = session.cancel.cancelled() => return Err(Reason::new("cancelled").into()),
     };
     let _at_work = session.cancel.at_work(lease.cancel_key.clone());
-    let lost =
-        |e: ServerError| Stop::GiveUp(Reason::about("source connection lost", e.to_string()));
+    let lost = |e: ServerError| Stop::GiveUp(Reason::about(fetch::LOST, e.to_string()));
     let statement = plan.direct.as_ref().ok_or(Reason::new("not direct"))?;
     let means = Means { parallel: direct.parallel, ..Means::USUAL };
     means.allow(&mut lease);
@@ -165,7 +164,7 @@ impl Stream {
             let text = "connection to the source was lost while rows were on their way";
             Stop::Refuse(ErrorFields::new("ERROR", "08006", text).with_detail(error.to_string()))
         } else {
-            Stop::GiveUp(Reason::about("source connection lost", error.to_string()))
+            Stop::GiveUp(Reason::about(fetch::LOST, error.to_string()))
         }
     }
 
@@ -203,7 +202,8 @@ fn count(raw: &[u8]) -> usize {
     }
 }
 
-fn result_formats(request: &Request, columns: usize) -> Vec<i16> {
+/// The format of each column (0 text, 1 binary).
+pub(super) fn result_formats(request: &Request, columns: usize) -> Vec<i16> {
     let asked = request.batch.as_ref().map_or(&[][..], |b| &b.bind.result_formats);
     match asked {
         [] => vec![0; columns],
@@ -213,7 +213,7 @@ fn result_formats(request: &Request, columns: usize) -> Vec<i16> {
 }
 
 /// Close messages of the client's batch go to home, where its statements are.
-async fn close_tail(session: &mut Session, request: &Request) -> Result<(), Stop> {
+pub(super) async fn close_tail(session: &mut Session, request: &Request) -> Result<(), Stop> {
     let tail = request.batch.as_ref().map_or(&[][..], |b| &b.tail);
     if tail.is_empty() {
         return Ok(());

@@ -1,6 +1,7 @@
 //! Engine: fragments stream in from sources and home, the engine joins and folds them,
 //! and home finishes over the rows that are left.
 
+use super::engine_rows::{self, Rows};
 use super::home_join;
 use super::snapshot::connections;
 use crate::progress::Part;
@@ -15,7 +16,7 @@ use crate::sources::engine::EnginePlan;
 use crate::sources::fetch::{self, Caller, SOURCE_ERROR};
 use crate::sources::keyed::{Keyed, depth};
 use crate::sources::{CachedPlan, connect_options};
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started, TOO_MANY_KEYS};
 use pgspan_pool::{ConnectOptions, LeaseError, Reservation, ServerConnection, ServerError};
 use pgspan_sql::engine::operators::Fragment;
@@ -23,10 +24,12 @@ use pgspan_sql::engine::restrict::{Place, restricted};
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frontend;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 
 /// Bytes read from a source at a time.
@@ -51,27 +54,46 @@ pub(crate) async fn run(
     plan: &CachedPlan,
     engine: &EnginePlan,
 ) -> Result<Route, Stop> {
-    let gathered = gather(session, plan, engine).await?;
-    let small = session.shared.config.limits.engine_rows_min / 2;
-    let most = gathered.started.progress.iter().map(|p| p.rows.load(Ordering::Relaxed)).max();
-    // What the engine has its sources leave out home join would fetch.
-    let prefers = engine.reduced || most.unwrap_or(0) > small;
-    plan.prefers_engine.store(prefers, Ordering::Relaxed);
+    let gathered = match engine_rows::formats(session, Some(request), plan, engine) {
+        Some(formats) => {
+            let ran = engine_rows::run(session, request, around, plan, engine, formats).await?;
+            let Some(gathered) = ran else { return Ok(route(Strategy::Engine, "much crosses")) };
+            learn(session, plan, engine, &gathered);
+            return Ok(route(Strategy::Engine, "much crosses"));
+        }
+        None => gather(session, plan, engine, None).await?,
+    };
+    learn(session, plan, engine, &gathered);
     let bound = engine.bound(&engine.finish, gathered.answer.values);
     home_join::answer_bound(session, request, around, plan, bound).await?;
     Ok(route(Strategy::Engine, "much crosses"))
 }
 
-/// The core's rows.
+/// Notes whether the engine was worth it.
+fn learn(session: &Session, plan: &CachedPlan, engine: &EnginePlan, gathered: &Gathered) {
+    let small = session.shared.config.limits.engine_rows_min / 2;
+    let most = gathered.started.progress.iter().map(|p| p.rows.load(Ordering::Relaxed)).max();
+    // What the engine has its sources leave out home join would fetch.
+    let prefers = engine.reduced || most.unwrap_or(0) > small;
+    plan.prefers_engine.store(prefers, Ordering::Relaxed);
+}
+
+/// The core's rows: as parameters of the finish, or, with `rows`, to the client.
 pub(crate) async fn gather(
     session: &mut Session,
     plan: &CachedPlan,
     engine: &EnginePlan,
+    mut rows: Option<&mut Rows<'_>>,
 ) -> Result<Gathered, Stop> {
-    match gather_once(session, plan, engine).await {
-        Err(Stop::GiveUp(reason)) if reason.what == TOO_MANY_KEYS => {
+    match gather_once(session, plan, engine, rows.as_deref_mut()).await {
+        Err(Stop::GiveUp(reason))
+            if reason.what == TOO_MANY_KEYS && rows.as_ref().is_none_or(|r| r.unsent()) =>
+        {
             engine.keys_off.store(true, Ordering::Relaxed);
-            gather_once(session, plan, engine).await
+            if let Some(rows) = &mut rows {
+                rows.forget();
+            }
+            gather_once(session, plan, engine, rows).await
         }
         other => other,
     }
@@ -81,6 +103,7 @@ async fn gather_once(
     session: &mut Session,
     plan: &CachedPlan,
     engine: &EnginePlan,
+    mut rows: Option<&mut Rows<'_>>,
 ) -> Result<Gathered, Stop> {
     let began = Instant::now();
     let limits = &session.shared.config.limits;
@@ -125,7 +148,10 @@ async fn gather_once(
     let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
     let busy = |e: LeaseError| Reason::about(fetch::BUSY, e.to_string());
     // Why a stream broke: the engine, which is told as well, may end before it.
-    let broke: Arc<OnceLock<Reason>> = Arc::default();
+    let broke: Arc<OnceLock<Broke>> = Arc::default();
+    let (sender, mut queue) = engine_rows::queue();
+    let (noticed, mut notices) = engine_rows::queue();
+    let formats = rows.as_ref().map(|rows| rows.formats.clone());
     let gather = async {
         let mut reserved = reserved.map(Vec::into_iter);
         for Asked { options, place } in &sources {
@@ -153,6 +179,7 @@ async fn gather_once(
                         keys: keys(i),
                         means: means(fragment, parts, keyed.get(i).and_then(Option::as_ref)),
                         at_home: false,
+                        notices: None,
                     };
                     jobs.push((job, feed));
                 }
@@ -190,6 +217,7 @@ async fn gather_once(
                     keys: keys(i),
                     means: Means::USUAL,
                     at_home: true,
+                    notices: formats.is_some().then(|| noticed.clone()),
                 };
                 for mut feed in feeds {
                     if waited_for(i) {
@@ -214,22 +242,69 @@ async fn gather_once(
             }
             Ok(())
         };
-        let run = async { started.run().await.map_err(|e| Stop::GiveUp(give_up(e))) };
+        let run = async {
+            let ran = match &formats {
+                Some(formats) => started.rows(formats.clone(), sender).await,
+                None => {
+                    drop(sender);
+                    started.run().await
+                }
+            };
+            ran.map_err(|e| Stop::GiveUp(give_up(e)))
+        };
         let ((), (), answer) = tokio::try_join!(from_home, from_sources, run)?;
         Ok::<Answer, Stop>(answer)
     };
-    let deadline = timeout(&plan.session.statement_timeout);
-    let answer = tokio::select! {
-        biased;
-        got = gather => got,
-        () = cancel.cancelled() => Err(cancelled()),
-        () = sleep(deadline) => Err(timed_out()),
-        () = client_gone(&mut client.stream, &mut client.inbox) => Err(Stop::End(End::Client)),
+    let mut deadline = pin!(sleep(timeout(&plan.session.statement_timeout)));
+    let answer = {
+        let mut gather = pin!(gather);
+        loop {
+            tokio::select! {
+                biased;
+                got = &mut gather => break got,
+                () = cancel.cancelled() => break Err(cancelled()),
+                () = &mut deadline => break Err(timed_out()),
+                Some(some) = queue.recv() => {
+                    let Some(rows) = &mut rows else { continue };
+                    if let Err(stop) = rows.take(client, &some).await {
+                        break Err(stop);
+                    }
+                }
+                Some(notice) = notices.recv() => {
+                    let Some(rows) = &mut rows else { continue };
+                    if let Err(reason) = rows.notice(&notice) {
+                        break Err(reason.into());
+                    }
+                }
+                () = client_gone(&mut client.stream, &mut client.inbox) => {
+                    break Err(Stop::End(End::Client));
+                }
+            }
+        }
+    };
+    // What is behind it on the way.
+    let answer = match (answer, &mut rows) {
+        (Ok(answer), Some(rows)) => {
+            while let Ok(some) = queue.try_recv() {
+                rows.take(client, &some).await?;
+            }
+            let mut told = Ok(());
+            while let Ok(notice) = notices.try_recv() {
+                told = told.and(rows.notice(&notice));
+            }
+            told.map(|()| answer).map_err(Stop::GiveUp)
+        }
+        (answer, _) => answer,
     };
     // Before the sources are cancelled, which is no reason.
-    let refused = broke.get().filter(|reason| reason.what == SOURCE_ERROR);
+    let refused = broke.get().filter(|b| b.reason.what == SOURCE_ERROR);
     let answer = answer.map_err(|stop| match (stop, refused) {
-        (Stop::GiveUp(_), Some(reason)) => Stop::GiveUp(reason.clone()),
+        (Stop::GiveUp(_), Some(broke)) => {
+            if let Some(rows) = &mut rows {
+                rows.broke = broke.error.clone();
+            }
+            Stop::GiveUp(broke.reason.clone())
+        }
         (stop, _) => stop,
     });
     drop(at_work);
@@ -262,6 +337,8 @@ struct Job {
     keys: Option<(Keyed, Arc<Keys>)>,
     means: Means,
     at_home: bool,
+    /// Where home's notices go; without it they are a reason to give up.
+    notices: Option<Sender<Bytes>>,
 }
 
 impl Job {
@@ -377,7 +454,21 @@ enum Broken {
     GiveUp(Reason),
 }
 
+/// The first stream that broke.
+struct Broke {
+    reason: Reason,
+    /// What its database said.
+    error: Option<ErrorFields>,
+}
+
 impl Broken {
+    fn error(&self) -> Option<ErrorFields> {
+        match self {
+            Broken::Lost(ServerError::Sql(e)) => Some(e.clone()),
+            _ => None,
+        }
+    }
+
     fn at(&self, name: &str) -> Reason {
         match self {
             Broken::GiveUp(reason) => reason.clone(),
@@ -408,13 +499,14 @@ async fn pump(
     job: &Job,
     mut feed: Feed,
     commit: bool,
-    told: (&str, &OnceLock<Reason>),
+    told: (&str, &OnceLock<Broke>),
 ) -> Result<(), Broken> {
     match pump_rows(server, job, &mut feed, commit).await {
         Ok(()) => Ok(feed.end().await?),
         Err(broken) => {
             // The first to break is the reason.
-            let _later = told.1.set(broken.at(told.0));
+            let broke = Broke { reason: broken.at(told.0), error: broken.error() };
+            let _later = told.1.set(broke);
             // The engine must not take what has come for all.
             feed.fail(broken.to_string()).await;
             Err(broken)
@@ -494,7 +586,11 @@ async fn pump_rows(
                 }
             }
             // postgres_fdw keeps a source's to itself.
-            b'N' if job.at_home => return Err(Broken::GiveUp(Reason::new(NOTICE))),
+            b'N' if job.at_home => {
+                let given_up = || Broken::GiveUp(Reason::new(NOTICE));
+                let notices = job.notices.as_ref().ok_or_else(given_up)?;
+                notices.send(frame.raw).await.map_err(|_| given_up())?;
+            }
             b'E' => error = ErrorFields::decode(frame.body()).ok(),
             b'Z' => break,
             _ => {}

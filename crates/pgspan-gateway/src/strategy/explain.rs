@@ -6,6 +6,7 @@
 //! under EXPLAIN ANALYZE; without it nothing is fetched.
 
 use super::engine::means;
+use super::engine_rows::{self, Rows};
 use super::home_join::{Bound, ask, carried, put_start};
 use crate::session::home::{self, Answers, Around, Means};
 use crate::session::query::{Request, route};
@@ -144,8 +145,12 @@ async fn explain_engine(
     lines.push("Engine (pgspan)".to_owned());
     lines.push("  Strategy: engine".to_owned());
     lines.push("  Reason: much crosses".to_owned());
+    // The answer as it is needs no finish.
+    let formats = engine_rows::formats(session, None, plan, engine);
+    let finishes = formats.is_none();
     let gathered = if options.analyze {
-        Some(super::engine::gather(session, plan, engine).await?)
+        let mut rows = formats.map(Rows::dropped);
+        Some(super::engine::gather(session, plan, engine, rows.as_mut()).await?)
     } else {
         None
     };
@@ -157,18 +162,22 @@ async fn explain_engine(
             g.answer.peak_bytes / 1024
         ));
     }
-    if options.verbose {
-        lines.push(format!("  Finish SQL: {}", engine.finish));
+    if finishes {
+        if options.verbose {
+            lines.push(format!("  Finish SQL: {}", engine.finish));
+        }
+        let values = match &gathered {
+            Some(g) => g.answer.values.clone(),
+            None => engine.program.no_rows(),
+        };
+        let head = request.text.get(..plan.analysis.query_start).unwrap_or("");
+        let sql = format!("{head}{}", engine.finish);
+        let bound = engine.bound(&sql, values);
+        let home = home_plan(session, request, plan, bound).await?;
+        nest(lines, 2, home);
+    } else {
+        lines.push("  Finish: none, rows go to the client as they are".to_owned());
     }
-    let values = match &gathered {
-        Some(g) => g.answer.values.clone(),
-        None => engine.program.no_rows(),
-    };
-    let head = request.text.get(..plan.analysis.query_start).unwrap_or("");
-    let sql = format!("{head}{}", engine.finish);
-    let bound = engine.bound(&sql, values);
-    let home = home_plan(session, request, plan, bound).await?;
-    nest(lines, 2, home);
     let operators = match &gathered {
         Some(g) => g.started.lines(true),
         None => engine.program.lines().map_err(super::engine::give_up)?,

@@ -4,6 +4,7 @@
 pub(crate) mod copy_out;
 pub(crate) mod direct;
 pub(crate) mod engine;
+pub(crate) mod engine_rows;
 pub(crate) mod explain;
 pub(crate) mod home_join;
 pub(crate) mod snapshot;

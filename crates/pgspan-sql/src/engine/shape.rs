@@ -20,6 +20,27 @@ pub(super) fn rows_wanted(select: &Value) -> Option<u64> {
     limit.checked_add(offset)
 }
 
+/// The rows after which PostgreSQL can stop: those of a LIMIT over joins of tables, without
+/// an order, a fold or anything else that reads all rows first.
+pub fn stops_after(select: &Value) -> Option<u64> {
+    let none = |key: &str| match &select[key] {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
+    let whole = ["sort_clause", "distinct_clause", "group_clause", "having_clause", "with_clause"];
+    if select["op"] != 1 || !whole.iter().all(|key| none(key)) {
+        return None;
+    }
+    let mut reads_all = false;
+    visit(&select["from_clause"], &mut |name, _| reads_all |= name == "RangeSubselect");
+    visit(&select["target_list"], &mut |name, body| {
+        reads_all |= name == "SubLink"
+            || name == "FuncCall" && (is_aggregate(body) || !body["over"].is_null());
+    });
+    rows_wanted(select).filter(|_| !reads_all)
+}
+
 /// A call that is no aggregate could give several rows for one.
 pub(super) fn has_calls(select: &Value) -> bool {
     let mut found = false;
@@ -195,4 +216,30 @@ pub fn renames_columns(select: &Value) -> bool {
             && body["alias"]["colnames"].as_array().is_some_and(|c| !c.is_empty());
     });
     found
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+
+    #[test]
+    fn where_postgresql_can_stop() {
+        let of = |sql: &str| stops_after(&parse(sql).unwrap().nodes[0]["SelectStmt"]);
+        assert_eq!(of("SELECT a, upper(b) FROM t JOIN u USING (a) WHERE a > 1 LIMIT 5"), Some(5));
+        assert_eq!(of("SELECT * FROM t, u LIMIT 5 OFFSET 10"), Some(15));
+        for sql in [
+            "SELECT a FROM t",
+            "SELECT a FROM t ORDER BY a LIMIT 5",
+            "SELECT count(*) FROM t LIMIT 5",
+            "SELECT rank() OVER (ORDER BY a) FROM t LIMIT 5",
+            "SELECT DISTINCT a FROM t LIMIT 5",
+            "SELECT a FROM t GROUP BY a LIMIT 5",
+            "SELECT a FROM (SELECT max(a) AS a FROM t) s LIMIT 5",
+            "SELECT 1 FROM t UNION SELECT 2 FROM u LIMIT 5",
+        ] {
+            assert_eq!(of(sql), None, "{sql}");
+        }
+    }
 }

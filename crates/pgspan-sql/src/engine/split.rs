@@ -352,7 +352,10 @@ pub fn split(
         finish: (finish, tail),
         grouped: grouped || !core_distinct.is_empty(),
         columns: s.core.len(),
-        plain: plain_list && untouched && (fold || !folds),
+        plain: plain_list
+            && untouched
+            && (fold || !folds)
+            && (distinct_list.is_empty() || !core_distinct.is_empty()),
         top,
     })
 }

@@ -6,6 +6,7 @@ mod client;
 mod crowd;
 mod ends;
 mod halves;
+mod rows;
 mod secrets;
 mod spare;
 mod stand;

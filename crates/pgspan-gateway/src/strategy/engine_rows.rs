@@ -1,0 +1,169 @@
+//! Rows of the engine that are the answer as they are: they go to the client while sources
+//! still send, and home has nothing to finish.
+
+use super::HELD_BYTES;
+use super::direct::{close_tail, result_formats};
+use super::engine::{Gathered, gather};
+use super::home_join::put_start;
+use crate::session::home::{self, Around};
+use crate::session::query::Request;
+use crate::session::stop::{NOTICE, Stop};
+use crate::session::{ClientSide, End, Session};
+use crate::sources::CachedPlan;
+use crate::sources::engine::EnginePlan;
+use crate::sources::fetch::LOST;
+use bytes::{Bytes, BytesMut};
+use pgspan_sql::route::Reason;
+use pgspan_wire::backend::{self, ErrorFields, Field};
+use pgspan_wire::frontend;
+
+/// Where the rows of a run go.
+pub(crate) struct Rows<'a> {
+    /// The format of each column.
+    pub formats: Vec<i16>,
+    /// What the client asked; `None` drops the rows, as EXPLAIN does.
+    to: Option<(&'a Request, &'a CachedPlan)>,
+    held: BytesMut,
+    /// The client has had some of them.
+    begun: bool,
+    /// Why a source broke off, in its own words.
+    pub broke: Option<ErrorFields>,
+}
+
+/// The formats, if a statement's rows are the answer as they are.
+pub(crate) fn formats(
+    session: &Session,
+    request: Option<&Request>,
+    plan: &CachedPlan,
+    engine: &EnginePlan,
+) -> Option<Vec<i16>> {
+    let columns = engine.program.array_types().len();
+    let formats = match request {
+        Some(request) => {
+            // What is left of a portal home would have to keep.
+            if request.batch.as_ref().is_some_and(|b| b.max_rows > 0) {
+                return None;
+            }
+            result_formats(request, columns)
+        }
+        None => vec![0; columns],
+    };
+    let iso = session.server.parameters.get("DateStyle").is_some_and(|v| v.starts_with("ISO"));
+    let types: Vec<u32> = match request {
+        Some(_) => plan.fields.iter().map(|f| f.type_oid).collect(),
+        None => engine.program.types(),
+    };
+    engine.program.answers(&types, &formats, iso).then_some(formats)
+}
+
+impl<'a> Rows<'a> {
+    fn new(formats: Vec<i16>, to: Option<(&'a Request, &'a CachedPlan)>) -> Rows<'a> {
+        Rows { formats, to, held: BytesMut::new(), begun: false, broke: None }
+    }
+
+    /// For EXPLAIN: nobody gets them.
+    pub fn dropped(formats: Vec<i16>) -> Rows<'a> {
+        Rows::new(formats, None)
+    }
+
+    /// Whether the statement can still be answered in another way.
+    pub fn unsent(&self) -> bool {
+        !self.begun
+    }
+
+    /// What has come before it is tried again.
+    pub fn forget(&mut self) {
+        self.held.clear();
+    }
+
+    /// Passes rows on.
+    pub async fn take(&mut self, client: &mut ClientSide, rows: &[u8]) -> Result<(), Stop> {
+        if self.to.is_none() {
+            return Ok(());
+        }
+        self.held.extend_from_slice(rows);
+        if self.held.len() > HELD_BYTES {
+            self.flush(client);
+            client.send().await.map_err(|_| Stop::End(End::Client))?;
+        }
+        Ok(())
+    }
+
+    /// Passes a notice of home's on, if rows went before it.
+    pub fn notice(&mut self, raw: &[u8]) -> Result<(), Reason> {
+        if !self.begun {
+            return Err(Reason::new(NOTICE));
+        }
+        self.held.extend_from_slice(raw);
+        Ok(())
+    }
+
+    fn flush(&mut self, client: &mut ClientSide) {
+        let Some((request, plan)) = self.to else { return };
+        if !std::mem::replace(&mut self.begun, true) {
+            let described: Vec<Field> = plan
+                .fields
+                .iter()
+                .zip(&self.formats)
+                .map(|(f, format)| Field { format: *format, ..f.clone() })
+                .collect();
+            put_start(&mut client.outbox, request, &plan.fields, &described);
+        }
+        client.outbox.extend_from_slice(&self.held);
+        self.held.clear();
+    }
+
+    /// What stands where the next row would. Nothing that the engine meets by itself comes
+    /// so late (see `pgspan_engine::Started::rows`).
+    fn error(&mut self, reason: &Reason) -> ErrorFields {
+        self.broke.take().unwrap_or_else(|| {
+            let (code, text) = match reason.what {
+                LOST => ("08006", "connection to the source was lost while rows were on their way"),
+                _ => ("58000", "the rest of the rows could not be had"),
+            };
+            ErrorFields::new("ERROR", code, text).with_detail(reason.to_string())
+        })
+    }
+}
+
+/// Runs it, home's snapshot having been taken.
+pub(crate) async fn run(
+    session: &mut Session,
+    request: &Request,
+    around: Around,
+    plan: &CachedPlan,
+    engine: &EnginePlan,
+    formats: Vec<i16>,
+) -> Result<Option<Gathered>, Stop> {
+    let mut rows = Rows::new(formats, Some((request, plan)));
+    let gathered = match gather(session, plan, engine, Some(&mut rows)).await {
+        Err(stop @ (Stop::GiveUp(_) | Stop::Refuse(_))) if rows.begun => {
+            let error = match stop {
+                Stop::Refuse(error) => error,
+                Stop::GiveUp(reason) => rows.error(&reason),
+                Stop::End(_) => return Err(stop),
+            };
+            error.put(&mut session.client.outbox);
+            session.undo_own().await?;
+            backend::put_ready(&mut session.client.outbox, session.server.status);
+            return Ok(None);
+        }
+        other => other?,
+    };
+    around.close(&mut session.server);
+    frontend::sync(&mut session.server.outbox);
+    home::answers(&mut session.server, &mut session.client.outbox).await?;
+    session.opened = false;
+    rows.flush(&mut session.client);
+    let tag = format!("SELECT {}", gathered.answer.rows);
+    backend::put_command_complete(&mut session.client.outbox, &tag);
+    close_tail(session, request).await?;
+    backend::put_ready(&mut session.client.outbox, session.server.status);
+    Ok(Some(gathered))
+}
+
+/// Rows, or notices, on their way: the queue is short, so that a slow client holds back the
+/// sources.
+pub(crate) fn queue() -> (tokio::sync::mpsc::Sender<Bytes>, tokio::sync::mpsc::Receiver<Bytes>) {
+    tokio::sync::mpsc::channel(2)
+}

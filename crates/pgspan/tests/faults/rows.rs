@@ -1,0 +1,169 @@
+//! Something ends while rows of the engine are on their way to a client that does not read
+//! them.
+
+use crate::client::Client;
+use crate::world::{Turn, assert_works, becomes, eventually, route, turn};
+
+/// Every row of the long table is one of the answer.
+const ROWS: usize = 300_000;
+const ALL: &str = "SELECT l.who, l.pad, s.name FROM flow l LEFT JOIN small s ON s.name = l.who";
+
+fn make_flow(world: &Turn) {
+    world.at_source(&format!(
+        "CREATE TABLE IF NOT EXISTS flow AS
+         SELECT 'p' || g AS who, repeat(md5(g::text), 8) AS pad, g AS n
+         FROM generate_series(1, {ROWS}) g;
+         ANALYZE flow"
+    ));
+    world.at_home(&format!(
+        "CREATE FOREIGN TABLE IF NOT EXISTS flow (who text, pad text, n int) SERVER orders;
+         CREATE TABLE IF NOT EXISTS near AS SELECT g AS n FROM generate_series(1, {ROWS}) g;
+         ANALYZE flow, near"
+    ));
+}
+
+/// Rows that have come from the source so far, as the list of running statements tells.
+fn fetched(world: &Turn) -> usize {
+    let mut watcher = world.connect();
+    watcher.start("SHOW pgspan.progress");
+    let mut rows = 0;
+    loop {
+        let (tag, body) = watcher.next().unwrap();
+        match tag {
+            b'Z' => return rows,
+            b'D' => rows = rows.max(crate::client::numbers(&body)[3] as usize),
+            _ => (),
+        }
+    }
+}
+
+/// Starts [`ALL`] and reads its first row.
+fn begin(world: &Turn, extended: bool) -> Client {
+    let mut client = world.connect();
+    assert_eq!(client.query("SET pgspan.strategy = 'engine'").code(), "ok");
+    // A plan whose tables the gateway has just met serves but one run.
+    becomes("the engine", "engine", || {
+        let answer = client.query(&format!("{ALL} WHERE l.who < 'p1001'"));
+        assert_eq!(answer.code(), "ok", "{answer:?}");
+        route(&mut client)
+    });
+    client.start_as(ALL, extended);
+    client.first_row();
+    client
+}
+
+/// The process at the source that reads the long table.
+const READS: &str = "SELECT max(pid) FROM pg_stat_activity WHERE query LIKE '%flow%'
+     AND state <> 'idle' AND pid <> pg_backend_pid() AND application_name <> 'faults'";
+
+#[test]
+fn the_source_ends_while_rows_are_on_their_way() {
+    let world = turn();
+    make_flow(&world);
+    for extended in [false, true] {
+        for violent in [false, true] {
+            let mut client = begin(&world, extended);
+            let pid = world.at_source(READS);
+            if violent {
+                world.kill_backend("orders-writer", &pid);
+            } else {
+                assert_eq!(world.at_source(&format!("SELECT pg_terminate_backend({pid})")), "t");
+            }
+            let answer = client.finish();
+            // Its own words, if it had time for them, stand where the next row would.
+            assert!(["57P01", "57P02", "08006"].contains(&answer.code()), "{}", answer.code());
+            assert!(answer.rows.len() < ROWS);
+            assert_eq!(answer.status, b'I');
+            eventually(
+                "the same statement",
+                || (client.query(ALL).rows.len(), route(&mut client)),
+                |(rows, _)| *rows == ROWS,
+            );
+            assert_eq!(client.query("RESET pgspan.strategy").code(), "ok");
+            assert_works(&mut client);
+            drop(client);
+            world.assert_settled();
+        }
+    }
+}
+
+#[test]
+fn an_error_behind_rows_stands_where_the_next_row_would() {
+    let world = turn();
+    make_flow(&world);
+    let fails = |column: &str| format!("10 / ({column} - {ROWS}) > -100");
+    let statements = [
+        ("the source", format!("{ALL} WHERE {}", fails("l.n"))),
+        (
+            "home",
+            format!(
+                "SELECT f.n, p.who, p.id FROM near f LEFT JOIN people p ON p.id = f.n
+                 LEFT JOIN small s ON s.name = p.who WHERE {}",
+                fails("f.n")
+            ),
+        ),
+    ];
+    for (whose, sql) in &statements {
+        for extended in [false, true] {
+            let mut client = begin(&world, extended);
+            assert_eq!(client.finish().code(), "ok");
+            client.start_as(sql, extended);
+            client.first_row();
+            let answer = client.finish();
+            assert_eq!((answer.code(), answer.status), ("22012", b'I'), "{whose}");
+            assert_eq!(answer.fault.as_ref().unwrap().message, "division by zero", "{whose}");
+            assert!(answer.rows.len() < ROWS, "{whose}");
+            assert_eq!(client.query("RESET pgspan.strategy").code(), "ok");
+            assert_works(&mut client);
+            drop(client);
+            world.assert_settled();
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_back_the_source() {
+    let world = turn();
+    make_flow(&world);
+    let mut client = begin(&world, false);
+    let mut before = 0;
+    eventually(
+        "no more rows come",
+        || {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let now = fetched(&world);
+            std::mem::replace(&mut before, now) == now
+        },
+        |still| *still,
+    );
+    assert!(before < ROWS, "{before}");
+    let answer = client.finish();
+    assert_eq!((answer.code(), answer.rows.len()), ("ok", ROWS - 1));
+    drop(client);
+    world.assert_settled();
+}
+
+#[test]
+fn the_client_cancels_or_goes_while_rows_are_on_their_way() {
+    let world = turn();
+    make_flow(&world);
+    for extended in [false, true] {
+        let mut client = begin(&world, extended);
+        client.cancel();
+        let answer = client.finish();
+        assert_eq!((answer.code(), answer.status), ("57014", b'I'));
+        assert!(answer.rows.len() < ROWS);
+        assert_eq!(client.query("RESET pgspan.strategy").code(), "ok");
+        assert_works(&mut client);
+        drop(begin(&world, extended));
+        becomes("still reading", "", || world.at_source(READS));
+        drop(client);
+        world.assert_settled();
+    }
+    let mut client = begin(&world, false);
+    world.kill_backend("users-writer", &client.process().to_string());
+    let answer = client.finish();
+    assert!(["08006", "57P02", "lost"].contains(&answer.code()), "{}", answer.code());
+    drop(client);
+    world.assert_settled();
+}
