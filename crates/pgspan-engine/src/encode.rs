@@ -114,7 +114,11 @@ impl Held<'_> {
     }
 }
 
-/// A batch as DataRow messages, each column in its format (0 text, 1 binary).
+/// Bytes of rows that are sent at a time.
+const ROWS_BYTES: usize = 256 * 1024;
+
+/// Rows of a batch from `next` on as DataRow messages, each column in its format (0 text,
+/// 1 binary), up to about [`ROWS_BYTES`]; moves `next` behind them.
 ///
 /// # Errors
 /// A value without a text form, which would be a defect.
@@ -122,6 +126,7 @@ pub(crate) fn rows(
     batch: &RecordBatch,
     columns: &[Column],
     formats: &[i16],
+    next: &mut usize,
 ) -> Result<Bytes, GiveUp> {
     let odd = || GiveUp::new("a value without a text form", "");
     let count = u16::try_from(columns.len()).map_err(|_| odd())?;
@@ -131,10 +136,12 @@ pub(crate) fn rows(
         .zip(formats)
         .map(|((c, array), format)| (Held::new(array.as_ref(), c), c.oid, *format == 0))
         .collect();
-    let mut out = BytesMut::with_capacity(batch.num_rows() * (7 + 12 * columns.len()));
+    let mut out = BytesMut::with_capacity(ROWS_BYTES + ROWS_BYTES / 4);
     let mut binary = BytesMut::new();
     let mut word = Vec::new();
-    for i in 0..batch.num_rows() {
+    while *next < batch.num_rows() && out.len() < ROWS_BYTES {
+        let i = *next;
+        *next += 1;
         let start = out.len();
         out.put_u8(b'D');
         out.put_u32(0);

@@ -1,11 +1,15 @@
 //! A tree with types: what the engine will run, or why it cannot.
 
+use crate::decode::BATCH_ROWS;
 use crate::types::{Column, ColumnType, Repr, Scale, array_type, type_name};
 use crate::{GiveUp, arithmetic, predicate, text, usage};
 use pgspan_sql::engine::operators::{Function, JoinKind, Node, Side, Tree};
 use pgspan_sql::engine::predicate::{Comparison, Operand, Predicate};
 use pgspan_sql::engine::split::TopN;
 use pgspan_sql::engine::term::Term;
+
+/// Rows of a batch in which values may be long.
+const LONG_ROWS: usize = BATCH_ROWS / 8;
 
 /// A checked tree.
 #[derive(Debug, Clone)]
@@ -133,6 +137,16 @@ impl Program {
             && columns.iter().zip(formats).all(encodes)
     }
 
+    /// Rows of a batch between operators. Values that may be long are copied once for each
+    /// match of a join.
+    pub(crate) fn batch_rows(&self) -> usize {
+        let long = |c: &Column| match c.oid {
+            1042 | 1043 => c.typmod < 0,
+            _ => matches!(c.repr, Repr::Exact | Repr::Opaque) && !matches!(c.oid, 1700 | 2950),
+        };
+        if self.plain && self.columns().any(long) { LONG_ROWS } else { BATCH_ROWS }
+    }
+
     /// Whether nothing can be given up any more once the first row has left the operators:
     /// joins have built their tables by then, and no number is decoded.
     pub(crate) fn streams(&self) -> bool {
@@ -201,12 +215,21 @@ impl Program {
     }
 }
 
-/// Whether every operator passes its rows on one by one once its joins have been built.
+/// Whether every operator passes its rows on one by one once its joins have been built, and
+/// none computes.
 fn joins_only(op: &Op) -> bool {
+    let compares = |predicates: &[Predicate]| !predicates.iter().any(Predicate::computes);
     match &op.kind {
         OpKind::Fragment(_) => true,
-        OpKind::Join { probe, build, .. } => joins_only(probe) && joins_only(build),
-        OpKind::Filter { input, .. } | OpKind::Project { input, .. } => joins_only(input),
+        OpKind::Join { probe, build, filter, .. } => {
+            filter.as_ref().is_none_or(|(_, p)| compares(p))
+                && joins_only(probe)
+                && joins_only(build)
+        }
+        OpKind::Filter { input, predicates, .. } => compares(predicates) && joins_only(input),
+        OpKind::Project { input, columns } => {
+            !columns.iter().any(Term::is_computed) && joins_only(input)
+        }
         OpKind::Group { .. } | OpKind::Union { .. } => false,
     }
 }

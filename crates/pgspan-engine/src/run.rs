@@ -1,7 +1,7 @@
 //! A program as DataFusion's physical operators, and their execution.
 
 use crate::by_integer::GroupByInteger;
-use crate::decode::{BATCH_ROWS, Decoder};
+use crate::decode::Decoder;
 use crate::encode;
 use crate::feed::{Feed, Keys, Mouth, Progress, feed};
 use crate::predicate;
@@ -9,7 +9,7 @@ use crate::program::{Op, OpKind, Program, TypedFold, swaps};
 use crate::top;
 use crate::types::Column;
 use crate::{GiveUp, arithmetic};
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion_common::{JoinSide, JoinType, NullEquality, ScalarValue};
@@ -259,8 +259,9 @@ impl Program {
             .with_memory_pool(pool.clone())
             .build_arc()
             .map_err(GiveUp::from)?;
-        let config =
-            SessionConfig::new().with_batch_size(BATCH_ROWS).with_target_partitions(partitions);
+        let config = SessionConfig::new()
+            .with_batch_size(self.batch_rows())
+            .with_target_partitions(partitions);
         let context = TaskContext::default().with_session_config(config).with_runtime(runtime);
         let streams = self.streams();
         let work = Work { done, cores, context: Arc::new(context), limits, pool, streams };
@@ -355,7 +356,7 @@ impl Work {
             let mut held = Vec::new();
             while let Some(batch) = stream.next().await {
                 let batch = batch?;
-                memory.try_grow(batch.get_array_memory_size())?;
+                memory.try_grow(own_bytes(&batch))?;
                 held.push(Ok(batch));
             }
             let held = futures::stream::iter(held);
@@ -365,8 +366,9 @@ impl Work {
         while let Some(batch) = stream.next().await {
             let batch = batch?;
             count += batch.num_rows();
-            if batch.num_rows() > 0 {
-                let rows = encode::rows(&batch, &core.columns, formats)?;
+            let mut next = 0;
+            while next < batch.num_rows() {
+                let rows = encode::rows(&batch, &core.columns, formats, &mut next)?;
                 sender.send(rows).await.map_err(|_| GiveUp::new("nobody receives", ""))?;
             }
         }
@@ -390,6 +392,12 @@ impl Work {
             None => Ok(batches),
         }
     }
+}
+
+/// Bytes of a batch that may be a slice of a larger one.
+fn own_bytes(batch: &RecordBatch) -> usize {
+    let own = |c: &Arc<dyn Array>| c.to_data().get_slice_memory_size().unwrap_or(0);
+    batch.columns().iter().map(own).sum()
 }
 
 fn too_many() -> GiveUp {

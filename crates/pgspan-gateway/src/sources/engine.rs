@@ -185,9 +185,11 @@ pub(super) async fn attempts(
     let state = || (state.clone(), statement.once);
     let first = match whole_core(session, request, plan, statement, names, CARRIER).await {
         Ok(core) => {
+            let expected = core.rows;
             let made = assemble(session, plan, vec![core], None, state()).await?;
             let few = shape::stops_after(&statement.analysis.select);
-            let many = |few: u64| made.program.rows() >= few as f64 * STOPS_EARLY;
+            let expected = expected.min(made.program.rows());
+            let many = |few: u64| expected >= few as f64 * STOPS_EARLY;
             if few.is_some_and(many) && plan.session.preference != ask::Preference::Engine {
                 return Err(Reason::new("a LIMIT after which PostgreSQL stops").into());
             }
@@ -241,6 +243,8 @@ async fn whole_core(
 struct Core {
     split: Split,
     tree: Tree,
+    /// Rows that home expects of it.
+    rows: f64,
 }
 
 /// The statement's blocks each as a core of its own. What is left is finished at home; or,
@@ -569,6 +573,7 @@ async fn make_core(
         subqueries: &subqueries,
     };
     let explained = explain_core(session, request, &split.core).await?;
+    let rows = planned_rows(&explained).unwrap_or(0.0);
     let mut tree = tree::read(&explained, split.columns, &known)?;
     if split.grouped && tree.folds_much(session.shared.config.limits.engine_pages_min.into()) {
         let core = split.core_with(ask::ENGINE_FOLDS);
@@ -577,7 +582,7 @@ async fn make_core(
             tree = better;
         }
     }
-    Ok(Core { split, tree })
+    Ok(Core { split, tree, rows })
 }
 
 /// What the databases say of their fragments: column types, and rows they expect.
@@ -608,11 +613,16 @@ async fn describe(
                 .map(|f| ColumnType { oid: f.type_oid, typmod: f.typmod })
                 .collect();
             let json = answers.value(n, 0).ok_or_else(odd)?;
-            let value: serde_json::Value = serde_json::from_slice(json).map_err(|_| odd())?;
-            rows[*i] = value.pointer("/0/Plan/Plan Rows").and_then(|v| v.as_f64()).unwrap_or(0.0);
+            rows[*i] = planned_rows(json).unwrap_or(0.0);
         }
     }
     Ok((types, rows))
+}
+
+/// The rows that an EXPLAIN expects.
+fn planned_rows(json: &[u8]) -> Option<f64> {
+    let value: serde_json::Value = serde_json::from_slice(json).ok()?;
+    value.pointer("/0/Plan/Plan Rows")?.as_f64()
 }
 
 /// Asks home (`None`) or a source.

@@ -13,7 +13,7 @@ use crate::session::query::{Request, route};
 use crate::session::state::{client_gone, sleep, timed_out, timeout};
 use crate::session::stop::{NOTICE, Stop, cancelled};
 use crate::sources::engine::EnginePlan;
-use crate::sources::fetch::{self, Caller, SOURCE_ERROR};
+use crate::sources::fetch::{self, Caller, LOST, SOURCE_ERROR};
 use crate::sources::keyed::{Keyed, depth};
 use crate::sources::{CachedPlan, connect_options};
 use bytes::{Buf as _, Bytes};
@@ -297,7 +297,7 @@ async fn gather_once(
         (answer, _) => answer,
     };
     // Before the sources are cancelled, which is no reason.
-    let refused = broke.get().filter(|b| b.reason.what == SOURCE_ERROR);
+    let refused = broke.get().filter(|b| matches!(b.reason.what, SOURCE_ERROR | LOST));
     let answer = answer.map_err(|stop| match (stop, refused) {
         (Stop::GiveUp(_), Some(broke)) => {
             if let Some(rows) = &mut rows {

@@ -44,6 +44,12 @@ pub(crate) fn formats(
             if request.batch.as_ref().is_some_and(|b| b.max_rows > 0) {
                 return None;
             }
+            // Home tells what is wrong with others.
+            let asked = request.batch.as_ref().map_or(&[][..], |b| &b.bind.result_formats);
+            let fits = asked.len() <= 1 || asked.len() == columns;
+            if !fits || asked.iter().any(|format| !matches!(format, 0 | 1)) {
+                return None;
+            }
             result_formats(request, columns)
         }
         None => vec![0; columns],
@@ -126,6 +132,21 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// All rows, and the end of home's transaction.
+async fn read(
+    session: &mut Session,
+    around: Around,
+    plan: &CachedPlan,
+    engine: &EnginePlan,
+    rows: &mut Rows<'_>,
+) -> Result<Gathered, Stop> {
+    let gathered = gather(session, plan, engine, Some(rows)).await?;
+    around.close(&mut session.server);
+    frontend::sync(&mut session.server.outbox);
+    home::answers(&mut session.server, &mut session.client.outbox).await?;
+    Ok(gathered)
+}
+
 /// Runs it, home's snapshot having been taken.
 pub(crate) async fn run(
     session: &mut Session,
@@ -136,7 +157,7 @@ pub(crate) async fn run(
     formats: Vec<i16>,
 ) -> Result<Option<Gathered>, Stop> {
     let mut rows = Rows::new(formats, Some((request, plan)));
-    let gathered = match gather(session, plan, engine, Some(&mut rows)).await {
+    let gathered = match read(session, around, plan, engine, &mut rows).await {
         Err(stop @ (Stop::GiveUp(_) | Stop::Refuse(_))) if rows.begun => {
             let error = match stop {
                 Stop::Refuse(error) => error,
@@ -144,15 +165,12 @@ pub(crate) async fn run(
                 Stop::End(_) => return Err(stop),
             };
             error.put(&mut session.client.outbox);
-            session.undo_own().await?;
+            session.undo_own().await.map_err(|e| Stop::End(e.into()))?;
             backend::put_ready(&mut session.client.outbox, session.server.status);
             return Ok(None);
         }
         other => other?,
     };
-    around.close(&mut session.server);
-    frontend::sync(&mut session.server.outbox);
-    home::answers(&mut session.server, &mut session.client.outbox).await?;
     session.opened = false;
     rows.flush(&mut session.client);
     let tag = format!("SELECT {}", gathered.answer.rows);

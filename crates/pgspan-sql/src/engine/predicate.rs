@@ -50,6 +50,19 @@ pub enum Predicate {
     IsNull(usize, bool),
 }
 
+impl Predicate {
+    /// Whether a number is computed for it.
+    pub fn computes(&self) -> bool {
+        let computed = |o: &Operand| matches!(o, Operand::Computed(_));
+        match self {
+            Predicate::And(all) | Predicate::Or(all) => all.iter().any(Predicate::computes),
+            Predicate::Not(inner) => inner.computes(),
+            Predicate::Compare(_, left, right) => computed(left) || computed(right),
+            Predicate::IsNull(..) => false,
+        }
+    }
+}
+
 /// A condition with the expressions that it reads, as EXPLAIN prints them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Condition {

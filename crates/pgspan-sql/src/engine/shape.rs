@@ -20,8 +20,8 @@ pub(super) fn rows_wanted(select: &Value) -> Option<u64> {
     limit.checked_add(offset)
 }
 
-/// The rows after which PostgreSQL can stop: those of a LIMIT over joins of tables, without
-/// an order, a fold or anything else that reads all rows first.
+/// The rows after which PostgreSQL can stop: those of a LIMIT over inner joins of tables,
+/// without an order, a fold or anything else that reads all rows first.
 pub fn stops_after(select: &Value) -> Option<u64> {
     let none = |key: &str| match &select[key] {
         Value::Null => true,
@@ -33,7 +33,11 @@ pub fn stops_after(select: &Value) -> Option<u64> {
         return None;
     }
     let mut reads_all = false;
-    visit(&select["from_clause"], &mut |name, _| reads_all |= name == "RangeSubselect");
+    visit(&select["from_clause"], &mut |name, body| {
+        // JOIN_INNER
+        reads_all |= name == "RangeSubselect" || name == "JoinExpr" && body["jointype"] != 1;
+    });
+    visit(&select["where_clause"], &mut |name, _| reads_all |= name == "SubLink");
     visit(&select["target_list"], &mut |name, body| {
         reads_all |= name == "SubLink"
             || name == "FuncCall" && (is_aggregate(body) || !body["over"].is_null());
@@ -235,6 +239,8 @@ mod tests {
             "SELECT count(*) FROM t LIMIT 5",
             "SELECT rank() OVER (ORDER BY a) FROM t LIMIT 5",
             "SELECT DISTINCT a FROM t LIMIT 5",
+            "SELECT a FROM t LEFT JOIN u USING (b) WHERE u.c IS NULL LIMIT 5",
+            "SELECT a FROM t WHERE NOT EXISTS (SELECT FROM u WHERE u.b = t.b) LIMIT 5",
             "SELECT a FROM t GROUP BY a LIMIT 5",
             "SELECT a FROM (SELECT max(a) AS a FROM t) s LIMIT 5",
             "SELECT 1 FROM t UNION SELECT 2 FROM u LIMIT 5",
