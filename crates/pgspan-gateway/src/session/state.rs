@@ -4,10 +4,10 @@
 use super::block::BlockSource;
 use super::home::{self, Answers};
 use super::stop::{Stop, cancelled};
-use super::{ClientSide, End};
+use super::{ClientSide, End, Session};
 use crate::sources::fetch::{self, Bounds, Caller, Fetched};
 use crate::sources::{CachedPlan, carrier};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use pgspan_pool::{ServerConnection, Stream};
 use pgspan_sql::ask;
 use pgspan_sql::route::Reason;
@@ -43,6 +43,32 @@ pub(crate) async fn fetch_bounded(
         () = sleep(deadline) => Err(timed_out()),
         () = client_gone(stream, inbox) => Err(Stop::End(End::Client)),
     }
+}
+
+/// What a source answers, until the client cancels or goes, or `statement_timeout` passes:
+/// it may wait for a lock even to plan.
+pub(crate) async fn answers_for(
+    session: &mut Session,
+    plan: &CachedPlan,
+    source: &mut ServerConnection,
+) -> Result<Answers, Stop> {
+    let Session { client, cancel, .. } = session;
+    let deadline = timeout(&plan.session.statement_timeout);
+    // What else it says is not for the client.
+    let mut aside = BytesMut::new();
+    let got = tokio::select! {
+        biased;
+        got = home::answers(source, &mut aside) => got,
+        () = cancel.cancelled() => return Err(cancelled()),
+        () = sleep(deadline) => return Err(timed_out()),
+        () = client_gone(&mut client.stream, &mut client.inbox) => {
+            return Err(Stop::End(End::Client));
+        }
+    };
+    if got.is_err() {
+        home::forget_prepared(source);
+    }
+    Ok(got.map_err(|e| Reason::about(fetch::SOURCE_ERROR, e.to_string()))?)
 }
 
 /// PostgreSQL's error when `statement_timeout` passes.

@@ -10,10 +10,10 @@ use super::merged;
 use crate::session::Session;
 use crate::session::home::{self, Around};
 use crate::session::query::Request;
+use crate::session::state::answers_for;
 use crate::session::stop::Stop;
 use crate::strategy::engine::give_up;
 use crate::strategy::home_join::Bound;
-use bytes::BytesMut;
 use pgspan_engine::{ColumnType, Program};
 use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::analyze::{Analysis, Kind, NO_FOREIGN_TABLE};
@@ -641,11 +641,7 @@ pub(super) async fn ask_place(
     let mut lease = fetch::lease(&caller, spec).await?;
     let _at_work = session.cancel.at_work(lease.cancel_key.clone());
     send(&mut lease);
-    let got = home::answers(&mut lease, &mut BytesMut::new()).await;
-    if got.is_err() {
-        home::forget_prepared(&mut lease);
-    }
-    Ok(got.map_err(|e| Reason::about(fetch::SOURCE_ERROR, e.to_string()))?)
+    answers_for(session, plan, &mut lease).await
 }
 
 fn ask_about(server: &mut ServerConnection, tree: &Tree, own: &[usize]) {

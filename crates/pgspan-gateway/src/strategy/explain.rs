@@ -10,13 +10,14 @@ use super::engine_rows::{self, Rows};
 use super::home_join::{Bound, ask, carried, put_start};
 use crate::session::home::{self, Answers, Around, Means};
 use crate::session::query::{Request, route};
+use crate::session::state::answers_for;
 use crate::session::stop::Stop;
 use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::carrier::Builder;
 use crate::sources::engine::{EnginePlan, engine_plan};
 use crate::sources::fetch::{self, Fetched, OUTGROWN};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pgspan_pool::ServerError;
 use pgspan_sql::analyze::{ExplainOptions, Kind};
 use pgspan_sql::engine::operators::Fragment;
@@ -355,8 +356,7 @@ async fn source_plan(
     frontend::execute(&mut lease.outbox, "", 0);
     means.end(&mut lease);
     frontend::sync(&mut lease.outbox);
-    let got = home::answers(&mut lease, &mut BytesMut::new()).await;
-    let got = got.map_err(|e| Reason::about(fetch::SOURCE_ERROR, e.to_string()))?;
+    let got = answers_for(session, plan, &mut lease).await?;
     Ok(text_lines(&got, before))
 }
 

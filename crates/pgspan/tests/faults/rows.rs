@@ -122,6 +122,39 @@ fn an_error_behind_rows_stands_where_the_next_row_would() {
 }
 
 #[test]
+fn the_engine_does_not_plan_for_ever() {
+    let world = turn();
+    let sql = "SELECT p.who || l.name FROM locked l JOIN people p USING (id)";
+    for extended in [false, true] {
+        for whose in ["timeout", "cancel", "client"] {
+            let mut client = world.connect();
+            assert_eq!(client.query("SET pgspan.strategy = 'engine'").code(), "ok");
+            if whose == "timeout" {
+                assert_eq!(client.query("SET statement_timeout = '700ms'").code(), "ok");
+            }
+            // Even to plan, the source waits for the lock.
+            let holder = world.lock();
+            client.start_as(sql, extended);
+            world.until_blocked();
+            if whose == "cancel" {
+                client.cancel();
+            }
+            if whose != "client" {
+                let answer = client.finish();
+                assert_eq!((answer.code(), answer.status), ("57014", b'I'), "{whose}");
+                assert_eq!(client.query("RESET ALL").code(), "ok");
+            }
+            drop(client);
+            becomes(whose, "0", || {
+                world.at_source("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            });
+            drop(holder);
+            world.assert_settled();
+        }
+    }
+}
+
+#[test]
 fn a_client_that_does_not_read_holds_back_the_source() {
     let world = turn();
     make_flow(&world);
