@@ -264,11 +264,12 @@ fn number(value: &[u8], scale: &Scale) -> Result<i128, GiveUp> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use arrow::array::Array as _;
 
-    fn numeric(weight: i16, sign: u16, dscale: u16, digits: &[u16]) -> Vec<u8> {
+    /// A value as `numeric_send` gives it.
+    pub(crate) fn numeric(weight: i16, sign: u16, dscale: u16, digits: &[u16]) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend(u16::try_from(digits.len()).unwrap().to_be_bytes());
         out.extend(weight.to_be_bytes());

@@ -153,7 +153,8 @@ fn time(out: &mut Vec<u8>, micros: i64) -> Option<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use super::text;
+    use crate::decode::tests::numeric;
 
     fn of(oid: u32, value: &[u8]) -> String {
         let mut out = Vec::new();
@@ -164,13 +165,7 @@ mod tests {
     #[test]
     fn numerics() {
         let n = |weight: i16, sign: u16, scale: u16, digits: &[u16]| {
-            let mut value = Vec::new();
-            value.extend(u16::try_from(digits.len()).unwrap().to_be_bytes());
-            value.extend(weight.to_be_bytes());
-            value.extend(sign.to_be_bytes());
-            value.extend(scale.to_be_bytes());
-            digits.iter().for_each(|d| value.extend(d.to_be_bytes()));
-            of(1700, &value)
+            of(1700, &numeric(weight, sign, scale, digits))
         };
         assert_eq!(n(1, 0, 2, &[1, 2345, 6700]), "12345.67");
         assert_eq!(n(-1, 0x4000, 2, &[100]), "-0.01");

@@ -2,7 +2,6 @@
 //! carried, and stay the bytes that they are.
 
 use pgspan_sql::engine::operators::{Node, Side};
-use pgspan_sql::engine::term::Term;
 
 /// Notes them in `used`, by fragment and column; `wanted` are the columns of the node with
 /// which something above it works.
@@ -40,7 +39,7 @@ pub(crate) fn note(node: &Node, wanted: &[usize], used: &mut [Vec<bool>]) {
             let mut below = Vec::new();
             for (i, term) in columns.iter().enumerate() {
                 if term.is_computed() || wanted.contains(&i) {
-                    inputs(term, &mut below);
+                    term.inputs(&mut below);
                 }
             }
             note(input, &below, used);
@@ -56,18 +55,6 @@ pub(crate) fn note(node: &Node, wanted: &[usize], used: &mut [Vec<bool>]) {
                 let all: Vec<usize> = (0..width(input, used)).collect();
                 note(input, &all, used);
             }
-        }
-    }
-}
-
-fn inputs(term: &Term, out: &mut Vec<usize>) {
-    match term {
-        Term::Input(i) => out.push(*i),
-        Term::Literal(_) => {}
-        Term::Numeric(inner) => inputs(inner, out),
-        Term::Binary(_, left, right) => {
-            inputs(left, out);
-            inputs(right, out);
         }
     }
 }
@@ -88,6 +75,7 @@ fn width(node: &Node, fragments: &[Vec<bool>]) -> usize {
 mod tests {
     use super::*;
     use pgspan_sql::engine::operators::{Fold, Function, JoinKind};
+    use pgspan_sql::engine::term::Term;
 
     #[test]
     fn what_is_only_carried() {

@@ -2,6 +2,7 @@
 //! that they set.
 
 use super::block::BlockSource;
+use super::cancel::CancelHandle;
 use super::home::{self, Answers};
 use super::stop::{Stop, cancelled};
 use super::{ClientSide, End, Session};
@@ -35,11 +36,23 @@ pub(crate) async fn fetch_bounded(
     let rows_max = if border { rows_max.min(limits.engine_rows_min) } else { rows_max };
     let bounds = Bounds { rows_max, bytes_max: limits.home_join_bytes_max };
     let work = fetch::fetch_all(caller, plan, keys, bounds, held);
-    let deadline = timeout(&plan.session.statement_timeout);
+    Ok(bounded(work, caller.cancel, stream, inbox, &plan.session).await??)
+}
+
+/// What comes of some work, unless the client cancels or goes, or `statement_timeout`
+/// passes, before it is done.
+async fn bounded<T>(
+    work: impl Future<Output = T>,
+    cancel: &CancelHandle,
+    stream: &mut Stream,
+    inbox: &mut BytesMut,
+    session: &ask::Session,
+) -> Result<T, Stop> {
+    let deadline = timeout(&session.statement_timeout);
     tokio::select! {
         biased;
-        got = work => Ok(got?),
-        () = caller.cancel.cancelled() => Err(cancelled()),
+        got = work => Ok(got),
+        () = cancel.cancelled() => Err(cancelled()),
         () = sleep(deadline) => Err(timed_out()),
         () = client_gone(stream, inbox) => Err(Stop::End(End::Client)),
     }
@@ -52,19 +65,11 @@ pub(crate) async fn answers_for(
     plan: &CachedPlan,
     source: &mut ServerConnection,
 ) -> Result<Answers, Stop> {
-    let Session { client, cancel, .. } = session;
-    let deadline = timeout(&plan.session.statement_timeout);
+    let Session { client: ClientSide { stream, inbox, .. }, cancel, .. } = session;
     // What else it says is not for the client.
     let mut aside = BytesMut::new();
-    let got = tokio::select! {
-        biased;
-        got = home::answers(source, &mut aside) => got,
-        () = cancel.cancelled() => return Err(cancelled()),
-        () = sleep(deadline) => return Err(timed_out()),
-        () = client_gone(&mut client.stream, &mut client.inbox) => {
-            return Err(Stop::End(End::Client));
-        }
-    };
+    let work = home::answers(source, &mut aside);
+    let got = bounded(work, cancel, stream, inbox, &plan.session).await?;
     if got.is_err() {
         home::forget_prepared(source);
     }

@@ -573,7 +573,7 @@ async fn make_core(
         subqueries: &subqueries,
     };
     let explained = explain_core(session, request, &split.core).await?;
-    let rows = planned_rows(&explained).unwrap_or(0.0);
+    let rows = planned_rows(&explained).ok_or_else(odd)?;
     let mut tree = tree::read(&explained, split.columns, &known)?;
     if split.grouped && tree.folds_much(session.shared.config.limits.engine_pages_min.into()) {
         let core = split.core_with(ask::ENGINE_FOLDS);
@@ -613,7 +613,7 @@ async fn describe(
                 .map(|f| ColumnType { oid: f.type_oid, typmod: f.typmod })
                 .collect();
             let json = answers.value(n, 0).ok_or_else(odd)?;
-            rows[*i] = planned_rows(json).unwrap_or(0.0);
+            rows[*i] = planned_rows(json).ok_or_else(odd)?;
         }
     }
     Ok((types, rows))

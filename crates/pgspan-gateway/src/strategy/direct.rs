@@ -6,13 +6,13 @@ use super::home_join::put_start;
 use crate::session::home::{self, Around, Means, NO_PARAMETERS};
 use crate::session::query::{Request, route};
 use crate::session::stop::Stop;
-use crate::session::{End, Session, state};
+use crate::session::{ClientSide, End, Session, state};
 use crate::sources::CachedPlan;
 use crate::sources::fetch;
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::ServerError;
 use pgspan_sql::route::{Reason, Route, Strategy};
-use pgspan_wire::backend::{self, ErrorFields, Field, TransactionStatus};
+use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
 use pgspan_wire::frontend;
 use std::pin::pin;
 
@@ -23,7 +23,7 @@ pub(crate) async fn run(
     around: Around,
     plan: &CachedPlan,
 ) -> Result<Route, Stop> {
-    let mut stream = Stream { held: BytesMut::new(), begun: false };
+    let mut stream = Stream::default();
     match rows(session, request, around, plan, &mut stream).await {
         // The error stands where the next row would.
         Err(Stop::Refuse(error)) if stream.begun => {
@@ -127,7 +127,7 @@ async fn rows(
             _ => {}
         }
         if trouble.is_none() && error.is_none() && stream.held.len() > HELD_BYTES {
-            stream.flush(session, request, plan, &formats).await?;
+            stream.flush(&mut session.client, request, plan, &formats).await?;
         }
     }
     if let Some(what) = trouble {
@@ -144,16 +144,20 @@ async fn rows(
         session.client.outbox.extend_from_slice(&stream.held);
         e.put(&mut session.client.outbox);
     } else {
-        stream.flush(session, request, plan, &formats).await?;
+        stream.flush(&mut session.client, request, plan, &formats).await?;
         close_tail(session, request).await?;
     }
     backend::put_ready(&mut session.client.outbox, TransactionStatus::Idle);
     Ok(route(Strategy::Direct, plan.plan.route.reason.what))
 }
 
-struct Stream {
-    held: BytesMut,
-    begun: bool,
+/// Rows on their way to the client.
+#[derive(Default)]
+pub(super) struct Stream {
+    /// Those that it has not been given.
+    pub held: BytesMut,
+    /// It has been given some.
+    pub begun: bool,
 }
 
 impl Stream {
@@ -161,37 +165,36 @@ impl Stream {
     /// after it the client gets an error, as from postgres_fdw.
     fn broken(&self, error: ServerError) -> Stop {
         if self.begun {
-            let text = "connection to the source was lost while rows were on their way";
-            Stop::Refuse(ErrorFields::new("ERROR", "08006", text).with_detail(error.to_string()))
+            Stop::Refuse(lost_behind_rows(error.to_string()))
         } else {
             Stop::GiveUp(Reason::about(fetch::LOST, error.to_string()))
         }
     }
 
-    async fn flush(
+    /// Gives the client what is held.
+    pub async fn flush(
         &mut self,
-        session: &mut Session,
+        client: &mut ClientSide,
         request: &Request,
         plan: &CachedPlan,
         formats: &[i16],
     ) -> Result<(), Stop> {
-        if !self.begun {
-            let described: Vec<Field> = plan
-                .fields
-                .iter()
-                .zip(formats)
-                .map(|(f, format)| Field { format: *format, ..f.clone() })
-                .collect();
-            put_start(&mut session.client.outbox, request, &plan.fields, &described);
-            self.begun = true;
+        if !std::mem::replace(&mut self.begun, true) {
+            put_start(&mut client.outbox, request, &plan.fields, formats.iter().copied());
         }
-        session.client.outbox.extend_from_slice(&self.held);
+        client.outbox.extend_from_slice(&self.held);
         self.held.clear();
-        if session.client.outbox.len() > HELD_BYTES {
-            session.client.send().await.map_err(|_| Stop::End(End::Client))?;
+        if client.outbox.len() > HELD_BYTES {
+            client.send().await.map_err(|_| Stop::End(End::Client))?;
         }
         Ok(())
     }
+}
+
+/// What stands where the next row would when a source's connection breaks.
+pub(super) fn lost_behind_rows(detail: String) -> ErrorFields {
+    let text = "connection to the source was lost while rows were on their way";
+    ErrorFields::new("ERROR", "08006", text).with_detail(detail)
 }
 
 /// Columns of a DataRow.

@@ -54,18 +54,15 @@ pub(crate) async fn run(
     plan: &CachedPlan,
     engine: &EnginePlan,
 ) -> Result<Route, Stop> {
-    let gathered = match engine_rows::formats(session, Some(request), plan, engine) {
-        Some(formats) => {
-            let ran = engine_rows::run(session, request, around, plan, engine, formats).await?;
-            let Some(gathered) = ran else { return Ok(route(Strategy::Engine, "much crosses")) };
-            learn(session, plan, engine, &gathered);
-            return Ok(route(Strategy::Engine, "much crosses"));
-        }
-        None => gather(session, plan, engine, None).await?,
-    };
-    learn(session, plan, engine, &gathered);
-    let bound = engine.bound(&engine.finish, gathered.answer.values);
-    home_join::answer_bound(session, request, around, plan, bound).await?;
+    if let Some(formats) = engine_rows::formats(session, Some(request), plan, engine) {
+        let ran = engine_rows::run(session, request, around, plan, engine, formats).await?;
+        ran.iter().for_each(|gathered| learn(session, plan, engine, gathered));
+    } else {
+        let gathered = gather(session, plan, engine, None).await?;
+        learn(session, plan, engine, &gathered);
+        let bound = engine.bound(&engine.finish, gathered.answer.values);
+        home_join::answer_bound(session, request, around, plan, bound).await?;
+    }
     Ok(route(Strategy::Engine, "much crosses"))
 }
 
@@ -178,8 +175,7 @@ async fn gather_once(
                         types: types.clone(),
                         keys: keys(i),
                         means: means(fragment, parts, keyed.get(i).and_then(Option::as_ref)),
-                        at_home: false,
-                        notices: None,
+                        notices: Notices::Dropped,
                     };
                     jobs.push((job, feed));
                 }
@@ -216,8 +212,10 @@ async fn gather_once(
                     types: engine.types.get(i).cloned().unwrap_or_default(),
                     keys: keys(i),
                     means: Means::USUAL,
-                    at_home: true,
-                    notices: formats.is_some().then(|| noticed.clone()),
+                    notices: match formats {
+                        Some(_) => Notices::Passed(noticed.clone()),
+                        None => Notices::Refused,
+                    },
                 };
                 for mut feed in feeds {
                     if waited_for(i) {
@@ -336,9 +334,17 @@ struct Job {
     /// The keys to wait for.
     keys: Option<(Keyed, Arc<Keys>)>,
     means: Means,
-    at_home: bool,
-    /// Where home's notices go; without it they are a reason to give up.
-    notices: Option<Sender<Bytes>>,
+    notices: Notices,
+}
+
+/// What becomes of notices.
+enum Notices {
+    /// A source's: postgres_fdw keeps them to itself.
+    Dropped,
+    /// Home's: they are a reason to give up.
+    Refused,
+    /// Home's: they go this way.
+    Passed(Sender<Bytes>),
 }
 
 impl Job {
@@ -585,11 +591,13 @@ async fn pump_rows(
                     return Err(Broken::GiveUp(Reason::new("other types at the source")));
                 }
             }
-            // postgres_fdw keeps a source's to itself.
-            b'N' if job.at_home => {
+            b'N' => {
                 let given_up = || Broken::GiveUp(Reason::new(NOTICE));
-                let notices = job.notices.as_ref().ok_or_else(given_up)?;
-                notices.send(frame.raw).await.map_err(|_| given_up())?;
+                match &job.notices {
+                    Notices::Dropped => {}
+                    Notices::Refused => return Err(given_up()),
+                    Notices::Passed(on) => on.send(frame.raw).await.map_err(|_| given_up())?,
+                }
             }
             b'E' => error = ErrorFields::decode(frame.body()).ok(),
             b'Z' => break,

@@ -2,19 +2,18 @@
 //! still send, and home has nothing to finish.
 
 use super::HELD_BYTES;
-use super::direct::{close_tail, result_formats};
+use super::direct::{Stream, close_tail, lost_behind_rows, result_formats};
 use super::engine::{Gathered, gather};
-use super::home_join::put_start;
 use crate::session::home::{self, Around};
 use crate::session::query::Request;
 use crate::session::stop::{NOTICE, Stop};
-use crate::session::{ClientSide, End, Session};
+use crate::session::{ClientSide, Session};
 use crate::sources::CachedPlan;
 use crate::sources::engine::EnginePlan;
 use crate::sources::fetch::LOST;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pgspan_sql::route::Reason;
-use pgspan_wire::backend::{self, ErrorFields, Field};
+use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frontend;
 
 /// Where the rows of a run go.
@@ -23,9 +22,7 @@ pub(crate) struct Rows<'a> {
     pub formats: Vec<i16>,
     /// What the client asked; `None` drops the rows, as EXPLAIN does.
     to: Option<(&'a Request, &'a CachedPlan)>,
-    held: BytesMut,
-    /// The client has had some of them.
-    begun: bool,
+    stream: Stream,
     /// Why a source broke off, in its own words.
     pub broke: Option<ErrorFields>,
 }
@@ -37,8 +34,8 @@ pub(crate) fn formats(
     plan: &CachedPlan,
     engine: &EnginePlan,
 ) -> Option<Vec<i16>> {
-    let columns = engine.program.array_types().len();
-    let formats = match request {
+    let own = engine.program.types();
+    let (types, formats) = match request {
         Some(request) => {
             // What is left of a portal home would have to keep.
             if request.batch.as_ref().is_some_and(|b| b.max_rows > 0) {
@@ -46,25 +43,22 @@ pub(crate) fn formats(
             }
             // Home tells what is wrong with others.
             let asked = request.batch.as_ref().map_or(&[][..], |b| &b.bind.result_formats);
-            let fits = asked.len() <= 1 || asked.len() == columns;
+            let fits = asked.len() <= 1 || asked.len() == own.len();
             if !fits || asked.iter().any(|format| !matches!(format, 0 | 1)) {
                 return None;
             }
-            result_formats(request, columns)
+            let types = plan.fields.iter().map(|f| f.type_oid).collect();
+            (types, result_formats(request, own.len()))
         }
-        None => vec![0; columns],
+        None => (own.clone(), vec![0; own.len()]),
     };
     let iso = session.server.parameters.get("DateStyle").is_some_and(|v| v.starts_with("ISO"));
-    let types: Vec<u32> = match request {
-        Some(_) => plan.fields.iter().map(|f| f.type_oid).collect(),
-        None => engine.program.types(),
-    };
     engine.program.answers(&types, &formats, iso).then_some(formats)
 }
 
 impl<'a> Rows<'a> {
     fn new(formats: Vec<i16>, to: Option<(&'a Request, &'a CachedPlan)>) -> Rows<'a> {
-        Rows { formats, to, held: BytesMut::new(), begun: false, broke: None }
+        Rows { formats, to, stream: Stream::default(), broke: None }
     }
 
     /// For EXPLAIN: nobody gets them.
@@ -74,60 +68,40 @@ impl<'a> Rows<'a> {
 
     /// Whether the statement can still be answered in another way.
     pub fn unsent(&self) -> bool {
-        !self.begun
+        !self.stream.begun
     }
 
     /// What has come before it is tried again.
     pub fn forget(&mut self) {
-        self.held.clear();
+        self.stream.held.clear();
     }
 
     /// Passes rows on.
     pub async fn take(&mut self, client: &mut ClientSide, rows: &[u8]) -> Result<(), Stop> {
-        if self.to.is_none() {
-            return Ok(());
-        }
-        self.held.extend_from_slice(rows);
-        if self.held.len() > HELD_BYTES {
-            self.flush(client);
-            client.send().await.map_err(|_| Stop::End(End::Client))?;
+        let Some((request, plan)) = self.to else { return Ok(()) };
+        self.stream.held.extend_from_slice(rows);
+        if self.stream.held.len() > HELD_BYTES {
+            self.stream.flush(client, request, plan, &self.formats).await?;
         }
         Ok(())
     }
 
     /// Passes a notice of home's on, if rows went before it.
     pub fn notice(&mut self, raw: &[u8]) -> Result<(), Reason> {
-        if !self.begun {
+        if !self.stream.begun {
             return Err(Reason::new(NOTICE));
         }
-        self.held.extend_from_slice(raw);
+        self.stream.held.extend_from_slice(raw);
         Ok(())
-    }
-
-    fn flush(&mut self, client: &mut ClientSide) {
-        let Some((request, plan)) = self.to else { return };
-        if !std::mem::replace(&mut self.begun, true) {
-            let described: Vec<Field> = plan
-                .fields
-                .iter()
-                .zip(&self.formats)
-                .map(|(f, format)| Field { format: *format, ..f.clone() })
-                .collect();
-            put_start(&mut client.outbox, request, &plan.fields, &described);
-        }
-        client.outbox.extend_from_slice(&self.held);
-        self.held.clear();
     }
 
     /// What stands where the next row would. Nothing that the engine meets by itself comes
     /// so late (see `pgspan_engine::Started::rows`).
     fn error(&mut self, reason: &Reason) -> ErrorFields {
-        self.broke.take().unwrap_or_else(|| {
-            let (code, text) = match reason.what {
-                LOST => ("08006", "connection to the source was lost while rows were on their way"),
-                _ => ("58000", "the rest of the rows could not be had"),
-            };
-            ErrorFields::new("ERROR", code, text).with_detail(reason.to_string())
+        self.broke.take().unwrap_or_else(|| match reason.what {
+            LOST => lost_behind_rows(reason.to_string()),
+            _ => ErrorFields::new("ERROR", "58000", "the rest of the rows could not be had")
+                .with_detail(reason.to_string()),
         })
     }
 }
@@ -158,7 +132,7 @@ pub(crate) async fn run(
 ) -> Result<Option<Gathered>, Stop> {
     let mut rows = Rows::new(formats, Some((request, plan)));
     let gathered = match read(session, around, plan, engine, &mut rows).await {
-        Err(stop @ (Stop::GiveUp(_) | Stop::Refuse(_))) if rows.begun => {
+        Err(stop @ (Stop::GiveUp(_) | Stop::Refuse(_))) if rows.stream.begun => {
             let error = match stop {
                 Stop::Refuse(error) => error,
                 Stop::GiveUp(reason) => rows.error(&reason),
@@ -172,7 +146,7 @@ pub(crate) async fn run(
         other => other?,
     };
     session.opened = false;
-    rows.flush(&mut session.client);
+    rows.stream.flush(&mut session.client, request, plan, &rows.formats).await?;
     let tag = format!("SELECT {}", gathered.answer.rows);
     backend::put_command_complete(&mut session.client.outbox, &tag);
     close_tail(session, request).await?;

@@ -122,7 +122,7 @@ pub(crate) async fn run(
     home::answers(&mut session.server, &mut session.client.outbox).await?;
     let out = &mut session.client.outbox;
     let columns = [query_plan()];
-    put_start(out, request, &columns, &columns);
+    put_start(out, request, &columns, columns.iter().map(|f| f.format));
     lines.iter().for_each(|l| backend::put_data_row(out, &[Some(l.as_bytes())]));
     backend::put_command_complete(out, "EXPLAIN");
     for _ in request.batch.iter().flat_map(|b| &b.tail) {

@@ -297,7 +297,7 @@ fn begin(
         return Err(Reason::new("the rewritten statement describes itself otherwise").into());
     }
     let out = &mut session.client.outbox;
-    put_start(out, request, &plan.fields, rewritten);
+    put_start(out, request, &plan.fields, rewritten.iter().map(|f| f.format));
     Ok(())
 }
 
@@ -307,7 +307,7 @@ pub(crate) fn put_start(
     out: &mut BytesMut,
     request: &Request,
     original: &[Field],
-    formats: &[Field],
+    formats: impl Iterator<Item = i16>,
 ) {
     let described = match &request.batch {
         None => true,
@@ -317,11 +317,8 @@ pub(crate) fn put_start(
         }
     };
     if described {
-        let fields: Vec<Field> = original
-            .iter()
-            .zip(formats)
-            .map(|(o, f)| Field { format: f.format, ..o.clone() })
-            .collect();
+        let fields: Vec<Field> =
+            original.iter().zip(formats).map(|(o, format)| Field { format, ..o.clone() }).collect();
         backend::put_row_description(out, &fields);
     }
 }

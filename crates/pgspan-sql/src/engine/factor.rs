@@ -74,7 +74,7 @@ impl Tree {
                 return None;
             }
             if let Some(term) = argument.as_ref().filter(|t| t.is_computed()) {
-                inputs(term, &mut factors);
+                term.inputs(&mut factors);
             }
             arguments.push((fold.function, argument));
         }
@@ -109,18 +109,6 @@ fn below(input: &Node) -> Option<(usize, Option<Vec<Term>>)> {
     }
 }
 
-fn inputs(term: &Term, out: &mut Vec<usize>) {
-    match term {
-        Term::Input(i) if !out.contains(i) => out.push(*i),
-        Term::Input(_) | Term::Literal(_) => {}
-        Term::Numeric(inner) => inputs(inner, out),
-        Term::Binary(_, a, b) => {
-            inputs(a, out);
-            inputs(b, out);
-        }
-    }
-}
-
 /// Whether a term is a product of one column that is not grouped by, as it is, and of what
 /// is; that column.
 fn summed(term: &Term, by: &[usize]) -> Option<usize> {
@@ -129,7 +117,7 @@ fn summed(term: &Term, by: &[usize]) -> Option<usize> {
         Term::Binary(Operation::Multiply, a, b) => {
             let fixed = |t: &Term| {
                 let mut all = Vec::new();
-                inputs(t, &mut all);
+                t.inputs(&mut all);
                 all.iter().all(|i| by.contains(i)) && !divides(t)
             };
             match (fixed(a), fixed(b)) {

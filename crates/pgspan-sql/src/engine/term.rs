@@ -37,6 +37,19 @@ impl Term {
         !matches!(self, Term::Input(_))
     }
 
+    /// Adds the columns that it reads, each once.
+    pub fn inputs(&self, out: &mut Vec<usize>) {
+        match self {
+            Term::Input(i) if !out.contains(i) => out.push(*i),
+            Term::Input(_) | Term::Literal(_) => {}
+            Term::Numeric(inner) => inner.inputs(out),
+            Term::Binary(_, a, b) => {
+                a.inputs(out);
+                b.inputs(out);
+            }
+        }
+    }
+
     /// With other places for its inputs.
     pub fn placed(&self, place: &dyn Fn(usize) -> usize) -> Term {
         match self {

@@ -247,19 +247,30 @@ impl Client {
 
     /// Connections of the gateway to sources that somebody holds or waits for.
     pub fn leased(&mut self) -> u64 {
-        self.start("SHOW pgspan.servers");
-        let mut busy = 0;
+        let busy = |row: &Vec<u64>| {
+            let [_, open, idle, waiting] = row[..] else {
+                unreachable!("SHOW pgspan.servers has four columns")
+            };
+            open - idle + waiting
+        };
+        self.numbers_of("SHOW pgspan.servers").iter().map(busy).sum()
+    }
+
+    /// Rows that the engine has fetched for the statements that run now.
+    pub fn fetched(&mut self) -> u64 {
+        self.numbers_of("SHOW pgspan.progress").iter().map(|row| row[3]).sum()
+    }
+
+    /// The rows of an answer as [`numbers`].
+    fn numbers_of(&mut self, sql: &str) -> Vec<Vec<u64>> {
+        self.start(sql);
+        let mut rows = Vec::new();
         loop {
             let (tag, body) = self.next().unwrap();
             assert_ne!(tag, b'E', "{:?}", Fault::decode(&body));
             match tag {
-                b'Z' => return busy,
-                b'D' => {
-                    let [_, open, idle, waiting] = numbers(&body)[..] else {
-                        unreachable!("SHOW pgspan.servers has four columns")
-                    };
-                    busy += open - idle + waiting;
-                }
+                b'Z' => return rows,
+                b'D' => rows.push(numbers(&body)),
                 _ => (),
             }
         }
@@ -282,7 +293,7 @@ impl Client {
 }
 
 /// The columns of a row as numbers; what is none is 0.
-pub fn numbers(row: &[u8]) -> Vec<u64> {
+fn numbers(row: &[u8]) -> Vec<u64> {
     let mut values = Vec::new();
     let mut rest = &row[2..];
     while let [a, b, c, d, tail @ ..] = rest {

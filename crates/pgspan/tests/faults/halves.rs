@@ -239,22 +239,7 @@ fn start_streams(world: &Turn, extended: bool) -> (Client, Client) {
     let holder = world.lock();
     client.start_as(STREAMS, extended);
     world.until_blocked();
-    eventually(
-        "rows of the engine's stream",
-        || {
-            watcher.start("SHOW pgspan.progress");
-            let mut rows = 0;
-            loop {
-                let (tag, body) = watcher.next().unwrap();
-                match tag {
-                    b'Z' => return rows,
-                    b'D' => rows += crate::client::numbers(&body)[3],
-                    _ => (),
-                }
-            }
-        },
-        |rows| *rows > 0,
-    );
+    eventually("rows of the engine's stream", || watcher.fetched(), |rows| *rows > 0);
     (client, holder)
 }
 
@@ -262,17 +247,10 @@ fn start_streams(world: &Turn, extended: bool) -> (Client, Client) {
 fn the_source_ends_in_the_middle_of_an_engines_stream() {
     let world = turn();
     make_long(&world);
-    let streaming = "SELECT max(pid) FROM pg_stat_activity WHERE query LIKE '%long%'
-         AND state <> 'idle' AND pid <> pg_backend_pid() AND application_name <> 'faults'";
     for extended in [false, true] {
         for violent in [false, true] {
             let (mut client, holder) = start_streams(&world, extended);
-            let pid = world.at_source(streaming);
-            if violent {
-                world.kill_backend("orders-writer", &pid);
-            } else {
-                assert_eq!(world.at_source(&format!("SELECT pg_terminate_backend({pid})")), "t");
-            }
+            world.end_reading("long", violent);
             drop(holder);
             let answer = client.finish();
             // Nothing has been sent yet: the next rung may have found the server again.

@@ -22,21 +22,6 @@ fn make_flow(world: &Turn) {
     ));
 }
 
-/// Rows that have come from the source so far, as the list of running statements tells.
-fn fetched(world: &Turn) -> usize {
-    let mut watcher = world.connect();
-    watcher.start("SHOW pgspan.progress");
-    let mut rows = 0;
-    loop {
-        let (tag, body) = watcher.next().unwrap();
-        match tag {
-            b'Z' => return rows,
-            b'D' => rows = rows.max(crate::client::numbers(&body)[3] as usize),
-            _ => (),
-        }
-    }
-}
-
 /// Starts [`ALL`] and reads its first row.
 fn begin(world: &Turn, extended: bool) -> Client {
     let mut client = world.connect();
@@ -52,10 +37,6 @@ fn begin(world: &Turn, extended: bool) -> Client {
     client
 }
 
-/// The process at the source that reads the long table.
-const READS: &str = "SELECT max(pid) FROM pg_stat_activity WHERE query LIKE '%flow%'
-     AND state <> 'idle' AND pid <> pg_backend_pid() AND application_name <> 'faults'";
-
 #[test]
 fn the_source_ends_while_rows_are_on_their_way() {
     let world = turn();
@@ -63,12 +44,7 @@ fn the_source_ends_while_rows_are_on_their_way() {
     for extended in [false, true] {
         for violent in [false, true] {
             let mut client = begin(&world, extended);
-            let pid = world.at_source(READS);
-            if violent {
-                world.kill_backend("orders-writer", &pid);
-            } else {
-                assert_eq!(world.at_source(&format!("SELECT pg_terminate_backend({pid})")), "t");
-            }
+            world.end_reading("flow", violent);
             let answer = client.finish();
             // Its own words, if it had time for them, stand where the next row would.
             assert!(["57P01", "57P02", "08006"].contains(&answer.code()), "{}", answer.code());
@@ -159,20 +135,21 @@ fn a_client_that_does_not_read_holds_back_the_source() {
     let world = turn();
     make_flow(&world);
     let mut client = begin(&world, false);
+    let mut watcher = world.connect();
     let mut before = 0;
     eventually(
         "no more rows come",
         || {
             std::thread::sleep(std::time::Duration::from_millis(300));
-            let now = fetched(&world);
+            let now = watcher.fetched();
             std::mem::replace(&mut before, now) == now
         },
         |still| *still,
     );
-    assert!(before < ROWS, "{before}");
+    assert!(before < ROWS as u64, "{before}");
     let answer = client.finish();
     assert_eq!((answer.code(), answer.rows.len()), ("ok", ROWS - 1));
-    drop(client);
+    drop((client, watcher));
     world.assert_settled();
 }
 
@@ -189,7 +166,7 @@ fn the_client_cancels_or_goes_while_rows_are_on_their_way() {
         assert_eq!(client.query("RESET pgspan.strategy").code(), "ok");
         assert_works(&mut client);
         drop(begin(&world, extended));
-        becomes("still reading", "", || world.at_source(READS));
+        becomes("still reading", "", || world.reading("flow"));
         drop(client);
         world.assert_settled();
     }

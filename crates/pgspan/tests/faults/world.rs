@@ -170,6 +170,24 @@ impl World {
         ));
     }
 
+    /// The process at the source that reads a table for the gateway; empty when none does.
+    pub fn reading(&self, table: &str) -> String {
+        self.at_source(&format!(
+            "SELECT max(pid) FROM pg_stat_activity WHERE query LIKE '%{table}%'
+             AND state <> 'idle' AND pid <> pg_backend_pid() AND application_name <> 'faults'"
+        ))
+    }
+
+    /// Ends that process.
+    pub fn end_reading(&self, table: &str, violent: bool) {
+        let pid = self.reading(table);
+        if violent {
+            self.kill_backend("orders-writer", &pid);
+        } else {
+            assert_eq!(self.at_source(&format!("SELECT pg_terminate_backend({pid})")), "t");
+        }
+    }
+
     /// A server of the lab.
     pub fn server(&self, name: &str) -> &Server {
         self.lab.server(name).unwrap()
