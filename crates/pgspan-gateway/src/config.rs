@@ -159,7 +159,7 @@ impl Default for Limits {
             login_ms_max: 30_000,
             home_join_rows_max: 100_000,
             home_join_bytes_max: 64 * 1024 * 1024,
-            engine_rows_min: 20_000,
+            engine_rows_min: 10_000,
             engine_pages_min: 1024,
             engine_query_bytes_max: 1024 * 1024 * 1024,
             engine_bytes_max: 4 * 1024 * 1024 * 1024,
