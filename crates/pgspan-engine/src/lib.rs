@@ -16,6 +16,7 @@ mod decode;
 mod encode;
 mod explain;
 mod feed;
+mod parts;
 mod predicate;
 mod program;
 mod run;
@@ -26,6 +27,7 @@ mod usage;
 
 pub use decode::{Decoder, round_trip};
 pub use feed::{Feed, KEY_BYTES_MAX, Keys, Progress, TOO_MANY_KEYS};
+pub use parts::Rest;
 pub use program::Program;
 pub use run::{Answer, Budget, Limits, Started};
 pub use types::{ColumnType, array_type};

@@ -5,7 +5,7 @@ use crate::types::{Column, ColumnType, Repr, Scale, array_type, type_name};
 use crate::{GiveUp, arithmetic, predicate, text, usage};
 use pgspan_sql::engine::operators::{Function, JoinKind, Node, Side, Tree};
 use pgspan_sql::engine::predicate::{Comparison, Operand, Predicate};
-use pgspan_sql::engine::split::TopN;
+use pgspan_sql::engine::split::{Finish, TopN};
 use pgspan_sql::engine::term::Term;
 
 /// Rows of a batch in which values may be long.
@@ -17,8 +17,8 @@ pub struct Program {
     pub(crate) roots: Vec<Root>,
     /// Columns of each fragment.
     pub(crate) fragments: Vec<Vec<Column>>,
-    /// The rows of its only core are the answer.
-    plain: bool,
+    /// What is left to do over the rows of its cores.
+    finish: Finish,
 }
 
 /// One core.
@@ -81,8 +81,8 @@ pub(crate) struct TypedFold {
 
 impl Program {
     /// Checks a tree; `types` are those of each fragment's columns as its database
-    /// describes them, `rows` how many it expects. With `plain` the rows of its only core
-    /// are the answer.
+    /// describes them, `rows` how many it expects, and `finish` what is left to do over
+    /// the rows of its last core.
     ///
     /// # Errors
     /// What the engine does not do exactly.
@@ -91,7 +91,7 @@ impl Program {
         tops: &[Option<TopN>],
         types: &[Vec<ColumnType>],
         rows: &[f64],
-        plain: bool,
+        finish: Finish,
     ) -> Result<Program, GiveUp> {
         let mut used: Vec<Vec<bool>> = types.iter().map(|t| vec![false; t.len()]).collect();
         for (node, top) in tree.roots.iter().zip(tops) {
@@ -120,8 +120,11 @@ impl Program {
             }
             roots.push(Root { op, top });
         }
-        let plain = plain && matches!(roots.as_slice(), [Root { top: None, .. }]);
-        Ok(Program { roots, fragments, plain })
+        let finish = match roots.as_slice() {
+            [Root { top: None, .. }] => finish,
+            _ => Finish::Whole,
+        };
+        Ok(Program { roots, fragments, finish })
     }
 
     /// Whether its rows can be the answer as they are: of these types, in these formats
@@ -131,10 +134,15 @@ impl Program {
         let encodes = |(c, format): (&&Column, &i16)| {
             *format == 1 || text::known(c.oid) && (iso || !text::is_date(c.oid))
         };
-        self.plain
+        self.finish == Finish::Names
             && columns.len() == formats.len()
             && columns.iter().map(|c| c.oid).eq(types.iter().copied())
             && columns.iter().zip(formats).all(encodes)
+    }
+
+    /// Whether the finish takes its rows in parts.
+    pub fn in_parts(&self) -> bool {
+        self.finish != Finish::Whole
     }
 
     /// Rows of a batch between operators. Values that may be long are copied once for each
@@ -144,7 +152,8 @@ impl Program {
             1042 | 1043 => c.typmod < 0,
             _ => matches!(c.repr, Repr::Exact | Repr::Opaque) && !matches!(c.oid, 1700 | 2950),
         };
-        if self.plain && self.columns().any(long) { LONG_ROWS } else { BATCH_ROWS }
+        let short = self.finish == Finish::Whole || !self.columns().any(long);
+        if short { BATCH_ROWS } else { LONG_ROWS }
     }
 
     /// Whether nothing can be given up any more once the first row has left the operators:
@@ -173,7 +182,7 @@ impl Program {
     /// # Errors
     /// [`GiveUp`].
     pub fn lines(&self) -> Result<Vec<String>, GiveUp> {
-        let limits = crate::Limits { query_bytes_max: 0, answer_rows_max: 0, answer_bytes_max: 0 };
+        let limits = crate::Limits { query_bytes_max: 0, answer_bytes_max: 0, part_bytes: None };
         let (_, started) =
             self.start(&vec![1; self.fragments.len()], &[], limits, &crate::Budget::new(0))?;
         Ok(started.lines(false))

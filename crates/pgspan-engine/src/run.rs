@@ -4,12 +4,13 @@ use crate::by_integer::GroupByInteger;
 use crate::decode::Decoder;
 use crate::encode;
 use crate::feed::{Feed, Keys, Mouth, Progress, feed};
+use crate::parts::Rest;
 use crate::predicate;
 use crate::program::{Op, OpKind, Program, TypedFold, swaps};
 use crate::top;
 use crate::types::Column;
 use crate::{GiveUp, arithmetic};
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion_common::{JoinSide, JoinType, NullEquality, ScalarValue};
@@ -52,10 +53,10 @@ type Expr = Arc<dyn PhysicalExpr>;
 pub struct Limits {
     /// Memory of its operators, in bytes.
     pub query_bytes_max: usize,
-    /// Rows that it may hand to home.
-    pub answer_rows_max: usize,
-    /// Bytes that it may hand to home.
+    /// Bytes that it may hand to home at once.
     pub answer_bytes_max: usize,
+    /// Bytes of a part, where its rows go to home [in parts](Program::in_parts).
+    pub part_bytes: Option<usize>,
 }
 
 /// What all statements share: memory, and the threads that compute. They are not those
@@ -206,6 +207,8 @@ struct Work {
 pub struct Answer {
     /// One binary array for each column; none where the rows were sent.
     pub values: Vec<Bytes>,
+    /// Rows behind those of `values`.
+    pub rest: Option<Rest>,
     /// Rows.
     pub rows: usize,
     /// Most bytes that the operators held.
@@ -281,6 +284,14 @@ impl Started {
         self.compute(async move { work.run().await }).await
     }
 
+    /// The next of an answer's rows, as [`Answer::values`], and what is left of them.
+    ///
+    /// # Errors
+    /// The engine's threads have stopped.
+    pub async fn part(&self, rest: Rest) -> Result<(Vec<Bytes>, Option<Rest>), GiveUp> {
+        self.compute(async move { Ok(rest.part()) }).await
+    }
+
     /// As [`Started::run`] of a program that [answers](Program::answers) by itself: sends
     /// its rows as DataRow messages with columns in these formats, several at a time. When
     /// it gives up, none has been sent, unless a feed broke.
@@ -296,10 +307,10 @@ impl Started {
         self.compute(async move { work.rows(&formats, sender).await }).await
     }
 
-    async fn compute(
+    async fn compute<T: Send + 'static>(
         &self,
-        work: impl Future<Output = Result<Answer, GiveUp>> + Send + 'static,
-    ) -> Result<Answer, GiveUp> {
+        work: impl Future<Output = Result<T, GiveUp>> + Send + 'static,
+    ) -> Result<T, GiveUp> {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn_on(work, &self.handle);
         match tasks.join_next().await {
@@ -316,6 +327,14 @@ impl Started {
 
 impl Work {
     async fn run(&self) -> Result<Answer, GiveUp> {
+        if let Some(part_bytes) = self.limits.part_bytes {
+            let held = self.held(part_bytes, self.limits.answer_bytes_max).await;
+            self.done.close();
+            let held = held?;
+            let rows = held.rows();
+            let (values, rest) = held.part();
+            return Ok(Answer { values, rest, rows, peak_bytes: self.peak_bytes() });
+        }
         // At once: the order in which fragments arrive must not matter.
         let done = futures::future::try_join_all(self.cores.iter().map(|c| self.core(c))).await;
         self.done.close();
@@ -327,12 +346,10 @@ impl Work {
             let columns = core.columns.iter().enumerate();
             values.extend(columns.map(|(i, c)| encode::array(batches, i, c)));
         }
-        if rows > self.limits.answer_rows_max
-            || values.iter().map(Bytes::len).sum::<usize>() > self.limits.answer_bytes_max
-        {
+        if values.iter().map(Bytes::len).sum::<usize>() > self.limits.answer_bytes_max {
             return Err(too_many());
         }
-        Ok(Answer { values, rows, peak_bytes: self.peak_bytes() })
+        Ok(Answer { values, rest: None, rows, peak_bytes: self.peak_bytes() })
     }
 
     fn peak_bytes(&self) -> usize {
@@ -342,26 +359,21 @@ impl Work {
     async fn rows(&self, formats: &[i16], sender: mpsc::Sender<Bytes>) -> Result<Answer, GiveUp> {
         let sent = self.sent(formats, sender).await;
         self.done.close();
-        Ok(Answer { values: Vec::new(), rows: sent?, peak_bytes: self.peak_bytes() })
+        let (values, rest) = (Vec::new(), None);
+        Ok(Answer { values, rest, rows: sent?, peak_bytes: self.peak_bytes() })
     }
 
     /// Sends the rows of the only core; gives their number.
     async fn sent(&self, formats: &[i16], sender: mpsc::Sender<Bytes>) -> Result<usize, GiveUp> {
-        let [core] = self.cores.as_slice() else {
-            return Err(GiveUp::new("rows of several cores", ""));
+        let core = self.only_core()?;
+        let mut held = None;
+        let mut stream = if self.streams {
+            core.plan.execute(0, self.context.clone())?
+        } else {
+            let batches = held.insert(self.held(usize::MAX, usize::MAX).await?).batches();
+            let batches = futures::stream::iter(batches.map(Ok));
+            Box::pin(RecordBatchStreamAdapter::new(core.plan.schema(), batches))
         };
-        let mut stream = core.plan.execute(0, self.context.clone())?;
-        let memory = MemoryConsumer::new("rows").register(&self.context.memory_pool().clone());
-        if !self.streams {
-            let mut held = Vec::new();
-            while let Some(batch) = stream.next().await {
-                let batch = batch?;
-                memory.try_grow(own_bytes(&batch))?;
-                held.push(Ok(batch));
-            }
-            let held = futures::stream::iter(held);
-            stream = Box::pin(RecordBatchStreamAdapter::new(core.plan.schema(), held));
-        }
         let mut count = 0;
         while let Some(batch) = stream.next().await {
             let batch = batch?;
@@ -373,6 +385,21 @@ impl Work {
             }
         }
         Ok(count)
+    }
+
+    fn only_core(&self) -> Result<&Core, GiveUp> {
+        match self.cores.as_slice() {
+            [core] => Ok(core),
+            _ => Err(GiveUp::new("rows of several cores", "")),
+        }
+    }
+
+    /// All rows of the only core, in the statement's memory.
+    async fn held(&self, part_bytes: usize, batch_bytes_max: usize) -> Result<Rest, GiveUp> {
+        let core = self.only_core()?;
+        let stream = core.plan.execute(0, self.context.clone())?;
+        let memory = MemoryConsumer::new("rows").register(self.context.memory_pool());
+        Rest::hold(stream, &core.columns, memory, (part_bytes, batch_bytes_max)).await
     }
 
     async fn core(&self, core: &Core) -> Result<Vec<RecordBatch>, GiveUp> {
@@ -392,12 +419,6 @@ impl Work {
             None => Ok(batches),
         }
     }
-}
-
-/// Bytes of a batch that may be a slice of a larger one.
-fn own_bytes(batch: &RecordBatch) -> usize {
-    let own = |c: &Arc<dyn Array>| c.to_data().get_slice_memory_size().unwrap_or(0);
-    batch.columns().iter().map(own).sum()
 }
 
 fn too_many() -> GiveUp {

@@ -125,6 +125,10 @@ pub struct Limits {
     /// Pages of 8 KiB from which on a source's table is large: the engine reads it on several
     /// connections, and its source may fold it first or use its parallel workers.
     pub engine_pages_min: u32,
+    /// Bytes of rows that home computes the answer's rows of at a time, where it computes
+    /// each by itself: enough that asking home is little beside its work, few enough that
+    /// they stay in its `work_mem`.
+    pub engine_part_bytes: usize,
     /// Memory of the engine's operators for one statement, in bytes. A statement that
     /// needs more is run by home itself.
     pub engine_query_bytes_max: usize,
@@ -161,6 +165,7 @@ impl Default for Limits {
             home_join_bytes_max: 64 * 1024 * 1024,
             engine_rows_min: 10_000,
             engine_pages_min: 1024,
+            engine_part_bytes: 4 * 1024 * 1024,
             engine_query_bytes_max: 1024 * 1024 * 1024,
             engine_bytes_max: 4 * 1024 * 1024 * 1024,
             engine_streams_max: 2,

@@ -190,7 +190,14 @@ fn start(options: &Options) -> Result<(String, Started), String> {
     let quick = ["--server-setting", "fsync=off", "--server-setting", "max_connections=300"];
     // The tables of generated schemas are small: what the engine does with large ones is
     // to happen with them too.
-    let small = ["--set", "limits.engine_rows_min=8", "--set", "limits.engine_pages_min=1"];
+    let small = [
+        "--set",
+        "limits.engine_rows_min=8",
+        "--set",
+        "limits.engine_pages_min=1",
+        "--set",
+        "limits.engine_part_bytes=200",
+    ];
     let small: &[&str] = if options.fuzz.is_some() { &small } else { &[] };
     run(&binary, &["lab", "up", "--dir"], &folder, &[&quick[..], small].concat())?;
     let json = run(&binary, &["lab", "env", "--dir"], &folder, &["--json"])?;

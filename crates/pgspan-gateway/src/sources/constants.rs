@@ -8,7 +8,7 @@ use crate::session::Session;
 use crate::session::home::{self, Answers};
 use crate::session::query::Request;
 use crate::session::stop::Stop;
-use crate::strategy::engine::gather;
+use crate::strategy::engine::{To, gather};
 use crate::strategy::home_join::ask;
 use crate::strategy::snapshot::hold;
 use pgspan_sql::analyze::Analysis;
@@ -81,7 +81,7 @@ async fn evaluated(
     let statement = Statement { text: &constant.query, analysis: &analysis, once: true };
     let engine = attempts(session, request, plan, &statement, &names, state).await?;
     hold(session, plan, &engine.tree).await?;
-    let gathered = gather(session, plan, &engine, None).await?;
+    let gathered = gather(session, plan, &engine, To::Finish { in_parts: false }).await?;
     let question = constant.question(&engine.finish);
     let bound = engine.bound(&question, gathered.answer.values);
     ask(session, request, plan, bound, "pgspan:")?;

@@ -22,7 +22,7 @@ use pgspan_sql::engine::block;
 use pgspan_sql::engine::correlated::{self, Correlated, Scope};
 use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::engine::shape;
-use pgspan_sql::engine::split::{CARRIER, Split, split};
+use pgspan_sql::engine::split::{CARRIER, Finish, Split, split};
 use pgspan_sql::engine::tree;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{ErrorFields, Field};
@@ -278,7 +278,8 @@ async fn by_blocks(
             other => other,
         })?;
         let (types, rows) = describe(session, plan, &core.tree).await?;
-        let alone = Program::new(&core.tree, &[None], &types, &rows, false).map_err(give_up)?;
+        let alone =
+            Program::new(&core.tree, &[None], &types, &rows, Finish::Whole).map_err(give_up)?;
         text.push_str(statement.text.get(at..*start).ok_or_else(odd)?);
         text.push_str(&core.split.finish(&alone.carrier(0, &name, first)));
         at = *end;
@@ -456,8 +457,11 @@ async fn assemble(
     }
     let keyed = keyed::choose(session, plan, &tree, &types, &mut rows).await?;
     let reduced = factored || keyed.iter().any(Option::is_some);
-    let plain = finish.is_none() && last.as_ref().is_some_and(|l| l.plain);
-    let program = Program::new(&tree, &tops, &types, &rows, plain).map_err(give_up)?;
+    let does = match (&finish, &last) {
+        (None, Some(last)) => last.does,
+        _ => Finish::Whole,
+    };
+    let program = Program::new(&tree, &tops, &types, &rows, does).map_err(give_up)?;
     let odd = || Reason::new("no core");
     let finish = match finish {
         Some(finish) => finish,

@@ -3,8 +3,9 @@
 
 use super::engine_rows::{self, Rows};
 use super::home_join;
+use super::parts::{self, wants_all};
 use super::snapshot::connections;
-use crate::progress::Part;
+use crate::progress::{Listed, Part};
 use crate::session::End;
 use crate::session::Session;
 use crate::session::cancel::AtWork;
@@ -44,6 +45,8 @@ pub(crate) struct Gathered {
     /// The keys that restricted each fragment, if they were not too many.
     pub keys: Vec<Option<Arc<[i64]>>>,
     pub elapsed: Duration,
+    /// Until this goes, it is shown as under way.
+    _listed: Listed,
 }
 
 /// Runs it, home's snapshot having been taken.
@@ -58,10 +61,15 @@ pub(crate) async fn run(
         let ran = engine_rows::run(session, request, around, plan, engine, formats).await?;
         ran.iter().for_each(|gathered| learn(session, plan, engine, gathered));
     } else {
-        let gathered = gather(session, plan, engine, None).await?;
+        let in_parts = engine.program.in_parts() && wants_all(request, plan.fields.len());
+        let gathered = gather(session, plan, engine, To::Finish { in_parts }).await?;
         learn(session, plan, engine, &gathered);
-        let bound = engine.bound(&engine.finish, gathered.answer.values);
-        home_join::answer_bound(session, request, around, plan, bound).await?;
+        if gathered.answer.rest.is_some() {
+            parts::run(session, request, around, plan, engine, gathered).await?;
+        } else {
+            let bound = engine.bound(&engine.finish, gathered.answer.values);
+            home_join::answer_bound(session, request, around, plan, bound).await?;
+        }
     }
     Ok(route(Strategy::Engine, "much crosses"))
 }
@@ -75,14 +83,26 @@ fn learn(session: &Session, plan: &CachedPlan, engine: &EnginePlan, gathered: &G
     plan.prefers_engine.store(prefers, Ordering::Relaxed);
 }
 
-/// The core's rows: as parameters of the finish, or, with `rows`, to the client.
+/// Where the core's rows go.
+pub(crate) enum To<'a, 'b> {
+    /// They become parameters of the finish, which may take them in parts.
+    Finish { in_parts: bool },
+    /// They are the answer.
+    Client(&'a mut Rows<'b>),
+}
+
+/// The core's rows.
 pub(crate) async fn gather(
     session: &mut Session,
     plan: &CachedPlan,
     engine: &EnginePlan,
-    mut rows: Option<&mut Rows<'_>>,
+    to: To<'_, '_>,
 ) -> Result<Gathered, Stop> {
-    match gather_once(session, plan, engine, rows.as_deref_mut()).await {
+    let (mut rows, in_parts) = match to {
+        To::Finish { in_parts } => (None, in_parts),
+        To::Client(rows) => (Some(rows), false),
+    };
+    match gather_once(session, plan, engine, rows.as_deref_mut(), in_parts).await {
         Err(Stop::GiveUp(reason))
             if reason.what == TOO_MANY_KEYS && rows.as_ref().is_none_or(|r| r.unsent()) =>
         {
@@ -90,7 +110,7 @@ pub(crate) async fn gather(
             if let Some(rows) = &mut rows {
                 rows.forget();
             }
-            gather_once(session, plan, engine, rows).await
+            gather_once(session, plan, engine, rows, in_parts).await
         }
         other => other,
     }
@@ -101,13 +121,14 @@ async fn gather_once(
     plan: &CachedPlan,
     engine: &EnginePlan,
     mut rows: Option<&mut Rows<'_>>,
+    in_parts: bool,
 ) -> Result<Gathered, Stop> {
     let began = Instant::now();
     let limits = &session.shared.config.limits;
     let bounds = Limits {
         query_bytes_max: limits.engine_query_bytes_max,
-        answer_rows_max: usize::MAX,
         answer_bytes_max: limits.home_join_bytes_max,
+        part_bytes: in_parts.then_some(limits.engine_part_bytes),
     };
     let fragments = &engine.tree.fragments;
     let sources = asked(session, plan, fragments)?;
@@ -137,7 +158,7 @@ async fn gather_once(
         connections: streams.get(i).copied().unwrap_or(1),
         progress: started.progress.get(i).cloned().unwrap_or_default(),
     });
-    let _listed = session.shared.progress.list(session.cancel.pid(), parts.collect());
+    let listed = session.shared.progress.list(session.cancel.pid(), parts.collect());
     let mut feeds: Vec<Option<Vec<Feed>>> = feeds.into_iter().map(Some).collect();
     let mut work = JoinSet::new();
     let mut at_work: Vec<AtWork> = Vec::new();
@@ -320,7 +341,14 @@ async fn gather_once(
         }
     };
     let known = (0..fragments.len()).map(|i| keys(i).and_then(|(_, k)| k.known())).collect();
-    Ok(Gathered { answer, keys: known, streams, elapsed: began.elapsed(), started })
+    Ok(Gathered {
+        answer,
+        keys: known,
+        streams,
+        elapsed: began.elapsed(),
+        started,
+        _listed: listed,
+    })
 }
 
 /// What one connection reads.

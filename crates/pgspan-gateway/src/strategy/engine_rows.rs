@@ -3,7 +3,8 @@
 
 use super::HELD_BYTES;
 use super::direct::{Stream, close_tail, lost_behind_rows, result_formats};
-use super::engine::{Gathered, gather};
+use super::engine::{Gathered, To, gather};
+use super::parts::wants_all;
 use crate::session::home::{self, Around};
 use crate::session::query::Request;
 use crate::session::stop::{NOTICE, Stop};
@@ -37,14 +38,7 @@ pub(crate) fn formats(
     let own = engine.program.types();
     let (types, formats) = match request {
         Some(request) => {
-            // What is left of a portal home would have to keep.
-            if request.batch.as_ref().is_some_and(|b| b.max_rows > 0) {
-                return None;
-            }
-            // Home tells what is wrong with others.
-            let asked = request.batch.as_ref().map_or(&[][..], |b| &b.bind.result_formats);
-            let fits = asked.len() <= 1 || asked.len() == own.len();
-            if !fits || asked.iter().any(|format| !matches!(format, 0 | 1)) {
+            if !wants_all(request, own.len()) {
                 return None;
             }
             let types = plan.fields.iter().map(|f| f.type_oid).collect();
@@ -114,7 +108,7 @@ async fn read(
     engine: &EnginePlan,
     rows: &mut Rows<'_>,
 ) -> Result<Gathered, Stop> {
-    let gathered = gather(session, plan, engine, Some(rows)).await?;
+    let gathered = gather(session, plan, engine, To::Client(rows)).await?;
     around.close(&mut session.server);
     frontend::sync(&mut session.server.outbox);
     home::answers(&mut session.server, &mut session.client.outbox).await?;

@@ -5,7 +5,7 @@
 //! With ANALYZE the fragments are fetched for real, and run once more at their source
 //! under EXPLAIN ANALYZE; without it nothing is fetched.
 
-use super::engine::means;
+use super::engine::{To, gather, give_up, means};
 use super::engine_rows::{self, Rows};
 use super::home_join::{Bound, ask, carried, put_start};
 use crate::session::home::{self, Answers, Around, Means};
@@ -149,12 +149,15 @@ async fn explain_engine(
     // The answer as it is needs no finish.
     let formats = engine_rows::formats(session, None, plan, engine);
     let finishes = formats.is_none();
-    let gathered = if options.analyze {
+    let mut gathered = None;
+    if options.analyze {
         let mut rows = formats.map(Rows::dropped);
-        Some(super::engine::gather(session, plan, engine, rows.as_mut()).await?)
-    } else {
-        None
-    };
+        let to = match &mut rows {
+            Some(rows) => To::Client(rows),
+            None => To::Finish { in_parts: engine.program.in_parts() },
+        };
+        gathered = Some(gather(session, plan, engine, to).await?);
+    }
     if let Some(g) = &gathered {
         lines.push(format!(
             "  Engine: time={} rows={} memory={} kB",
@@ -167,21 +170,33 @@ async fn explain_engine(
         if options.verbose {
             lines.push(format!("  Finish SQL: {}", engine.finish));
         }
-        let values = match &gathered {
-            Some(g) => g.answer.values.clone(),
+        let mut values = match &mut gathered {
+            Some(g) => std::mem::take(&mut g.answer.values),
             None => engine.program.no_rows(),
         };
         let head = request.text.get(..plan.analysis.query_start).unwrap_or("");
         let sql = format!("{head}{}", engine.finish);
-        let bound = engine.bound(&sql, values);
-        let home = home_plan(session, request, plan, bound).await?;
+        let began = Instant::now();
+        let home = home_plan(session, request, plan, engine.bound(&sql, values)).await?;
+        let mut parts = 1;
+        if let Some(g) = &mut gathered {
+            while let Some(rest) = g.answer.rest.take() {
+                (values, g.answer.rest) = g.started.part(rest).await.map_err(give_up)?;
+                home_plan(session, request, plan, engine.bound(&sql, values)).await?;
+                parts += 1;
+            }
+        }
+        if parts > 1 {
+            let time = ms(began.elapsed());
+            lines.push(format!("  Finish: parts={parts} time={time}, the first of them:"));
+        }
         nest(lines, 2, home);
     } else {
         lines.push("  Finish: none, rows go to the client as they are".to_owned());
     }
     let operators = match &gathered {
         Some(g) => g.started.lines(true),
-        None => engine.program.lines().map_err(super::engine::give_up)?,
+        None => engine.program.lines().map_err(give_up)?,
     };
     lines.extend(operators.into_iter().map(|l| format!("  {l}")));
     for (i, fragment) in engine.tree.fragments.iter().enumerate() {

@@ -7,6 +7,7 @@ pub(crate) mod engine;
 pub(crate) mod engine_rows;
 pub(crate) mod explain;
 pub(crate) mod home_join;
+pub(crate) mod parts;
 pub(crate) mod snapshot;
 
 /// So many bytes of an answer are held back: an error among them still leads to fallback.

@@ -54,6 +54,13 @@ pub(super) fn has_calls(select: &Value) -> bool {
     found
 }
 
+/// Whether a window function is called.
+pub(super) fn has_windows(value: &Value) -> bool {
+    let mut found = false;
+    visit(value, &mut |name, body| found |= name == "FuncCall" && !body["over"].is_null());
+    found
+}
+
 pub(super) fn is_aggregate(body: &Value) -> bool {
     let path = strings(&body["funcname"]).unwrap_or_default();
     body["over"].is_null() && path.last().is_some_and(|f| AGGREGATES.contains(f))

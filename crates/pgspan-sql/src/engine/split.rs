@@ -6,8 +6,8 @@
 //! home resolves the core as it would the original.
 
 use super::shape::{
-    bare_name, column_ref, has_aggregate, has_calls, is_aggregate, is_star, last_name, plain_call,
-    rows_wanted, without_places,
+    bare_name, column_ref, has_aggregate, has_calls, has_windows, is_aggregate, is_star, last_name,
+    plain_call, rows_wanted, without_places,
 };
 use crate::analyze::Analysis;
 use crate::parse::{Lexeme, lex, node, strings, top_level, visit};
@@ -54,6 +54,17 @@ pub struct TopN {
     pub rows: u64,
 }
 
+/// How much the finish does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// It is the core's columns in their order, and nothing else.
+    Names,
+    /// It computes each row by itself, so that rows may be given to it in parts.
+    Rows,
+    /// It needs all rows at once.
+    Whole,
+}
+
 /// A statement in two parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
@@ -67,8 +78,8 @@ pub struct Split {
     pub grouped: bool,
     /// Columns of the core, where no `*` is among them.
     pub columns: usize,
-    /// The finish is the core's columns in their order, and nothing else.
-    pub plain: bool,
+    /// What is left to do over the core's rows.
+    pub does: Finish,
     /// Set when only some of the core's rows can be in the answer.
     pub top: Option<TopN>,
 }
@@ -342,20 +353,23 @@ pub fn split(
         core.push_str(" GROUP BY ");
         core.push_str(&list.join(", "));
     }
-    let untouched = clauses.having.is_none()
+    let by_row = (fold || !folds)
         && clauses.window.is_none()
         && clauses.order.is_none()
-        && clauses.limit.is_none();
+        && clauses.limit.is_none()
+        && (distinct_list.is_empty() || !core_distinct.is_empty())
+        && !has_windows(&select["target_list"]);
     Ok(Split {
         core,
         list_end,
         finish: (finish, tail),
         grouped: grouped || !core_distinct.is_empty(),
         columns: s.core.len(),
-        plain: plain_list
-            && untouched
-            && (fold || !folds)
-            && (distinct_list.is_empty() || !core_distinct.is_empty()),
+        does: match by_row {
+            true if plain_list && clauses.having.is_none() => Finish::Names,
+            true => Finish::Rows,
+            false => Finish::Whole,
+        },
         top,
     })
 }
@@ -746,7 +760,7 @@ mod tests {
         let s =
             of("SELECT * FROM u JOIN ro ON u.a = ro.a WHERE u.b = 1", &["a", "b", "a"]).unwrap();
         assert_eq!(s.core, "SELECT * FROM u JOIN ro ON u.a = ro.a WHERE u.b = 1");
-        assert!(s.plain && s.columns == 3 && !s.grouped);
+        assert!(s.does == Finish::Names && s.columns == 3 && !s.grouped);
         let e = of("SELECT upper(ro.a), rank() OVER (ORDER BY ro.b) FROM ro", &["upper", "rank"])
             .unwrap();
         assert_eq!(e.core, "SELECT ro.a, ro.b FROM ro");
@@ -754,6 +768,14 @@ mod tests {
             e.finish("X"),
             "SELECT upper(pgspan.c1) AS \"upper\", rank() OVER (ORDER BY pgspan.c2) AS \"rank\" FROM X"
         );
-        assert!(!e.plain);
+        assert_eq!(e.does, Finish::Whole);
+        let rows = of("SELECT upper(ro.a) FROM ro", &["upper"]).unwrap();
+        assert_eq!(rows.does, Finish::Rows);
+        let having =
+            of("SELECT ro.a, count(*) FROM ro GROUP BY ro.a HAVING count(*) > 1", &["a", "count"]);
+        assert_eq!(having.unwrap().does, Finish::Rows);
+        for whole in ["SELECT ro.a FROM ro ORDER BY 1", "SELECT ro.a FROM ro LIMIT 9"] {
+            assert_eq!(of(whole, &["a"]).unwrap().does, Finish::Whole);
+        }
     }
 }

@@ -22,17 +22,25 @@ fn make_flow(world: &Turn) {
     ));
 }
 
+/// The same rows, each of which home computes: they are more than it takes at once.
+const COMPUTED: &str =
+    "SELECT l.who || '!', l.pad, s.name FROM flow l LEFT JOIN small s ON s.name = l.who";
+
 /// Starts [`ALL`] and reads its first row.
 fn begin(world: &Turn, extended: bool) -> Client {
+    begin_with(world, ALL, extended)
+}
+
+fn begin_with(world: &Turn, all: &str, extended: bool) -> Client {
     let mut client = world.connect();
     assert_eq!(client.query("SET pgspan.strategy = 'engine'").code(), "ok");
     // A plan whose tables the gateway has just met serves but one run.
     becomes("the engine", "engine", || {
-        let answer = client.query(&format!("{ALL} WHERE l.who < 'p1001'"));
+        let answer = client.query(&format!("{all} WHERE l.who < 'p1001'"));
         assert_eq!(answer.code(), "ok", "{answer:?}");
         route(&mut client)
     });
-    client.start_as(ALL, extended);
+    client.start_as(all, extended);
     client.first_row();
     client
 }
@@ -95,6 +103,57 @@ fn an_error_behind_rows_stands_where_the_next_row_would() {
             world.assert_settled();
         }
     }
+}
+
+#[test]
+fn a_finish_in_parts_ends_where_it_is_ended() {
+    let world = turn();
+    make_flow(&world);
+    for extended in [false, true] {
+        let mut client = begin_with(&world, COMPUTED, extended);
+        let answer = client.finish();
+        assert_eq!((answer.code(), answer.rows.len(), route(&mut client)), all());
+        // An error behind many rows.
+        let fails = COMPUTED.replace("l.pad", &format!("10 / (l.n - {ROWS})"));
+        client.start_as(&fails, extended);
+        client.first_row();
+        let answer = client.finish();
+        assert_eq!((answer.code(), answer.status), ("22012", b'I'));
+        assert_eq!(answer.fault.as_ref().unwrap().message, "division by zero");
+        // Whoever does not read holds home back.
+        client.start_as(COMPUTED, extended);
+        client.first_row();
+        client.cancel();
+        let answer = client.finish();
+        assert_eq!((answer.code(), answer.status), ("57014", b'I'));
+        assert!(answer.rows.len() < ROWS);
+        // The clock runs over all parts.
+        assert_eq!(client.query("SET statement_timeout = '4s'").code(), "ok");
+        client.start_as(COMPUTED, extended);
+        client.first_row();
+        std::thread::sleep(std::time::Duration::from_secs(4));
+        let answer = client.finish();
+        assert_eq!((answer.code(), answer.status), ("57014", b'I'));
+        let said = &answer.fault.as_ref().unwrap().message;
+        assert_eq!(said, "canceling statement due to statement timeout");
+        assert_eq!(client.query("RESET ALL").code(), "ok");
+        assert_works(&mut client);
+        // Who goes leaves nothing behind.
+        drop(client);
+        drop(begin_with(&world, COMPUTED, extended));
+        world.assert_settled();
+        let mut client = begin_with(&world, COMPUTED, extended);
+        world.kill_backend("users-writer", &client.process().to_string());
+        let answer = client.finish();
+        assert!(["08006", "57P02", "lost"].contains(&answer.code()), "{}", answer.code());
+        drop(client);
+        world.assert_settled();
+    }
+}
+
+/// The whole of an answer, by the engine.
+fn all() -> (&'static str, usize, String) {
+    ("ok", ROWS - 1, "engine".to_owned())
 }
 
 #[test]
