@@ -9,8 +9,9 @@ use datafusion_execution::SendableRecordBatchStream;
 use datafusion_execution::memory_pool::MemoryReservation;
 use futures::StreamExt as _;
 use std::collections::VecDeque;
+use tokio::runtime::Handle;
 
-/// Rows that are held.
+/// Rows that are held, and count as such until this goes.
 #[derive(Debug)]
 pub struct Rest {
     batches: VecDeque<RecordBatch>,
@@ -18,38 +19,35 @@ pub struct Rest {
     /// Bytes of a part.
     part_bytes: usize,
     memory: MemoryReservation,
+    /// The engine's threads.
+    handle: Handle,
 }
 
 impl Rest {
-    /// Reads all rows of a stream, for parts of so many bytes; a batch may be no more than
-    /// the other number.
+    /// Reads all rows of a stream, for parts of about so many bytes; one row may be no more
+    /// than the other number.
     ///
     /// # Errors
-    /// The stream's; more memory than the statement has; rows too long for a part.
+    /// The stream's; more memory than the statement has; a row too long for the finish.
     pub(crate) async fn hold(
         mut stream: SendableRecordBatchStream,
         columns: &[Column],
         memory: MemoryReservation,
-        (part_bytes, batch_bytes_max): (usize, usize),
+        (part_bytes, row_bytes_max): (usize, usize),
     ) -> Result<Rest, GiveUp> {
         let mut batches = VecDeque::new();
         while let Some(batch) = stream.next().await {
             let batch = batch?;
-            let bytes = own_bytes(&batch);
-            memory.try_grow(bytes)?;
-            if bytes > batch_bytes_max {
-                return Err(GiveUp::new(
-                    "rows too long for the finish",
-                    "limits.home_join_bytes_max",
-                ));
-            }
-            let slices = bytes.div_ceil(part_bytes.max(1)).max(1);
-            let rows = batch.num_rows().div_ceil(slices).max(1);
-            for first in (0..batch.num_rows()).step_by(rows) {
-                batches.push_back(batch.slice(first, rows.min(batch.num_rows() - first)));
+            memory.try_grow(own_bytes(&batch))?;
+            let before = batches.len();
+            cut(batch, part_bytes, &mut batches);
+            if batches.range(before..).any(|piece| sent_bytes(piece) > row_bytes_max) {
+                let limit = "limits.home_join_bytes_max";
+                return Err(GiveUp::new("a row too long for the finish", limit));
             }
         }
-        Ok(Rest { batches, columns: columns.to_vec(), part_bytes, memory })
+        let (columns, handle) = (columns.to_vec(), Handle::current());
+        Ok(Rest { batches, columns, part_bytes, memory, handle })
     }
 
     /// Rows.
@@ -57,33 +55,60 @@ impl Rest {
         self.batches.iter().map(RecordBatch::num_rows).sum()
     }
 
-    /// The rows, which still count as held until this goes.
+    /// The rows.
     pub(crate) fn batches(&mut self) -> impl Iterator<Item = RecordBatch> + Send + use<> {
         std::mem::take(&mut self.batches).into_iter()
     }
 
-    /// The next part, as one array for each column, and what is left.
+    /// The next part, as one array for each column, and what is left of the rows.
     pub(crate) fn part(mut self) -> (Vec<Bytes>, Option<Rest>) {
         let mut part = Vec::new();
-        let mut bytes = 0;
+        let (mut held, mut sent) = (0, 0);
         while let Some(batch) = self.batches.front() {
-            let own = own_bytes(batch);
-            if bytes > 0 && bytes + own > self.part_bytes {
+            let more = sent_bytes(batch);
+            if sent > 0 && sent + more > self.part_bytes {
                 break;
             }
-            bytes += own;
+            held += own_bytes(batch);
+            sent += more;
             part.extend(self.batches.pop_front());
         }
         let columns = self.columns.iter().enumerate();
         let values = columns.map(|(i, c)| encode::array(&part, i, c)).collect();
-        // Slices of one batch share what it holds: all of it goes with the last of them.
-        self.memory.shrink(bytes.min(self.memory.size()));
+        self.memory.shrink(held.min(self.memory.size()));
         (values, (!self.batches.is_empty()).then_some(self))
+    }
+
+    /// As [`Rest::part`], on the engine's threads.
+    ///
+    /// # Errors
+    /// They have stopped.
+    pub async fn next(self) -> Result<(Vec<Bytes>, Option<Rest>), GiveUp> {
+        let handle = self.handle.clone();
+        let done = handle.spawn(async move { self.part() }).await;
+        done.map_err(|e| GiveUp::new("the engine stopped", e.to_string()))
+    }
+}
+
+/// Halves a batch until each piece is a part at most, or one row.
+fn cut(batch: RecordBatch, part_bytes: usize, into: &mut VecDeque<RecordBatch>) {
+    let rows = batch.num_rows();
+    if rows <= 1 || sent_bytes(&batch) <= part_bytes {
+        into.push_back(batch);
+    } else {
+        cut(batch.slice(0, rows / 2), part_bytes, into);
+        cut(batch.slice(rows / 2, rows - rows / 2), part_bytes, into);
     }
 }
 
 /// Bytes of a batch that may be a slice of a larger one.
-pub(crate) fn own_bytes(batch: &RecordBatch) -> usize {
+fn own_bytes(batch: &RecordBatch) -> usize {
     let own = |c: &ArrayRef| c.to_data().get_slice_memory_size().unwrap_or(0);
     batch.columns().iter().map(own).sum()
+}
+
+/// Bytes of it as arrays of PostgreSQL's, at most: each value has its length before it, and
+/// a numeric its head.
+fn sent_bytes(batch: &RecordBatch) -> usize {
+    own_bytes(batch) + batch.num_rows() * batch.num_columns() * 18
 }

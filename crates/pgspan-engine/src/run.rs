@@ -284,14 +284,6 @@ impl Started {
         self.compute(async move { work.run().await }).await
     }
 
-    /// The next of an answer's rows, as [`Answer::values`], and what is left of them.
-    ///
-    /// # Errors
-    /// The engine's threads have stopped.
-    pub async fn part(&self, rest: Rest) -> Result<(Vec<Bytes>, Option<Rest>), GiveUp> {
-        self.compute(async move { Ok(rest.part()) }).await
-    }
-
     /// As [`Started::run`] of a program that [answers](Program::answers) by itself: sends
     /// its rows as DataRow messages with columns in these formats, several at a time. When
     /// it gives up, none has been sent, unless a feed broke.
@@ -307,10 +299,10 @@ impl Started {
         self.compute(async move { work.rows(&formats, sender).await }).await
     }
 
-    async fn compute<T: Send + 'static>(
+    async fn compute(
         &self,
-        work: impl Future<Output = Result<T, GiveUp>> + Send + 'static,
-    ) -> Result<T, GiveUp> {
+        work: impl Future<Output = Result<Answer, GiveUp>> + Send + 'static,
+    ) -> Result<Answer, GiveUp> {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn_on(work, &self.handle);
         match tasks.join_next().await {
@@ -395,11 +387,11 @@ impl Work {
     }
 
     /// All rows of the only core, in the statement's memory.
-    async fn held(&self, part_bytes: usize, batch_bytes_max: usize) -> Result<Rest, GiveUp> {
+    async fn held(&self, part_bytes: usize, row_bytes_max: usize) -> Result<Rest, GiveUp> {
         let core = self.only_core()?;
         let stream = core.plan.execute(0, self.context.clone())?;
         let memory = MemoryConsumer::new("rows").register(self.context.memory_pool());
-        Rest::hold(stream, &core.columns, memory, (part_bytes, batch_bytes_max)).await
+        Rest::hold(stream, &core.columns, memory, (part_bytes, row_bytes_max)).await
     }
 
     async fn core(&self, core: &Core) -> Result<Vec<RecordBatch>, GiveUp> {

@@ -125,9 +125,8 @@ pub struct Limits {
     /// Pages of 8 KiB from which on a source's table is large: the engine reads it on several
     /// connections, and its source may fold it first or use its parallel workers.
     pub engine_pages_min: u32,
-    /// Bytes of rows that home computes the answer's rows of at a time, where it computes
-    /// each by itself: enough that asking home is little beside its work, few enough that
-    /// they stay in its `work_mem`.
+    /// Bytes of rows that home is given at a time, where it computes each row of the answer
+    /// by itself: enough that asking home is little beside its work.
     pub engine_part_bytes: usize,
     /// Memory of the engine's operators for one statement, in bytes. A statement that
     /// needs more is run by home itself.

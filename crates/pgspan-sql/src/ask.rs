@@ -360,6 +360,15 @@ pub fn engine_state(names: &[String]) -> String {
     )
 }
 
+/// Keeps, until the transaction ends, the settings that a session may change and that decide
+/// how a statement is read, what its functions give or how values are printed (manual, sections
+/// "Client Connection Defaults" and "Version and Platform Compatibility").
+pub const PIN_SETTINGS: &str = "\
+SELECT pg_catalog.count(pg_catalog.set_config(s.name, pg_catalog.current_setting(s.name), true)) \
+FROM pg_catalog.unnest('{search_path,TimeZone,timezone_abbreviations,DateStyle,IntervalStyle,extra_float_digits,bytea_output,\
+lc_monetary,lc_numeric,lc_time,default_text_search_config,xmlbinary,xmloption,quote_all_identifiers,array_nulls,\
+backslash_quote,standard_conforming_strings,transform_null_equals}'::pg_catalog.text[]) AS s(name)";
+
 /// Whether all named relations are plain local tables that cannot lead to a source:
 /// no triggers, rules, row security, children, or defaults that call user functions.
 /// One boolean.

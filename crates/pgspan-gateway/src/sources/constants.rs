@@ -24,9 +24,11 @@ pub(super) async fn over_home(
     let mut edits = Vec::new();
     for constant in constant::find(&request.text, &plan.analysis, &plan.facts.home) {
         let question = constant.question(&constant.query);
-        // An error: it speaks of the query around it, or fails; both are home's to say.
-        if let Ok(got) = asked(session, |s| home::run_once(s, &question)).await? {
-            edits.extend(literal(&constant, &got, 1));
+        // An error: it speaks of the query around it, or fails; both are home's to say, and
+        // so are notices.
+        match asked(session, |s| home::run_once(s, &question)).await? {
+            Ok(got) if !got.noticed => edits.extend(literal(&constant, &got, 1)),
+            _ => {}
         }
     }
     let any = !edits.is_empty();
@@ -88,7 +90,7 @@ async fn evaluated(
     home::execute(&mut session.server);
     frontend::sync(&mut session.server.outbox);
     let got = home::answers(&mut session.server, &mut session.client.outbox).await?;
-    Ok(literal(constant, &got, 0))
+    Ok(if got.noticed { None } else { literal(constant, &got, 0) })
 }
 
 /// Bytes of the statement, and what takes their place.

@@ -215,6 +215,48 @@ pub(super) fn result_formats(request: &Request, columns: usize) -> Vec<i16> {
     }
 }
 
+/// Whether a request is for all rows at once, in formats that there are: what is left of a
+/// portal home would have to keep, and home tells what is wrong with formats.
+pub(super) fn wants_all(request: &Request, columns: usize) -> bool {
+    let Some(batch) = &request.batch else { return true };
+    let formats = &batch.bind.result_formats;
+    batch.max_rows == 0
+        && (formats.len() <= 1 || formats.len() == columns)
+        && formats.iter().all(|format| matches!(format, 0 | 1))
+}
+
+/// Ends an answer of so many rows, all of which the client has been given.
+pub(super) async fn complete(
+    session: &mut Session,
+    request: &Request,
+    rows: u64,
+) -> Result<(), Stop> {
+    session.opened = false;
+    let tag = format!("SELECT {rows}");
+    backend::put_command_complete(&mut session.client.outbox, &tag);
+    close_tail(session, request).await?;
+    backend::put_ready(&mut session.client.outbox, session.server.status);
+    Ok(())
+}
+
+/// Ends an answer that breaks off behind rows: the error stands where the next would.
+pub(super) async fn break_off(
+    session: &mut Session,
+    stream: &Stream,
+    error: &ErrorFields,
+) -> Result<(), Stop> {
+    session.client.outbox.extend_from_slice(&stream.held);
+    error.put(&mut session.client.outbox);
+    session.undo_own().await.map_err(|e| Stop::End(e.into()))?;
+    backend::put_ready(&mut session.client.outbox, session.server.status);
+    Ok(())
+}
+
+/// The error for it, where the gateway itself cannot go on.
+pub(super) fn no_more_rows(detail: String) -> ErrorFields {
+    ErrorFields::new("ERROR", "58000", "the rest of the rows could not be had").with_detail(detail)
+}
+
 /// Close messages of the client's batch go to home, where its statements are.
 pub(super) async fn close_tail(session: &mut Session, request: &Request) -> Result<(), Stop> {
     let tail = request.batch.as_ref().map_or(&[][..], |b| &b.tail);

@@ -1,9 +1,10 @@
 //! Engine: fragments stream in from sources and home, the engine joins and folds them,
 //! and home finishes over the rows that are left.
 
+use super::direct::wants_all;
 use super::engine_rows::{self, Rows};
 use super::home_join;
-use super::parts::{self, wants_all};
+use super::parts;
 use super::snapshot::connections;
 use crate::progress::{Listed, Part};
 use crate::session::End;
@@ -46,7 +47,7 @@ pub(crate) struct Gathered {
     pub keys: Vec<Option<Arc<[i64]>>>,
     pub elapsed: Duration,
     /// Until this goes, it is shown as under way.
-    _listed: Listed,
+    pub listed: Listed,
 }
 
 /// Runs it, home's snapshot having been taken.
@@ -128,7 +129,7 @@ async fn gather_once(
     let bounds = Limits {
         query_bytes_max: limits.engine_query_bytes_max,
         answer_bytes_max: limits.home_join_bytes_max,
-        part_bytes: in_parts.then_some(limits.engine_part_bytes),
+        part_bytes: in_parts.then(|| limits.engine_part_bytes.min(limits.home_join_bytes_max)),
     };
     let fragments = &engine.tree.fragments;
     let sources = asked(session, plan, fragments)?;
@@ -341,14 +342,7 @@ async fn gather_once(
         }
     };
     let known = (0..fragments.len()).map(|i| keys(i).and_then(|(_, k)| k.known())).collect();
-    Ok(Gathered {
-        answer,
-        keys: known,
-        streams,
-        elapsed: began.elapsed(),
-        started,
-        _listed: listed,
-    })
+    Ok(Gathered { answer, keys: known, streams, elapsed: began.elapsed(), started, listed })
 }
 
 /// What one connection reads.

@@ -2,9 +2,10 @@
 //! still send, and home has nothing to finish.
 
 use super::HELD_BYTES;
-use super::direct::{Stream, close_tail, lost_behind_rows, result_formats};
+use super::direct::{
+    Stream, break_off, complete, lost_behind_rows, no_more_rows, result_formats, wants_all,
+};
 use super::engine::{Gathered, To, gather};
-use super::parts::wants_all;
 use crate::session::home::{self, Around};
 use crate::session::query::Request;
 use crate::session::stop::{NOTICE, Stop};
@@ -14,7 +15,7 @@ use crate::sources::engine::EnginePlan;
 use crate::sources::fetch::LOST;
 use bytes::Bytes;
 use pgspan_sql::route::Reason;
-use pgspan_wire::backend::{self, ErrorFields};
+use pgspan_wire::backend::ErrorFields;
 use pgspan_wire::frontend;
 
 /// Where the rows of a run go.
@@ -94,8 +95,7 @@ impl<'a> Rows<'a> {
     fn error(&mut self, reason: &Reason) -> ErrorFields {
         self.broke.take().unwrap_or_else(|| match reason.what {
             LOST => lost_behind_rows(reason.to_string()),
-            _ => ErrorFields::new("ERROR", "58000", "the rest of the rows could not be had")
-                .with_detail(reason.to_string()),
+            _ => no_more_rows(reason.to_string()),
         })
     }
 }
@@ -132,19 +132,13 @@ pub(crate) async fn run(
                 Stop::GiveUp(reason) => rows.error(&reason),
                 Stop::End(_) => return Err(stop),
             };
-            error.put(&mut session.client.outbox);
-            session.undo_own().await.map_err(|e| Stop::End(e.into()))?;
-            backend::put_ready(&mut session.client.outbox, session.server.status);
+            break_off(session, &rows.stream, &error).await?;
             return Ok(None);
         }
         other => other?,
     };
-    session.opened = false;
     rows.stream.flush(&mut session.client, request, plan, &rows.formats).await?;
-    let tag = format!("SELECT {}", gathered.answer.rows);
-    backend::put_command_complete(&mut session.client.outbox, &tag);
-    close_tail(session, request).await?;
-    backend::put_ready(&mut session.client.outbox, session.server.status);
+    complete(session, request, gathered.answer.rows as u64).await?;
     Ok(Some(gathered))
 }
 

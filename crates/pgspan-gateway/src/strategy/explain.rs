@@ -8,6 +8,7 @@
 use super::engine::{To, gather, give_up, means};
 use super::engine_rows::{self, Rows};
 use super::home_join::{Bound, ask, carried, put_start};
+use super::parts::Clock;
 use crate::session::home::{self, Answers, Around, Means};
 use crate::session::query::{Request, route};
 use crate::session::state::answers_for;
@@ -180,8 +181,10 @@ async fn explain_engine(
         let home = home_plan(session, request, plan, engine.bound(&sql, values)).await?;
         let mut parts = 1;
         if let Some(g) = &mut gathered {
+            let clock = Clock::new(plan, g);
             while let Some(rest) = g.answer.rest.take() {
-                (values, g.answer.rest) = g.started.part(rest).await.map_err(give_up)?;
+                clock.check(session)?;
+                (values, g.answer.rest) = rest.next().await.map_err(give_up)?;
                 home_plan(session, request, plan, engine.bound(&sql, values)).await?;
                 parts += 1;
             }

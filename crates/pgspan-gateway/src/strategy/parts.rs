@@ -3,9 +3,10 @@
 //! client before the next is bound.
 
 use super::HELD_BYTES;
-use super::direct::{Stream, close_tail, result_formats};
+use super::direct::{Stream, break_off, complete, no_more_rows, result_formats};
 use super::engine::{Gathered, give_up};
 use super::home_join::{ask, same_columns};
+use super::snapshot::release;
 use crate::session::Session;
 use crate::session::home::{self, Around};
 use crate::session::query::Request;
@@ -15,20 +16,11 @@ use crate::sources::CachedPlan;
 use crate::sources::engine::EnginePlan;
 use bytes::Bytes;
 use pgspan_pool::ServerError;
+use pgspan_sql::ask::PIN_SETTINGS;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frontend;
 use std::time::Instant;
-
-/// Whether a request is for all rows at once, in formats that there are: what is left of a
-/// portal home would have to keep, and home tells what is wrong with formats.
-pub(crate) fn wants_all(request: &Request, columns: usize) -> bool {
-    let Some(batch) = &request.batch else { return true };
-    let formats = &batch.bind.result_formats;
-    batch.max_rows == 0
-        && (formats.len() <= 1 || formats.len() == columns)
-        && formats.iter().all(|format| matches!(format, 0 | 1))
-}
 
 /// Gives the client the answer, to the end of the transaction.
 pub(crate) async fn run(
@@ -40,30 +32,14 @@ pub(crate) async fn run(
     gathered: Gathered,
 ) -> Result<(), Stop> {
     let mut stream = Stream::default();
-    let rows = match all(session, request, around, plan, engine, gathered, &mut stream).await {
-        // The error stands where the next row would.
-        Err(stop @ (Stop::GiveUp(_) | Stop::Refuse(_))) if stream.begun => {
-            let error = match stop {
-                Stop::Refuse(error) => error,
-                Stop::GiveUp(reason) => {
-                    ErrorFields::new("ERROR", "58000", "the rest of the rows could not be had")
-                        .with_detail(reason.to_string())
-                }
-                Stop::End(_) => return Err(stop),
-            };
-            error.put(&mut session.client.outbox);
-            session.undo_own().await.map_err(|e| Stop::End(e.into()))?;
-            backend::put_ready(&mut session.client.outbox, session.server.status);
-            return Ok(());
+    match all(session, request, around, plan, engine, gathered, &mut stream).await {
+        Ok(rows) => complete(session, request, rows).await,
+        Err(Stop::Refuse(error)) if stream.begun => break_off(session, &stream, &error).await,
+        Err(Stop::GiveUp(reason)) if stream.begun => {
+            break_off(session, &stream, &no_more_rows(reason.to_string())).await
         }
-        other => other?,
-    };
-    session.opened = false;
-    let tag = format!("SELECT {rows}");
-    backend::put_command_complete(&mut session.client.outbox, &tag);
-    close_tail(session, request).await?;
-    backend::put_ready(&mut session.client.outbox, session.server.status);
-    Ok(())
+        Err(stop) => Err(stop),
+    }
 }
 
 /// All parts; gives the number of rows that home made of them.
@@ -76,29 +52,61 @@ async fn all(
     gathered: Gathered,
     stream: &mut Stream,
 ) -> Result<u64, Stop> {
-    let Gathered { mut answer, started, elapsed, .. } = gathered;
-    let began = Instant::now();
-    let bound = timeout(&plan.session.statement_timeout);
+    let clock = Clock::new(plan, &gathered);
+    // It is shown as under way until all rows have gone; its operators go, and so do the
+    // snapshots at the sources.
+    let Gathered { answer, started, listed: _listed, .. } = gathered;
+    drop(started);
+    release(session).await;
+    pin_settings(session).await?;
     let formats = result_formats(request, plan.fields.len());
-    let mut values = answer.values;
+    let (mut values, mut rest) = (answer.values, answer.rest);
     let mut rows = 0;
     loop {
         rows += part(session, request, plan, engine, values, &formats, stream).await?;
-        let Some(rest) = answer.rest.take() else { break };
-        // Home's own clock is for each part.
-        if bound.is_some_and(|bound| elapsed + began.elapsed() >= bound) {
-            return Err(timed_out());
-        }
-        if session.cancel.is_cancelled() {
-            return Err(cancelled());
-        }
-        (values, answer.rest) = started.part(rest).await.map_err(give_up)?;
+        let Some(more) = rest.take() else { break };
+        clock.check(session)?;
+        (values, rest) = more.next().await.map_err(give_up)?;
     }
     around.close(&mut session.server);
     frontend::sync(&mut session.server.outbox);
     home::answers(&mut session.server, &mut session.client.outbox).await?;
     stream.flush(&mut session.client, request, plan, &formats).await?;
     Ok(rows)
+}
+
+/// What ends a statement between its parts: home's own clock, and its ear for a cancel,
+/// are for each part alone.
+pub(super) struct Clock {
+    ends: Option<Instant>,
+}
+
+impl Clock {
+    pub fn new(plan: &CachedPlan, gathered: &Gathered) -> Clock {
+        let left = timeout(&plan.session.statement_timeout)
+            .map(|bound| bound.saturating_sub(gathered.elapsed));
+        Clock { ends: left.map(|left| Instant::now() + left) }
+    }
+
+    /// Stops when the statement has been cancelled, or its time is up.
+    pub fn check(&self, session: &Session) -> Result<(), Stop> {
+        if session.cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+        match self.ends {
+            Some(ends) if ends <= Instant::now() => Err(timed_out()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Holds the settings that decide what home makes of a row until the transaction ends: a
+/// server that reads its configuration anew does so between messages, and so between parts.
+pub(super) async fn pin_settings(session: &mut Session) -> Result<(), Stop> {
+    home::run_once(&mut session.server, PIN_SETTINGS);
+    frontend::sync(&mut session.server.outbox);
+    home::answers(&mut session.server, &mut session.client.outbox).await?;
+    Ok(())
 }
 
 /// One part; gives the number of rows that home made of it.
@@ -116,7 +124,7 @@ async fn part(
     home::execute(&mut session.server);
     frontend::sync(&mut session.server.outbox);
     session.server.send().await.map_err(|e| Stop::from(ServerError::from(e)))?;
-    let mut rows = 0;
+    let mut rows = None;
     let mut described = false;
     let mut error: Option<ErrorFields> = None;
     let mut refused: Option<Stop> = None;
@@ -159,19 +167,13 @@ async fn part(
         return Err(stop);
     }
     match error {
-        // Rows that home made before it.
-        Some(error) => {
-            session.client.outbox.extend_from_slice(&stream.held);
-            stream.held.clear();
-            Err(Stop::Refuse(error))
-        }
-        None => Ok(rows),
+        Some(error) => Err(Stop::Refuse(error)),
+        None => rows.ok_or_else(|| Reason::new("the rewritten statement gives no rows").into()),
     }
 }
 
 /// The rows of a command tag ("SELECT n").
-fn counted(tag: &[u8]) -> u64 {
-    let tag = tag.strip_suffix(&[0]).unwrap_or(tag);
-    let number = tag.rsplit(|b| *b == b' ').next().unwrap_or_default();
-    std::str::from_utf8(number).ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+fn counted(tag: &[u8]) -> Option<u64> {
+    let number = tag.strip_suffix(&[0])?.strip_prefix(b"SELECT ")?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }

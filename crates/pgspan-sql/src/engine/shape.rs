@@ -54,6 +54,12 @@ pub(super) fn has_calls(select: &Value) -> bool {
     found
 }
 
+pub(super) fn has_subqueries(value: &Value) -> bool {
+    let mut found = false;
+    visit(value, &mut |name, _| found |= name == "SubLink");
+    found
+}
+
 /// Whether a window function is called.
 pub(super) fn has_windows(value: &Value) -> bool {
     let mut found = false;

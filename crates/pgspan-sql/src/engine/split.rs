@@ -6,8 +6,8 @@
 //! home resolves the core as it would the original.
 
 use super::shape::{
-    bare_name, column_ref, has_aggregate, has_calls, has_windows, is_aggregate, is_star, last_name,
-    plain_call, rows_wanted, without_places,
+    bare_name, column_ref, has_aggregate, has_calls, has_subqueries, has_windows, is_aggregate,
+    is_star, last_name, plain_call, rows_wanted, without_places,
 };
 use crate::analyze::Analysis;
 use crate::parse::{Lexeme, lex, node, strings, top_level, visit};
@@ -57,7 +57,8 @@ pub struct TopN {
 /// How much the finish does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// It is the core's columns in their order, and nothing else.
+    /// It is the core's columns in their order, of which the core has made DISTINCT rows if
+    /// the statement asks for them.
     Names,
     /// It computes each row by itself, so that rows may be given to it in parts.
     Rows,
@@ -358,7 +359,10 @@ pub fn split(
         && clauses.order.is_none()
         && clauses.limit.is_none()
         && (distinct_list.is_empty() || !core_distinct.is_empty())
-        && !has_windows(&select["target_list"]);
+        && !has_windows(&select["target_list"])
+        // A subquery is run once, and may say something.
+        && !has_subqueries(&select["target_list"])
+        && !has_subqueries(having);
     Ok(Split {
         core,
         list_end,

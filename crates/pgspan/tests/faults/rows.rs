@@ -151,6 +151,29 @@ fn a_finish_in_parts_ends_where_it_is_ended() {
     }
 }
 
+#[test]
+fn settings_stay_as_they_are_for_all_parts() {
+    let world = turn();
+    make_flow(&world);
+    let stamp = "(timestamptz '2001-01-01' + l.n * interval '1 second')::text";
+    let sql = COMPUTED.replace("l.who || '!'", stamp);
+    for extended in [false, true] {
+        let mut client = begin_with(&world, &sql, extended);
+        world.at_home("ALTER SYSTEM SET timezone = 'Asia/Tokyo'");
+        world.at_home("SELECT pg_reload_conf()");
+        let answer = client.finish();
+        world.at_home("ALTER SYSTEM RESET timezone");
+        world.at_home("SELECT pg_reload_conf()");
+        assert_eq!((answer.code(), answer.rows.len(), route(&mut client)), all());
+        let zone = |row: &str| row["2001-01-01 00:00:00".len()..].to_owned();
+        let first = zone(&answer.rows[0]);
+        assert!(answer.rows.iter().all(|row| zone(row) == first));
+        assert_ne!(first, "+09");
+        drop(client);
+        world.assert_settled();
+    }
+}
+
 /// The whole of an answer, by the engine.
 fn all() -> (&'static str, usize, String) {
     ("ok", ROWS - 1, "engine".to_owned())
