@@ -79,10 +79,10 @@ impl Rest {
         (values, (!self.batches.is_empty()).then_some(self))
     }
 
-    /// As [`Rest::part`], on the engine's threads.
+    /// The next part, as [`crate::Answer::values`], and what is left of the rows.
     ///
     /// # Errors
-    /// They have stopped.
+    /// The engine's threads have stopped.
     pub async fn next(self) -> Result<(Vec<Bytes>, Option<Rest>), GiveUp> {
         let handle = self.handle.clone();
         let done = handle.spawn(async move { self.part() }).await;
