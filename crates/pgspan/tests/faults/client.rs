@@ -172,6 +172,20 @@ impl Client {
         let _ = self.send(&bytes);
     }
 
+    /// As [`Client::start_extended`], described, with a bound of rows that is never reached,
+    /// or none, and a Close of portal and statement behind it.
+    pub fn start_closed(&mut self, sql: &str, bounded: bool) {
+        let mut bytes = message(b'P', format!("\0{sql}\0\0\0").as_bytes());
+        bytes.extend(message(b'B', &[0; 8]));
+        bytes.extend(message(b'D', b"P\0"));
+        let rows = if bounded { i32::MAX } else { 0 };
+        bytes.extend(message(b'E', &[&[0], &rows.to_be_bytes()[..]].concat()));
+        bytes.extend(message(b'C', b"P\0"));
+        bytes.extend(message(b'C', b"S\0"));
+        bytes.extend(message(b'S', &[]));
+        let _ = self.send(&bytes);
+    }
+
     /// Sends a statement in either protocol.
     pub fn start_as(&mut self, sql: &str, extended: bool) {
         if extended {

@@ -152,6 +152,28 @@ fn a_finish_in_parts_ends_where_it_is_ended() {
 }
 
 #[test]
+fn a_batch_goes_on_behind_an_answer() {
+    let world = turn();
+    make_flow(&world);
+    for sql in [ALL, COMPUTED] {
+        let mut client = begin_with(&world, sql, true);
+        assert_eq!(client.finish().code(), "ok");
+        for bounded in [false, true] {
+            client.start_closed(sql, bounded);
+            let answer = client.finish();
+            assert_eq!((answer.code(), answer.shape.as_str()), ("ok", "12TDC3Z"), "{sql}");
+            // What is left of a portal home keeps, and so all of it.
+            let by_engine = route(&mut client) == "engine";
+            assert_eq!((answer.rows.len(), by_engine), (ROWS, !bounded), "{sql}");
+        }
+        assert_eq!(client.query("RESET pgspan.strategy").code(), "ok");
+        assert_works(&mut client);
+        drop(client);
+        world.assert_settled();
+    }
+}
+
+#[test]
 fn settings_stay_as_they_are_for_all_parts() {
     let world = turn();
     make_flow(&world);
