@@ -102,7 +102,7 @@ impl Clock {
 
 /// Holds the settings that decide what home makes of a row until the transaction ends: a
 /// server that reads its configuration anew does so between messages, and so between parts.
-pub(super) async fn pin_settings(session: &mut Session) -> Result<(), Stop> {
+async fn pin_settings(session: &mut Session) -> Result<(), Stop> {
     home::run_once(&mut session.server, PIN_SETTINGS);
     frontend::sync(&mut session.server.outbox);
     home::answers(&mut session.server, &mut session.client.outbox).await?;

@@ -9,7 +9,7 @@
 //! does not have could fail where PostgreSQL never looks; the engine then gives up.
 
 use super::expression::{bare, split};
-use super::shape::{is_star, plain_call};
+use super::shape::{has_subqueries, is_star, plain_call};
 use crate::parse::{Lexeme, closing, lex, node, parse, strings, top_level, visit};
 use crate::remote::where_conditions;
 use pg_query::protobuf::Token;
@@ -308,9 +308,7 @@ fn strict(
             if !plain_call(body) || body["agg_distinct"] == true || body["agg_star"] == true {
                 return None;
             }
-            let mut nested = false;
-            visit(&body["args"], &mut |name, _| nested |= name == "SubLink");
-            if nested {
+            if has_subqueries(&body["args"]) {
                 return None;
             }
             match *function {

@@ -37,11 +37,11 @@ pub fn stops_after(select: &Value) -> Option<u64> {
         // JOIN_INNER
         reads_all |= name == "RangeSubselect" || name == "JoinExpr" && body["jointype"] != 1;
     });
-    visit(&select["where_clause"], &mut |name, _| reads_all |= name == "SubLink");
-    visit(&select["target_list"], &mut |name, body| {
-        reads_all |= name == "SubLink"
-            || name == "FuncCall" && (is_aggregate(body) || !body["over"].is_null());
-    });
+    let targets = &select["target_list"];
+    reads_all |= has_subqueries(&select["where_clause"])
+        || has_subqueries(targets)
+        || has_windows(targets)
+        || has_aggregate(targets);
     rows_wanted(select).filter(|_| !reads_all)
 }
 
@@ -54,6 +54,7 @@ pub(super) fn has_calls(select: &Value) -> bool {
     found
 }
 
+/// Whether there is a subquery in an expression.
 pub(super) fn has_subqueries(value: &Value) -> bool {
     let mut found = false;
     visit(value, &mut |name, _| found |= name == "SubLink");

@@ -165,23 +165,23 @@ impl Client {
 
     /// Sends a statement in the extended protocol, with Sync.
     pub fn start_extended(&mut self, sql: &str) {
-        let mut bytes = message(b'P', format!("\0{sql}\0\0\0").as_bytes());
-        bytes.extend(message(b'B', &[0; 8]));
-        bytes.extend(message(b'E', &[0; 5]));
-        bytes.extend(message(b'S', &[]));
-        let _ = self.send(&bytes);
+        self.start_batch(sql, &[(b'E', &[0; 5])]);
     }
 
     /// As [`Client::start_extended`], described, with a bound of rows that is never reached,
     /// or none, and a Close of portal and statement behind it.
     pub fn start_closed(&mut self, sql: &str, bounded: bool) {
+        let rows: i32 = if bounded { i32::MAX } else { 0 };
+        let execute = [&[0], &rows.to_be_bytes()[..]].concat();
+        let portal = b"P\0";
+        self.start_batch(sql, &[(b'D', portal), (b'E', &execute), (b'C', portal), (b'C', b"S\0")]);
+    }
+
+    /// Parses and binds it, and sends further messages up to Sync.
+    fn start_batch(&mut self, sql: &str, further: &[(u8, &[u8])]) {
         let mut bytes = message(b'P', format!("\0{sql}\0\0\0").as_bytes());
         bytes.extend(message(b'B', &[0; 8]));
-        bytes.extend(message(b'D', b"P\0"));
-        let rows = if bounded { i32::MAX } else { 0 };
-        bytes.extend(message(b'E', &[&[0], &rows.to_be_bytes()[..]].concat()));
-        bytes.extend(message(b'C', b"P\0"));
-        bytes.extend(message(b'C', b"S\0"));
+        further.iter().for_each(|(tag, body)| bytes.extend(message(*tag, body)));
         bytes.extend(message(b'S', &[]));
         let _ = self.send(&bytes);
     }
