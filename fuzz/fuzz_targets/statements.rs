@@ -34,8 +34,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let _ = parse::lex(text);
     let _ = effect::effect(text, catalog());
-    let Some(statement) = parse::parse(text) else { return };
-    if let Ok(analysis) = analyze::analyze(&statement, catalog()) {
+    if let Ok(analysis) = analyze::analyze(text, catalog()) {
         let _ = ask::fingerprints_of(&analysis, catalog());
         // A name that analysis finds is a name that the text was searched for.
         if analysis.tables.iter().any(|table| catalog().is_foreign_name(&table.name)) {
@@ -43,7 +42,10 @@ fuzz_target!(|data: &[u8]| {
         }
         // Replaced by itself, every table leaves a statement that parses.
         let name = |at: usize| analysis.tables.get(at).map(|table| table.sql_name());
-        if let Ok(spliced) = rewrite::splice(text, &analysis, name) {
+        let schema = |at: usize| {
+            analysis.tables.get(at).map(|table| table.schema.clone().unwrap_or("public".to_owned()))
+        };
+        if let Ok(spliced) = rewrite::splice(text, &analysis, schema, name) {
             assert!(parse::parse(&spliced).is_some(), "{text}\n{spliced}");
         }
     }

@@ -5,11 +5,13 @@
 //! `docs/exactness.md`.
 
 use crate::catalog::CatalogSnapshot;
-use crate::parse::{Lexeme, Statement, lex, node, strings, visit};
+use crate::nodes::{self, Unknown, place, string, strings};
+use crate::parse::{Lexeme, lex, read};
 use crate::route::Reason;
-use pg_query::protobuf::Token;
-use serde_json::Value;
-use std::collections::{BTreeSet, HashSet};
+use crate::scope::{self, Names, Reference, Unresolved, Use, WithUse};
+use pg_query::NodeEnum;
+use pg_query::protobuf::{self, Node, RangeVar, SelectStmt, Token, a_const};
+use std::collections::BTreeSet;
 
 /// What kind of statement carries the query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +54,28 @@ pub struct TableRef {
     pub renames_columns: bool,
     /// `ONLY` was written.
     pub only: bool,
+    /// First byte of the name.
+    pub location: usize,
     /// The bytes to replace: `ONLY`, the name, and `*`.
     pub span: (usize, usize),
+    /// What is read of its columns.
+    pub used: Use,
+    /// Another table of the same name stands beside it.
+    pub crowded: bool,
+}
+
+impl Analysis {
+    /// Whether a part of the text reads no WITH query that is defined outside of it: by
+    /// itself such a name would mean something else.
+    pub fn stands_alone(&self, (start, end): (usize, usize)) -> bool {
+        let within = |at: usize| (start..end).contains(&at);
+        !self.with_uses.iter().any(|u| within(u.location) && !within(u.defined))
+    }
+
+    /// Whether a column of this name may be read, of whichever table.
+    pub fn may_read(&self, column: &str) -> bool {
+        self.tables.iter().any(|t| t.used.whole || t.used.names.contains(column))
+    }
 }
 
 impl TableRef {
@@ -71,13 +93,13 @@ impl TableRef {
     }
 }
 
-/// A column reference with a schema: `schema.table.column`.
+/// A column reference with a qualifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QualifiedColumn {
-    /// The table part.
-    pub table: String,
-    /// The bytes before the table part, to be removed when the table is replaced.
-    pub prefix: (usize, usize),
+    /// What it names.
+    pub reference: Reference,
+    /// The bytes before its last part: `schema.table.`
+    pub qualifier: (usize, usize),
 }
 
 /// Names that are resolved along the `search_path`.
@@ -98,18 +120,14 @@ pub struct Analysis {
     pub kind: Kind,
     /// First byte of the SELECT itself.
     pub query_start: usize,
-    /// The SELECT's tree.
-    pub select: Value,
-    /// Tables in FROM at any level, common table expressions excluded.
+    /// Tables in FROM at any level, uses of WITH queries excluded.
     pub tables: Vec<TableRef>,
-    /// References of three parts.
-    pub qualified: Vec<QualifiedColumn>,
-    /// Every string in the tree: a superset of the column names in use.
-    pub words: HashSet<String>,
-    /// `*`, NATURAL or the like: every column may be in use.
-    pub star: bool,
-    /// Last parts of column references (to recognise whole rows).
-    pub reference_ends: HashSet<String>,
+    /// Column references with a qualifier, and what it names.
+    pub references: Vec<QualifiedColumn>,
+    /// Bare names in expressions.
+    pub bare: BTreeSet<String>,
+    /// Uses of WITH queries.
+    pub with_uses: Vec<WithUse>,
     /// Names of functions, operators and types: a newcomer of the same name may change
     /// what the statement means.
     pub names: SharedNames,
@@ -123,51 +141,6 @@ pub struct Analysis {
     pub timeless: bool,
 }
 
-/// Node types that home join and direct may meet. What is missing is refused.
-const ALLOWED: &[&str] = &[
-    "SelectStmt",
-    "RangeVar",
-    "JoinExpr",
-    "ResTarget",
-    "ColumnRef",
-    "AExpr",
-    "BoolExpr",
-    "AConst",
-    "ParamRef",
-    "FuncCall",
-    "TypeCast",
-    "CaseExpr",
-    "CaseWhen",
-    "CoalesceExpr",
-    "MinMaxExpr",
-    "NullTest",
-    "BooleanTest",
-    "SubLink",
-    "RangeSubselect",
-    "AStar",
-    "String",
-    "Integer",
-    "Float",
-    "Boolean",
-    "BitString",
-    "List",
-    "SortBy",
-    "CommonTableExpr",
-    "WindowDef",
-    "GroupingSet",
-    "GroupingFunc",
-    "SqlvalueFunction",
-    "AArrayExpr",
-    "AIndirection",
-    "AIndices",
-    "RowExpr",
-    "CollateClause",
-    "NamedArgExpr",
-    "RangeFunction",
-    "TypeName",
-    "DefElem",
-];
-
 /// System columns: postgres_fdw has its own answers for them.
 const SYSTEM_COLUMNS: &[&str] = &["tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"];
 
@@ -177,109 +150,142 @@ const NAME_BYTES_MAX: usize = 63;
 /// The reason of what has nothing to accelerate.
 pub const NO_FOREIGN_TABLE: &str = "no foreign table is named";
 
+/// The reason of what PostgreSQL's grammar does not know, or what nests too deep.
+pub const NOT_PARSED: &str = "not parsed";
+
 /// Date and time input words that mean something else at each reading.
 const MOVING_WORDS: &[&str] = &["now", "today", "tomorrow", "yesterday", "current", "epoch"];
 
-/// Analyzes one parsed text.
+impl From<Unknown> for Reason {
+    fn from(unknown: Unknown) -> Reason {
+        match unknown.0.as_str() {
+            "IntoClause" => Reason::new("SELECT INTO"),
+            "LockingClause" => Reason::new("row locks"),
+            _ => Reason::about("not understood", unknown.0),
+        }
+    }
+}
+
+impl From<Unresolved> for Reason {
+    fn from(unresolved: Unresolved) -> Reason {
+        match unresolved {
+            Unresolved::Unknown(name) => Unknown(name).into(),
+            Unresolved::Name(name) => Reason::about("a name that is not resolved", name),
+        }
+    }
+}
+
+/// Analyzes a text.
 ///
 /// # Errors
 /// The reason why the statement goes to home unchanged.
-pub fn analyze(statement: &Statement, catalog: &CatalogSnapshot) -> Result<Analysis, Reason> {
-    let [only] = statement.nodes.as_slice() else {
+pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason> {
+    let statements = read(text).ok_or(Reason::new(NOT_PARSED))?;
+    let [only] = statements.as_slice() else {
         return Err(Reason::new("more than one statement"));
     };
-    let tokens = lex(&statement.text);
+    let tokens = lex(text);
     if tokens.iter().any(|t| t.token == Token::Ident as i32 && t.end - t.start > NAME_BYTES_MAX) {
         // Home tells the client that it is cut.
         return Err(Reason::new("a name that is too long"));
     }
     let (kind, select) = carrier(only)?;
-    let query_start = query_start(&kind, &tokens);
-    let tree = serde_json::json!({"node": {"SelectStmt": select}});
-    let mut a = Analysis {
-        kind,
-        query_start,
-        select: select.clone(),
-        tables: Vec::new(),
-        qualified: Vec::new(),
-        words: HashSet::new(),
-        star: false,
-        reference_ends: HashSet::new(),
+    let mut seen = Seen {
+        catalog,
         names: SharedNames::default(),
         parameters: 0,
         repeatable: true,
         timeless: true,
     };
-    clauses(&tree)?;
-    words(&tree, &mut a);
-    let ctes = cte_names(&tree);
-    let mut refused = None;
-    visit(&tree, &mut |name, body| {
-        if refused.is_none() {
-            refused = examine(name, body, &tokens, catalog, &ctes, &mut a).err();
-        }
-    });
-    match refused {
-        Some(reason) => Err(reason),
-        None if !a.tables.iter().any(|t| catalog.is_foreign_name(&t.name)) => {
-            Err(Reason::new(NO_FOREIGN_TABLE))
-        }
-        None if catalog.has_strange_implicit_cast() => {
-            Err(Reason::new("an implicit cast that is not immutable"))
-        }
-        None => {
-            a.timeless &= a.repeatable && crate::clock::are_timeless(&a.names);
-            Ok(a)
-        }
+    nodes::visit(select, &mut |node| seen.examine(node))?;
+    let names = scope::resolve(select)?;
+    let tables =
+        names.tables.iter().map(|t| range_var(t, &tokens)).collect::<Result<Vec<_>, _>>()?;
+    if !tables.iter().any(|t| catalog.is_foreign_name(&t.name)) {
+        return Err(Reason::new(NO_FOREIGN_TABLE));
+    }
+    if catalog.has_strange_implicit_cast() {
+        return Err(Reason::new("an implicit cast that is not immutable"));
+    }
+    Ok(Analysis {
+        query_start: query_start(&kind, &tokens),
+        kind,
+        tables,
+        references: qualified(&names, &tokens)?,
+        bare: names.bare.iter().map(|n| (*n).to_owned()).collect(),
+        with_uses: names.with_uses,
+        timeless: seen.timeless && seen.repeatable && crate::clock::are_timeless(&seen.names),
+        names: seen.names,
+        parameters: seen.parameters,
+        repeatable: seen.repeatable,
+    })
+}
+
+fn query_of(node: &Option<Box<Node>>) -> Option<&SelectStmt> {
+    match node.as_ref()?.node.as_ref()? {
+        NodeEnum::SelectStmt(select) => Some(select),
+        _ => None,
     }
 }
 
-fn carrier(only: &Value) -> Result<(Kind, &Value), Reason> {
-    if let Some(select) = only.get("SelectStmt") {
-        return Ok((Kind::Select, select));
+/// The SELECT of a statement, and what carries it.
+///
+/// # Errors
+/// It is none.
+pub fn carrier(only: &NodeEnum) -> Result<(Kind, &SelectStmt), Reason> {
+    let none = Reason::new("not a query");
+    match only {
+        NodeEnum::SelectStmt(select) => Ok((Kind::Select, select)),
+        NodeEnum::CopyStmt(copy) => {
+            let protobuf::CopyStmt {
+                relation,
+                query,
+                attlist: _,
+                is_from,
+                is_program,
+                filename,
+                options: _,
+                where_clause: _,
+            } = copy.as_ref();
+            let plain = !is_from && !is_program && filename.is_empty() && relation.is_none();
+            let select = query_of(query).filter(|_| plain);
+            select.map(|s| (Kind::CopyOut, s)).ok_or(none)
+        }
+        NodeEnum::ExplainStmt(explain) => {
+            let select = query_of(&explain.query).ok_or(none)?;
+            Ok((Kind::Explain(explain_options(&explain.options)?), select))
+        }
+        _ => Err(none),
     }
-    if let Some(copy) = only.get("CopyStmt") {
-        let plain = copy["is_from"] == false
-            && copy["is_program"] == false
-            && copy["filename"] == ""
-            && copy["relation"].is_null();
-        let select = copy.pointer("/query/node/SelectStmt").filter(|_| plain);
-        return select.map(|s| (Kind::CopyOut, s)).ok_or(Reason::new("not a query"));
-    }
-    if let Some(explain) = only.get("ExplainStmt") {
-        let select = explain.pointer("/query/node/SelectStmt").ok_or(Reason::new("not a query"))?;
-        return Ok((Kind::Explain(explain_options(&explain["options"])?), select));
-    }
-    Err(Reason::new("not a query"))
 }
 
-fn explain_options(list: &Value) -> Result<ExplainOptions, Reason> {
+fn explain_options(list: &[Node]) -> Result<ExplainOptions, Reason> {
     let mut o = ExplainOptions { costs: true, timing: true, ..ExplainOptions::default() };
-    for item in list.as_array().into_iter().flatten() {
-        let Some(("DefElem", body)) = node(item) else {
+    for item in list {
+        let Some(NodeEnum::DefElem(option)) = &item.node else {
             return Err(Reason::new("EXPLAIN option"));
         };
-        let text = match node(&body["arg"]) {
+        let text = match option.arg.as_ref().and_then(|n| n.node.as_ref()) {
             None => "on".to_owned(),
-            Some(("String", s)) => s["sval"].as_str().unwrap_or("").to_ascii_lowercase(),
-            Some(("Boolean", b)) => if b["boolval"] == true { "on" } else { "off" }.to_owned(),
-            Some(("Integer", i)) => i["ival"].to_string(),
+            Some(NodeEnum::String(s)) => s.sval.to_ascii_lowercase(),
+            Some(NodeEnum::Boolean(b)) => if b.boolval { "on" } else { "off" }.to_owned(),
+            Some(NodeEnum::Integer(i)) => i.ival.to_string(),
             Some(_) => return Err(Reason::new("EXPLAIN option")),
         };
         let on = match text.as_str() {
             "on" | "true" | "1" => true,
             "off" | "false" | "0" => false,
-            "text" if body["defname"] == "format" => continue,
+            "text" if option.defname == "format" => continue,
             _ => return Err(Reason::about("EXPLAIN option", text)),
         };
-        match body["defname"].as_str() {
-            Some("analyze") => o.analyze = on,
-            Some("verbose") => o.verbose = on,
-            Some("buffers") => o.buffers = on,
-            Some("costs") => o.costs = on,
-            Some("timing") => o.timing = on,
-            Some("summary") => o.summary = Some(on),
-            other => return Err(Reason::about("EXPLAIN option", other.unwrap_or(""))),
+        match option.defname.as_str() {
+            "analyze" => o.analyze = on,
+            "verbose" => o.verbose = on,
+            "buffers" => o.buffers = on,
+            "costs" => o.costs = on,
+            "timing" => o.timing = on,
+            "summary" => o.summary = Some(on),
+            other => return Err(Reason::about("EXPLAIN option", other)),
         }
     }
     Ok(o)
@@ -308,184 +314,138 @@ fn query_start(kind: &Kind, tokens: &[Lexeme]) -> usize {
     first.map_or(0, |t| t.start)
 }
 
-/// Clauses that are refused wherever they stand, found by their field's name.
-fn clauses(value: &Value) -> Result<(), Reason> {
-    match value {
-        Value::Array(items) => items.iter().try_for_each(clauses),
-        Value::Object(map) => {
-            for (key, v) in map {
-                match key.as_str() {
-                    "into_clause" if !v.is_null() => return Err(Reason::new("SELECT INTO")),
-                    "locking_clause" if v.as_array().is_some_and(|l| !l.is_empty()) => {
-                        return Err(Reason::new("row locks"));
-                    }
-                    _ => clauses(v)?,
+/// What the nodes of a statement say, whatever its names mean.
+struct Seen<'c> {
+    catalog: &'c CatalogSnapshot,
+    names: SharedNames,
+    parameters: u32,
+    repeatable: bool,
+    timeless: bool,
+}
+
+impl Seen<'_> {
+    fn examine(&mut self, node: &NodeEnum) -> Result<(), Reason> {
+        match node {
+            NodeEnum::RangeVar(var) => system_catalog(var),
+            NodeEnum::CommonTableExpr(cte) => match query_of(&cte.ctequery) {
+                Some(_) => Ok(()),
+                None => Err(Reason::new("data-modifying WITH")),
+            },
+            NodeEnum::ColumnRef(column) => self.column(column),
+            NodeEnum::AIndirection(i) => {
+                let mut names = i.indirection.iter().filter_map(string);
+                names.find(|n| self.catalog.is_outside_function(n)).map_or(Ok(()), |name| {
+                    Err(Reason::about("attribute notation may call a function", name))
+                })
+            }
+            NodeEnum::FuncCall(call) => self.call(call),
+            NodeEnum::AExpr(e) => {
+                let path = strings(&e.name).unwrap_or_default();
+                if path.len() > 1 && path.first() != Some(&"pg_catalog") {
+                    return Err(Reason::about("operator outside pg_catalog", path.join(".")));
                 }
+                path.last().map_or(Ok(()), |op| self.operator(op))
             }
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn words(value: &Value, a: &mut Analysis) {
-    match value {
-        Value::Array(items) => items.iter().for_each(|v| words(v, a)),
-        Value::Object(map) => {
-            for (key, v) in map {
-                match (key.as_str(), v) {
-                    ("is_natural", Value::Bool(true)) => a.star = true,
-                    (_, Value::String(s)) if !s.is_empty() => {
-                        a.words.insert(s.clone());
-                    }
-                    _ => words(v, a),
+            NodeEnum::TypeCast(t) => self.type_name(t.type_name.as_ref()),
+            NodeEnum::SubLink(s) => {
+                let path = strings(&s.oper_name).unwrap_or_default();
+                path.into_iter().try_for_each(|op| self.operator(op))
+            }
+            NodeEnum::SortBy(s) => {
+                let path = strings(&s.use_op).unwrap_or_default();
+                path.into_iter().try_for_each(|op| self.operator(op))
+            }
+            // CURRENT_TIMESTAMP and the like.
+            NodeEnum::SqlvalueFunction(_) => {
+                self.timeless = false;
+                Ok(())
+            }
+            NodeEnum::ParamRef(p) => {
+                self.parameters = self.parameters.max(u32::try_from(p.number).unwrap_or(0));
+                Ok(())
+            }
+            NodeEnum::AConst(c) => {
+                if let Some(a_const::Val::Sval(s)) = &c.val {
+                    let text = s.sval.to_ascii_lowercase();
+                    self.repeatable &= !MOVING_WORDS.iter().any(|w| text.contains(w));
                 }
+                Ok(())
             }
+            _ => Ok(()),
         }
-        _ => {}
+    }
+
+    fn column(&self, column: &protobuf::ColumnRef) -> Result<(), Reason> {
+        let Some(last) = column.fields.last().and_then(string) else { return Ok(()) };
+        if SYSTEM_COLUMNS.contains(&last) {
+            return Err(Reason::about("system column", last));
+        }
+        if column.fields.len() > 1 && self.catalog.is_outside_function(last) {
+            return Err(Reason::about("attribute notation may call a function", last));
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: &protobuf::FuncCall) -> Result<(), Reason> {
+        let path = strings(&call.funcname).unwrap_or_default();
+        let (function, schema) = match path.as_slice() {
+            [f] => (*f, "pg_catalog"),
+            [s, f] => (*f, *s),
+            _ => return Err(Reason::new("function name")),
+        };
+        if schema != "pg_catalog" || !self.catalog.is_builtin_function(function) {
+            return Err(Reason::about("function outside pg_catalog", path.join(".")));
+        }
+        if !self.catalog.is_safe_function(function) {
+            return Err(Reason::about("volatile or session function", function));
+        }
+        self.names.functions.insert(function.to_owned());
+        Ok(())
+    }
+
+    fn type_name(&mut self, name: Option<&protobuf::TypeName>) -> Result<(), Reason> {
+        let path = name.and_then(|n| strings(&n.names)).unwrap_or_default();
+        let Some(target) = path.last() else { return Ok(()) };
+        if self.catalog.is_strange_type(target) {
+            return Err(Reason::about("a cast that is not immutable", *target));
+        }
+        self.names.types.insert((*target).to_owned());
+        Ok(())
+    }
+
+    fn operator(&mut self, name: &str) -> Result<(), Reason> {
+        if self.catalog.is_strange_operator(name) {
+            return Err(Reason::about("an operator of this name is not immutable", name));
+        }
+        self.names.operators.insert(name.to_owned());
+        Ok(())
     }
 }
 
-fn cte_names(tree: &Value) -> HashSet<String> {
-    let mut names = HashSet::new();
-    visit(tree, &mut |name, body| {
-        if name == "CommonTableExpr"
-            && let Some(n) = body["ctename"].as_str()
-        {
-            names.insert(n.to_owned());
-        }
-    });
-    names
+fn system_catalog(var: &RangeVar) -> Result<(), Reason> {
+    let system = matches!(var.schemaname.as_str(), "pg_catalog" | "information_schema")
+        || (var.relname.starts_with("pg_") && var.schemaname.is_empty());
+    if system { Err(Reason::about("system catalog", &var.relname)) } else { Ok(()) }
 }
 
-fn text(value: &Value) -> Option<String> {
-    value.as_str().filter(|s| !s.is_empty()).map(str::to_owned)
+fn text(name: &str) -> Option<String> {
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
-fn location(body: &Value) -> Option<usize> {
-    body["location"].as_u64().and_then(|n| usize::try_from(n).ok())
+fn token_at(tokens: &[Lexeme], start: usize) -> Option<usize> {
+    tokens.binary_search_by_key(&start, |t| t.start).ok()
 }
 
-fn examine(
-    name: &str,
-    body: &Value,
-    tokens: &[Lexeme],
-    catalog: &CatalogSnapshot,
-    ctes: &HashSet<String>,
-    a: &mut Analysis,
-) -> Result<(), Reason> {
-    if !ALLOWED.contains(&name) {
-        return Err(Reason::about("not understood", name));
-    }
-    match name {
-        "RangeVar" => {
-            let table = range_var(body, tokens)?;
-            let cte = table.schema.is_none() && ctes.contains(&table.name);
-            if cte && catalog.is_foreign_name(&table.name) {
-                return Err(Reason::about("a WITH query hides a foreign table", table.name));
-            }
-            let system =
-                matches!(table.schema.as_deref(), Some("pg_catalog" | "information_schema"))
-                    || (table.name.starts_with("pg_") && table.schema.is_none());
-            if system {
-                return Err(Reason::about("system catalog", table.name));
-            }
-            if !cte {
-                a.tables.push(table);
-            }
-        }
-        "CommonTableExpr" if body.pointer("/ctequery/node/SelectStmt").is_none() => {
-            return Err(Reason::new("data-modifying WITH"));
-        }
-        "AStar" => a.star = true,
-        "ColumnRef" => column_ref(body, tokens, catalog, a)?,
-        "AIndirection" => {
-            let called = body["indirection"].as_array().into_iter().flatten().find_map(|part| {
-                let name = node(part)?.1["sval"].as_str()?;
-                catalog.is_outside_function(name).then_some(name)
-            });
-            if let Some(name) = called {
-                return Err(Reason::about("attribute notation may call a function", name));
-            }
-        }
-        "FuncCall" => {
-            let path = strings(&body["funcname"]).unwrap_or_default();
-            let (function, schema) = match path.as_slice() {
-                [f] => (*f, "pg_catalog"),
-                [s, f] => (*f, *s),
-                _ => return Err(Reason::new("function name")),
-            };
-            if schema != "pg_catalog" || !catalog.is_builtin_function(function) {
-                return Err(Reason::about("function outside pg_catalog", path.join(".")));
-            }
-            if !catalog.is_safe_function(function) {
-                return Err(Reason::about("volatile or session function", function));
-            }
-            a.names.functions.insert(function.to_owned());
-        }
-        "AExpr" => {
-            let path = strings(&body["name"]).unwrap_or_default();
-            if path.len() > 1 && path.first() != Some(&"pg_catalog") {
-                return Err(Reason::about("operator outside pg_catalog", path.join(".")));
-            }
-            if let Some(op) = path.last() {
-                operator(op, catalog)?;
-                a.names.operators.insert((*op).to_owned());
-            }
-        }
-        "TypeCast" => {
-            let path = strings(&body["type_name"]["names"]).unwrap_or_default();
-            if let Some(target) = path.last() {
-                if catalog.is_strange_type(target) {
-                    return Err(Reason::about("a cast that is not immutable", *target));
-                }
-                a.names.types.insert((*target).to_owned());
-            }
-        }
-        "SubLink" | "SortBy" => {
-            let list = if name == "SubLink" { "oper_name" } else { "use_op" };
-            for op in strings(&body[list]).unwrap_or_default() {
-                operator(op, catalog)?;
-                a.names.operators.insert(op.to_owned());
-            }
-        }
-        // CURRENT_TIMESTAMP and the like.
-        "SqlvalueFunction" => a.timeless = false,
-        "ParamRef" => {
-            let n = body["number"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-            a.parameters = a.parameters.max(n);
-        }
-        "AConst" => {
-            let moving = body.pointer("/val/Sval/sval").and_then(Value::as_str).is_some_and(|s| {
-                let s = s.to_ascii_lowercase();
-                MOVING_WORDS.iter().any(|w| s.contains(w))
-            });
-            if moving {
-                a.repeatable = false;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn operator(name: &str, catalog: &CatalogSnapshot) -> Result<(), Reason> {
-    if catalog.is_strange_operator(name) {
-        return Err(Reason::about("an operator of this name is not immutable", name));
-    }
-    Ok(())
-}
-
-fn range_var(body: &Value, tokens: &[Lexeme]) -> Result<TableRef, Reason> {
+fn range_var(table: &scope::Table<'_>, tokens: &[Lexeme]) -> Result<TableRef, Reason> {
     let odd = || Reason::new("table name");
-    let at = location(body).ok_or_else(odd)?;
-    let catalog_name = text(&body["catalogname"]);
-    let schema = text(&body["schemaname"]);
-    let parts = 1 + usize::from(schema.is_some()) + usize::from(catalog_name.is_some());
-    let first = tokens.iter().position(|t| t.start == at).ok_or_else(odd)?;
+    let var = table.var;
+    let at = place(var.location).ok_or_else(odd)?;
+    let schema = text(&var.schemaname);
+    let parts = 1 + usize::from(schema.is_some()) + usize::from(!var.catalogname.is_empty());
+    let first = token_at(tokens, at).ok_or_else(odd)?;
     let last = first + 2 * (parts - 1);
     let mut span = (at, tokens.get(last).ok_or_else(odd)?.end);
-    let only = body["inh"] == false;
+    let only = !var.inh;
     if only {
         let before = first.checked_sub(1).and_then(|i| tokens.get(i)).ok_or_else(odd)?;
         if before.token != Token::Only as i32 {
@@ -499,54 +459,37 @@ fn range_var(body: &Value, tokens: &[Lexeme]) -> Result<TableRef, Reason> {
     if let Some(star) = tokens.get(last + 1).filter(|t| t.is_char(b'*')) {
         span.1 = star.end;
     }
-    let alias = &body["alias"];
+    let alias = var.alias.as_ref();
     Ok(TableRef {
         schema,
-        name: text(&body["relname"]).ok_or_else(odd)?,
-        alias: text(&alias["aliasname"]),
-        renames_columns: alias["colnames"].as_array().is_some_and(|c| !c.is_empty()),
+        name: text(&var.relname).ok_or_else(odd)?,
+        alias: alias.and_then(|a| text(&a.aliasname)),
+        renames_columns: alias.is_some_and(|a| !a.colnames.is_empty()),
         only,
+        location: at,
         span,
+        used: table.used.clone(),
+        crowded: table.crowded,
     })
 }
 
-fn column_ref(
-    body: &Value,
-    tokens: &[Lexeme],
-    catalog: &CatalogSnapshot,
-    a: &mut Analysis,
-) -> Result<(), Reason> {
-    let fields = body["fields"].as_array().map_or(&[][..], Vec::as_slice);
-    let names: Vec<Option<&str>> =
-        fields.iter().map(|f| node(f).and_then(|(_, b)| b["sval"].as_str())).collect();
-    if let Some(Some(last)) = names.last() {
-        if SYSTEM_COLUMNS.contains(last) {
-            return Err(Reason::about("system column", *last));
-        }
-        if names.len() > 1 && catalog.is_outside_function(last) {
-            return Err(Reason::about("attribute notation may call a function", *last));
-        }
-        a.reference_ends.insert((*last).to_owned());
-    }
-    if names.len() >= 3 {
-        let odd = || Reason::new("column name");
-        let at = location(body).ok_or_else(odd)?;
-        let first = tokens.iter().position(|t| t.start == at).ok_or_else(odd)?;
-        let table = first + 2 * (names.len() - 2);
-        let table = tokens.get(table).ok_or_else(odd)?;
-        a.qualified.push(QualifiedColumn {
-            table: names[names.len() - 2].ok_or_else(odd)?.to_owned(),
-            prefix: (at, table.start),
-        });
-    }
-    Ok(())
+/// Where the qualifiers of column references are in the text.
+fn qualified(names: &Names<'_>, tokens: &[Lexeme]) -> Result<Vec<QualifiedColumn>, Reason> {
+    let odd = || Reason::new("column name");
+    let one = |reference: &Reference| {
+        let first = token_at(tokens, reference.location).ok_or_else(odd)?;
+        let last = tokens.get(first + 2 * (reference.parts - 1)).ok_or_else(odd)?;
+        let qualifier = (reference.location, last.start);
+        Ok(QualifiedColumn { reference: reference.clone(), qualifier })
+    };
+    names.references.iter().map(one).collect()
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::parse::parse;
+    use std::collections::HashSet;
 
     fn catalog() -> CatalogSnapshot {
         let functions =
@@ -560,11 +503,11 @@ mod tests {
     }
 
     fn reason(sql: &str) -> String {
-        analyze(&parse(sql).unwrap(), &catalog()).unwrap_err().to_string()
+        analyze(sql, &catalog()).unwrap_err().to_string()
     }
 
     fn ok(sql: &str) -> Analysis {
-        analyze(&parse(sql).unwrap(), &catalog()).unwrap()
+        analyze(sql, &catalog()).unwrap()
     }
 
     #[test]
@@ -579,7 +522,9 @@ mod tests {
         assert_eq!(reason("TABLE ro"), "TABLE command");
         assert_eq!(reason("SELECT 1 FROM t"), "no foreign table is named");
         assert!(reason("SELECT * FROM ro TABLESAMPLE system (1)").starts_with("not understood"));
-        assert!(reason("WITH ro AS (SELECT 1) SELECT * FROM ro").starts_with("a WITH query"));
+        let hidden = "WITH ro AS (SELECT 1) SELECT * FROM ro";
+        assert_eq!(reason(hidden), "no foreign table is named");
+        assert_eq!(reason("SELECT x.a FROM ro"), "a name that is not resolved: x");
         let cte = "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM ro, x";
         assert!(!reason(cte).is_empty());
     }
@@ -593,7 +538,7 @@ mod tests {
         let b = ok(only);
         assert_eq!(&only[b.tables[0].span.0..], "ONLY public.ro");
         assert!(b.tables[0].only);
-        assert!(a.star && a.tables[0].alias.as_deref() == Some("r"));
+        assert!(a.tables[0].used.whole && a.tables[0].alias.as_deref() == Some("r"));
     }
 
     #[test]

@@ -283,7 +283,8 @@ pub fn home_facts(names: &[String]) -> String {
 pub fn source_facts(schema: &str, name: &str) -> String {
     format!(
         "SELECT pg_catalog.json_build_object('database', {LOCALE_JSON}, 'oid', c.oid::pg_catalog.int8, 'kind', c.relkind, \
-         'row_security', c.relrowsecurity, 'subclass', c.relhassubclass, 'rows', c.reltuples, 'pages', c.relpages, 'columns', {columns}) \
+         'row_security', c.relrowsecurity, 'subclass', c.relhassubclass, 'rows', c.reltuples, 'pages', c.relpages, 'columns', {columns}, \
+         'reading', pg_catalog.concat_ws('|', pg_catalog.current_setting('array_nulls'), pg_catalog.current_setting('transform_null_equals'))) \
          FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({name})::pg_catalog.oid",
         columns = columns_json("c.oid"),
         name = literal(&crate::quote::qualified(schema, name)),
@@ -291,9 +292,12 @@ pub fn source_facts(schema: &str, name: &str) -> String {
 }
 
 /// Settings of a source session, as postgres_fdw's `configure_remote_session` makes them.
-/// Compiling scans to machine code costs more than it saves where their rows are sent away.
+/// Besides, the literals of home's EXPLAIN are read as home printed them, whatever the database
+/// or the role has set: postgres_fdw writes those with a backslash as `E'…'`, which means the
+/// same either way. Compiling scans to machine code costs more than it saves where their rows are sent away.
 pub const SOURCE_SESSION: &str = "SET search_path = pg_catalog; SET timezone = 'GMT'; SET datestyle = ISO; \
-SET intervalstyle = postgres; SET extra_float_digits = 3; SET max_parallel_workers_per_gather = 0; SET jit = off";
+SET intervalstyle = postgres; SET extra_float_digits = 3; SET standard_conforming_strings = on; \
+SET max_parallel_workers_per_gather = 0; SET jit = off";
 
 /// How home is asked what postgres_fdw would ship.
 pub const EXPLAIN_PREFIX: &str = "EXPLAIN (VERBOSE, FORMAT JSON, COSTS OFF) ";

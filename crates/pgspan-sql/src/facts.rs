@@ -137,6 +137,8 @@ pub struct SourceFacts {
     pub pages: i64,
     /// Live columns.
     pub columns: Option<Vec<Column>>,
+    /// `array_nulls|transform_null_equals`, by which a source reads literals and comparisons.
+    pub reading: String,
 }
 
 impl HomeFacts {

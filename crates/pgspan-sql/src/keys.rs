@@ -7,14 +7,17 @@
 //! in every result row; the foreign table is joined to it by `=` in an inner join's
 //! ON, in WHERE, or in the ON of the LEFT join whose right side it is.
 
-use crate::analyze::Analysis;
+use crate::analyze::{Analysis, carrier};
 use crate::facts::HomeRelation;
 use crate::fragment::{Fetch, KeyFilter, remote_column};
-use crate::parse::{node, strings, visit};
-use crate::plan::{Needs, keys_worth};
+use crate::nodes::{self, Unknown, place, strings};
+use crate::parse::{read, select_value};
+use crate::plan::keys_worth;
 use crate::quote::ident;
 use crate::remote::where_conditions;
-use serde_json::Value;
+use crate::scope::Qualifier;
+use pg_query::NodeEnum;
+use pg_query::protobuf::{AExprKind, BoolExprType, JoinType, Node};
 
 /// Key types: equality is the same everywhere and the array type is built in.
 const KEY_TYPES: &[(u32, &str)] = &[
@@ -25,145 +28,175 @@ const KEY_TYPES: &[(u32, &str)] = &[
     (1082, "pg_catalog.date"),
 ];
 
-struct Join {
-    /// Tables on the side that never comes null-extended (by place in FROM).
-    solid: Vec<String>,
-    /// `(equality, tables that it may restrict)`.
-    equalities: Vec<(Value, Vec<String>)>,
+/// A column of a table of the statement.
+type Column = (usize, String);
+
+/// Two columns that are equal in every row of the answer, and the tables that the
+/// condition may restrict.
+struct Equality {
+    left: Column,
+    right: Column,
+    restricts: Vec<usize>,
+}
+
+/// The joins of FROM, tables by their place in the analysis.
+#[derive(Default)]
+struct Joins {
+    /// Tables that never come null-extended.
+    solid: Vec<usize>,
+    equalities: Vec<Equality>,
 }
 
 /// Adds key filters to the fetches that they restrict.
 pub fn add(
     text: &str,
     a: &Analysis,
-    needs: &Needs,
     relations: &[&HomeRelation],
     carried_by: &[Option<usize>],
     fetches: &mut [Fetch],
     keys_max: u64,
 ) {
-    for (i, fetch) in fetches.iter_mut().enumerate() {
+    let worth = |(i, fetch): (usize, &Fetch)| {
         let uses = carried_by.iter().filter(|c| **c == Some(i)).count();
-        if uses == 1 && keys_worth(fetch) {
-            fetch.keys = find(text, a, needs, relations, carried_by, i, fetch, keys_max);
+        uses == 1 && keys_worth(fetch)
+    };
+    if a.query_start != 0 || !fetches.iter().enumerate().any(worth) {
+        return;
+    }
+    let Some(shape) = Shape::read(text, a) else { return };
+    for (i, fetch) in fetches.iter_mut().enumerate() {
+        if worth((i, &*fetch))
+            && let (Some(place), Some(relation)) =
+                (carried_by.iter().position(|c| *c == Some(i)), relations.get(i))
+        {
+            fetch.keys = shape.find(place, relation, carried_by, fetch, keys_max);
         }
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn find(
-    text: &str,
-    a: &Analysis,
-    needs: &Needs,
-    relations: &[&HomeRelation],
-    carried_by: &[Option<usize>],
-    index: usize,
-    fetch: &Fetch,
-    keys_max: u64,
-) -> Option<KeyFilter> {
-    let select = &a.select;
-    if a.query_start != 0 || select["op"] != 1 || !select["with_clause"].is_null() {
-        return None;
-    }
-    let place = carried_by.iter().position(|c| *c == Some(index))?;
-    let foreign = a.tables.get(place)?.reference().to_owned();
-    let mut join = Join { solid: Vec::new(), equalities: Vec::new() };
-    let mut top = Vec::new();
-    for item in select["from_clause"].as_array()? {
-        top.extend(walk(item, true, &mut join)?);
-    }
-    let conditions = where_conditions(text, select)?;
-    let nodes = conjuncts(&select["where_clause"]);
-    if nodes.len() != conditions.len() {
-        return None;
-    }
-    for n in &nodes {
-        join.equalities.push(((*n).clone(), top.clone()));
-    }
-    let columns = relations.get(index)?.columns.as_deref()?;
-    for (equality, restricts) in &join.equalities {
-        if !restricts.contains(&foreign) {
-            continue;
+/// The statement's top level, where it has the proven shape.
+struct Shape<'a> {
+    analysis: &'a Analysis,
+    joins: Joins,
+    /// The conditions joined by AND in WHERE, with the one table that each speaks of.
+    conditions: Vec<(String, Option<usize>)>,
+}
+
+impl<'a> Shape<'a> {
+    fn read(text: &str, a: &'a Analysis) -> Option<Shape<'a>> {
+        let statements = read(text)?;
+        let [only] = statements.as_slice() else { return None };
+        let (_, select) = carrier(only).ok()?;
+        if !nodes::is_leaf(select) || select.with_clause.is_some() {
+            return None;
         }
-        let Some((left, right)) = column_equality(equality) else { continue };
-        let (own, local) = if left.0 == foreign {
-            (left, right)
-        } else if right.0 == foreign {
-            (right, left)
-        } else {
-            continue;
-        };
-        if !join.solid.contains(&local.0) {
-            continue;
+        let mut joins = Joins::default();
+        let mut all = Vec::new();
+        for item in &select.from_clause {
+            all.extend(walk(a, item, true, &mut joins)?);
         }
-        let home_table = a.tables.iter().enumerate().find(|(_, t)| t.reference() == local.0)?;
-        if carried_by.get(home_table.0).copied().flatten().is_some() || home_table.1.renames_columns
-        {
-            continue;
+        let texts = where_conditions(text, &select_value(text)?)?;
+        let parts = conjuncts(&select.where_clause);
+        if parts.len() != texts.len() {
+            return None;
         }
-        let column = columns.iter().find(|c| c.name == own.1)?;
-        let (_, type_name) = KEY_TYPES.iter().find(|(oid, _)| *oid == column.type_oid)?;
-        let own_conditions: Vec<&str> = nodes
-            .iter()
-            .zip(&conditions)
-            .filter(|(n, _)| speaks_only_of(n, &local.0))
-            .map(|(_, c)| c.as_str())
-            .collect();
-        if own_conditions.is_empty() {
-            continue;
+        for part in &parts {
+            joins.note(a, part, &all);
         }
-        let table = home_table.1;
-        let only = if table.only { "ONLY " } else { "" };
-        let home_sql = format!(
-            "SELECT DISTINCT {l}.{k} FROM {only}{t} AS {l} WHERE ({w}) LIMIT {n}",
-            l = ident(&local.0),
-            k = ident(&local.1),
-            t = table.sql_name(),
-            w = own_conditions.join(") AND ("),
-            n = keys_max + 1,
-        );
-        let key = ident(remote_column(column));
-        let test = format!("{key} OPERATOR(pg_catalog.=) ANY ($1::{type_name}[])");
-        let head = fetch.sql.get(
-            ..fetch.sql.len() - fetch.condition.as_ref().map_or(0, |c| c.len() + " WHERE ".len()),
-        )?;
-        let sql = match &fetch.condition {
-            Some(c) => format!("{head} WHERE ({c}) AND {test}"),
-            None => format!("{head} WHERE {test}"),
-        };
-        debug_assert!(needs.tables.len() == relations.len());
-        let keys_max = usize::try_from(keys_max).unwrap_or(usize::MAX);
-        return Some(KeyFilter { home_sql, sql, element_type: column.type_oid, keys_max });
+        let speaks = parts.iter().map(|p| speaks_only_of(a, p));
+        let conditions = texts.into_iter().zip(speaks).collect();
+        Some(Shape { analysis: a, joins, conditions })
     }
-    None
+
+    /// The keys that restrict the table at a place of the analysis.
+    fn find(
+        &self,
+        foreign: usize,
+        relation: &HomeRelation,
+        carried_by: &[Option<usize>],
+        fetch: &Fetch,
+        keys_max: u64,
+    ) -> Option<KeyFilter> {
+        let columns = relation.columns.as_deref()?;
+        for equality in &self.joins.equalities {
+            if !equality.restricts.contains(&foreign) {
+                continue;
+            }
+            let (own, local) = match (equality.left.0 == foreign, equality.right.0 == foreign) {
+                (true, false) => (&equality.left, &equality.right),
+                (false, true) => (&equality.right, &equality.left),
+                _ => continue,
+            };
+            let table = self.analysis.tables.get(local.0)?;
+            let is_home = carried_by.get(local.0).copied().flatten().is_none();
+            if !self.joins.solid.contains(&local.0) || !is_home || table.renames_columns {
+                continue;
+            }
+            let column = columns.iter().find(|c| c.name == own.1)?;
+            let (_, type_name) = KEY_TYPES.iter().find(|(oid, _)| *oid == column.type_oid)?;
+            let mine = self.conditions.iter().filter(|(_, t)| *t == Some(local.0));
+            let mine: Vec<&str> = mine.map(|(c, _)| c.as_str()).collect();
+            if mine.is_empty() {
+                continue;
+            }
+            let home_sql = format!(
+                "SELECT DISTINCT {l}.{k} FROM {only}{t} AS {l} WHERE ({w}) LIMIT {n}",
+                l = ident(table.reference()),
+                k = ident(&local.1),
+                only = if table.only { "ONLY " } else { "" },
+                t = table.sql_name(),
+                w = mine.join(") AND ("),
+                n = keys_max + 1,
+            );
+            let test = format!(
+                "{} OPERATOR(pg_catalog.=) ANY ($1::{type_name}[])",
+                ident(remote_column(column))
+            );
+            let tail = fetch.condition.as_ref().map_or(0, |c| c.len() + " WHERE ".len());
+            let head = fetch.sql.get(..fetch.sql.len() - tail)?;
+            let sql = match &fetch.condition {
+                Some(c) => format!("{head} WHERE ({c}) AND {test}"),
+                None => format!("{head} WHERE {test}"),
+            };
+            let keys_max = usize::try_from(keys_max).unwrap_or(usize::MAX);
+            return Some(KeyFilter { home_sql, sql, element_type: column.type_oid, keys_max });
+        }
+        None
+    }
+}
+
+impl Joins {
+    fn note(&mut self, a: &Analysis, condition: &NodeEnum, restricts: &[usize]) {
+        if let Some((left, right)) = column_equality(a, condition) {
+            self.equalities.push(Equality { left, right, restricts: restricts.to_vec() });
+        }
+    }
 }
 
 /// The tables below a FROM item, noting the joins; `None` for shapes not proven.
-fn walk(item: &Value, solid: bool, join: &mut Join) -> Option<Vec<String>> {
-    match node(item)? {
-        ("RangeVar", body) => {
-            let alias = body.pointer("/alias/aliasname").and_then(Value::as_str);
-            let name = alias.or(body["relname"].as_str())?.to_owned();
+fn walk(a: &Analysis, item: &Node, solid: bool, joins: &mut Joins) -> Option<Vec<usize>> {
+    match item.node.as_ref()? {
+        NodeEnum::RangeVar(var) => {
+            let at = place(var.location)?;
+            let table = a.tables.iter().position(|t| t.location == at)?;
             if solid {
-                join.solid.push(name.clone());
+                joins.solid.push(table);
             }
-            Some(vec![name])
+            Some(vec![table])
         }
-        ("JoinExpr", body) => {
-            let inner = body["jointype"] == 1;
-            let left_outer = body["jointype"] == 2;
-            let plain = body["is_natural"] == false
-                && body["using_clause"].as_array().is_some_and(Vec::is_empty)
-                && body["alias"].is_null();
+        NodeEnum::JoinExpr(join) => {
+            let inner = join.jointype == JoinType::JoinInner as i32;
+            let left_outer = join.jointype == JoinType::JoinLeft as i32;
+            let plain = !join.is_natural && join.using_clause.is_empty() && join.alias.is_none();
             if !plain || !(inner || left_outer) {
                 return None;
             }
-            let left = walk(&body["larg"], solid, join)?;
-            let right = walk(&body["rarg"], solid && inner, join)?;
-            let all: Vec<String> = left.iter().chain(&right).cloned().collect();
-            let restricts = if inner { all.clone() } else { right };
-            for c in conjuncts(&body["quals"]) {
-                join.equalities.push((c.clone(), restricts.clone()));
+            let left = walk(a, join.larg.as_ref()?, solid, joins)?;
+            let right = walk(a, join.rarg.as_ref()?, solid && inner, joins)?;
+            let all: Vec<usize> = left.iter().chain(&right).copied().collect();
+            let restricts = if inner { &all } else { &right };
+            for c in conjuncts(&join.quals) {
+                joins.note(a, c, restricts);
             }
             Some(all)
         }
@@ -171,45 +204,62 @@ fn walk(item: &Value, solid: bool, join: &mut Join) -> Option<Vec<String>> {
     }
 }
 
-fn conjuncts(tree: &Value) -> Vec<&Value> {
-    match node(tree) {
+/// What is joined by AND at the top of a condition.
+fn conjuncts(tree: &Option<Box<Node>>) -> Vec<&NodeEnum> {
+    match tree.as_ref().and_then(|n| n.node.as_ref()) {
         None => Vec::new(),
-        Some(("BoolExpr", b)) if b["boolop"] == 1 => {
-            b["args"].as_array().map(|v| v.iter().collect()).unwrap_or_default()
+        Some(NodeEnum::BoolExpr(b)) if b.boolop == BoolExprType::AndExpr as i32 => {
+            b.args.iter().filter_map(|n| n.node.as_ref()).collect()
         }
-        Some(_) => vec![tree],
+        Some(one) => vec![one],
     }
 }
 
-type Name = (String, String);
+/// The column that `table.column` means.
+fn column_of(a: &Analysis, node: &Option<Box<Node>>) -> Option<Column> {
+    let NodeEnum::ColumnRef(column) = node.as_ref()?.node.as_ref()? else { return None };
+    let names = strings(&column.fields)?;
+    let [_, name] = names.as_slice() else { return None };
+    Some((table_of(a, place(column.location)?)?, (*name).to_owned()))
+}
 
-fn column_equality(tree: &Value) -> Option<(Name, Name)> {
-    let ("AExpr", body) = node(tree)? else { return None };
-    if body["kind"] != 1 || strings(&body["name"])? != ["="] {
+/// The table that the qualifier at a place names.
+fn table_of(a: &Analysis, location: usize) -> Option<usize> {
+    let mut own = a.references.iter().filter(|r| r.reference.location == location);
+    match own.next()?.reference.qualifier {
+        Qualifier::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+fn column_equality(a: &Analysis, node: &NodeEnum) -> Option<(Column, Column)> {
+    let NodeEnum::AExpr(e) = node else { return None };
+    if e.kind != AExprKind::AexprOp as i32 || strings(&e.name)? != ["="] {
         return None;
     }
-    let column = |v: &Value| -> Option<Name> {
-        let ("ColumnRef", c) = node(v)? else { return None };
-        match strings(&c["fields"])?.as_slice() {
-            [t, c] => Some(((*t).to_owned(), (*c).to_owned())),
-            _ => None,
-        }
-    };
-    Some((column(&body["lexpr"])?, column(&body["rexpr"])?))
+    Some((column_of(a, &e.lexpr)?, column_of(a, &e.rexpr)?))
 }
 
-/// Whether a condition reads columns of this table alone, each written with its name.
-fn speaks_only_of(condition: &Value, table: &str) -> bool {
-    let mut ok = true;
-    let mut columns = 0;
-    visit(condition, &mut |name, body| match name {
-        "ColumnRef" => {
-            columns += 1;
-            let path = strings(&body["fields"]).unwrap_or_default();
-            ok &= path.len() == 2 && path.first() == Some(&table);
+/// The table whose columns alone a condition reads, each written with its name.
+fn speaks_only_of(a: &Analysis, condition: &NodeEnum) -> Option<usize> {
+    let mut tables = Vec::new();
+    let mut found = |node: &NodeEnum| -> Result<(), Unknown> {
+        match node {
+            NodeEnum::ColumnRef(c) if c.fields.len() == 2 => {
+                let table = place(c.location).and_then(|at| table_of(a, at));
+                tables.push(table.ok_or(Unknown(String::new()))?);
+                Ok(())
+            }
+            NodeEnum::ColumnRef(_) | NodeEnum::SubLink(_) | NodeEnum::ParamRef(_) => {
+                Err(Unknown(String::new()))
+            }
+            _ => Ok(()),
         }
-        "SubLink" | "ParamRef" => ok = false,
-        _ => {}
-    });
-    ok && columns > 0
+    };
+    nodes::visit_node(condition, &mut found).ok()?;
+    tables.dedup();
+    match tables.as_slice() {
+        [one] => Some(*one),
+        _ => None,
+    }
 }

@@ -5,6 +5,8 @@
 //! | module | step |
 //! |---|---|
 //! | [`parse`] | text → tree and tokens, by PostgreSQL's own grammar |
+//! | [`nodes`] | the tree's node types, those that are understood |
+//! | [`scope`] | what each name of a query means, by identity |
 //! | [`analyze`] | tree → what the statement touches, or why it is not understood |
 //! | [`ask`] | the SQL that home and sources are asked with |
 //! | [`facts`] | their answers, typed |
@@ -26,6 +28,7 @@ pub mod engine;
 pub mod facts;
 pub mod fragment;
 pub mod keys;
+pub mod nodes;
 pub mod order_free;
 pub mod parse;
 pub mod plan;
@@ -33,4 +36,5 @@ pub mod quote;
 pub mod remote;
 pub mod rewrite;
 pub mod route;
+pub mod scope;
 pub mod server;

@@ -1,9 +1,9 @@
 //! Text → tree and tokens, by PostgreSQL's own grammar (libpg_query).
 //!
-//! The tree is read as generic JSON: every rule of [`crate::analyze`] then covers
-//! node types that are added to PostgreSQL later, because what is not named there
-//! is refused.
+//! [`read`] gives the tree by type, which [`crate::nodes`] walks; [`parse`] gives it as
+//! JSON, which the engine's questions about a statement are asked of.
 
+use pg_query::NodeEnum;
 use pg_query::protobuf::{KeywordKind, Token};
 use serde_json::Value;
 
@@ -50,6 +50,13 @@ pub fn lex(text: &str) -> Vec<Lexeme> {
         .collect()
 }
 
+/// The statements of a text, or `None` when it is not PostgreSQL's SQL (home will say so
+/// itself), or nests deeper than the tree's decoder goes (prost: 100 levels).
+pub fn read(text: &str) -> Option<Vec<NodeEnum>> {
+    let parsed = pg_query::parse(text, pg_query::ParserOptions::DEFAULT).ok()?;
+    parsed.protobuf.stmts.into_iter().map(|s| s.stmt?.node).collect()
+}
+
 /// A parsed text.
 #[derive(Debug, Clone)]
 pub struct Statement {
@@ -70,6 +77,15 @@ pub fn parse(text: &str) -> Option<Statement> {
         .map(|s| s.pointer("/stmt/node").cloned())
         .collect::<Option<Vec<_>>>()?;
     Some(Statement { text: text.to_owned(), nodes })
+}
+
+/// The tree of the only statement's SELECT as JSON, whatever carries it.
+pub fn select_value(text: &str) -> Option<Value> {
+    let parsed = parse(text)?;
+    let [only] = parsed.nodes.as_slice() else { return None };
+    let carried = ["/CopyStmt/query/node", "/ExplainStmt/query/node"];
+    let carried = carried.iter().find_map(|p| only.pointer(p));
+    carried.unwrap_or(only).get("SelectStmt").cloned()
 }
 
 /// The type name and body of a node given as `{"node": {T: body}}`.

@@ -10,7 +10,9 @@ use crate::quote::qualified;
 use crate::remote::{self, ForeignScan};
 use crate::rewrite;
 use crate::route::{Reason, Route, Strategy};
+use crate::scope::{Qualifier, Use};
 use crate::server::ServerSpec;
+use std::collections::BTreeSet;
 
 /// A foreign table that the statement reads, before its source has been asked.
 #[derive(Debug, Clone)]
@@ -145,13 +147,6 @@ pub fn needs(a: &Analysis, home: &HomeFacts) -> Result<Needs, Reason> {
     Ok(out)
 }
 
-fn needed(a: &Analysis, column: &Column, whole: bool, words: &[String]) -> bool {
-    whole
-        || column.typtype == "d"
-        || a.words.contains(&column.name)
-        || words.iter().any(|w| w == fragment::remote_column(column))
-}
-
 fn same_declaration(home: &HomeFacts, source: &SourceFacts, column: &Column) -> Result<(), Reason> {
     let name = fragment::remote_column(column);
     let remote = source.columns.iter().flatten().find(|c| c.name == name);
@@ -201,13 +196,15 @@ pub fn plan(
         .map(|n| home.relation(&n.written).ok_or(Reason::new("no such relation at home")))
         .collect::<Result<_, _>>()?;
     let conditions = scan_conditions(needs, &relations, scans)?;
+    let read_there = columns_read(needs, &relations, scans)?;
     let mut fetches = Vec::new();
     for (i, need) in needs.tables.iter().enumerate() {
         let (Some(relation), Some(source)) = (relations.get(i), sources.get(i)) else {
             return Err(Reason::new("a source gave no answer"));
         };
         let condition = conditions.get(i).and_then(|c| fragment::combine(c));
-        fetches.push(fetch(a, home, need, relation, source, condition.as_deref())?);
+        let words = read_there.get(i).ok_or(Reason::new("a source gave no answer"))?;
+        fetches.push(fetch(a, home, need, (relation, source), words, condition.as_deref())?);
     }
     let carried_by: Vec<Option<usize>> = a
         .tables
@@ -216,7 +213,7 @@ pub fn plan(
         .collect();
     let direct =
         direct(a, needs, (&relations, sources), scans, &carried_by, output_types, limits.pages_min);
-    keys::add(text, a, needs, &relations, &carried_by, &mut fetches, limits.keys_max);
+    keys::add(text, a, &relations, &carried_by, &mut fetches, limits.keys_max);
     let too_large = fetches.iter().find(|f| {
         let unrestricted = f.keys.is_none() && f.condition.is_none();
         #[allow(clippy::cast_precision_loss)] // an estimate
@@ -232,7 +229,8 @@ pub fn plan(
     let home_sql = if a.kind == Kind::CopyOut {
         String::new()
     } else {
-        rewrite::splice(text, a, |t| {
+        let schema = |t: usize| home.relation(&a.tables.get(t)?.sql_name())?.schema.clone();
+        rewrite::splice(text, a, schema, |t| {
             let f = carried_by.get(t).copied().flatten()?;
             let number = first_parameter + u32::try_from(f).ok()?;
             let fetch = fetches.get(f)?;
@@ -302,12 +300,58 @@ fn scan_conditions(
     Ok(conditions)
 }
 
+/// For each needed table, every word of the statements that postgres_fdw would send for it:
+/// home's own planner says which columns it reads.
+fn columns_read(
+    needs: &Needs,
+    relations: &[&HomeRelation],
+    scans: &[ForeignScan],
+) -> Result<Vec<BTreeSet<String>>, Reason> {
+    let mut words = vec![BTreeSet::new(); needs.tables.len()];
+    for scan in scans {
+        let there = remote::remote_tables(&scan.remote_sql)?;
+        let of_scan = fragment::condition_words(&scan.remote_sql);
+        for ((need, relation), words) in needs.tables.iter().zip(relations).zip(&mut words) {
+            let here = scan.relation.as_ref().is_some_and(|(schema, name)| {
+                relation.schema.as_ref() == Some(schema) && relation.name.as_ref() == Some(name)
+            });
+            let named =
+                there.iter().any(|t| (&t.schema, &t.name) == (&need.remote.0, &need.remote.1));
+            if here || named {
+                words.extend(of_scan.iter().cloned());
+            }
+        }
+    }
+    Ok(words)
+}
+
+/// What the statement may read of a table, whichever of its uses.
+fn used(a: &Analysis, written: &str, columns: &[Column]) -> Use {
+    let mut used = Use::default();
+    for table in a.tables.iter().filter(|t| t.sql_name() == written) {
+        used.whole |= table.used.whole || table.renames_columns;
+        used.names.extend(table.used.names.iter().cloned());
+    }
+    // What follows a table's name and is no column of it is a function of the whole row.
+    let mine = |n: &usize| a.tables.get(*n).is_some_and(|t| t.sql_name() == written);
+    used.whole |= a.references.iter().any(|r| {
+        let own = match &r.reference.qualifier {
+            Qualifier::Table(t) => mine(t),
+            Qualifier::Other => false,
+            Qualifier::Schema { candidates, .. } => candidates.iter().any(mine),
+        };
+        let last = r.reference.last.as_deref();
+        own && last.is_some_and(|name| !columns.iter().any(|c| c.name == name))
+    });
+    used
+}
+
 fn fetch(
     a: &Analysis,
     home: &HomeFacts,
     need: &Need,
-    relation: &HomeRelation,
-    source: &SourceFacts,
+    (relation, source): (&HomeRelation, &SourceFacts),
+    read_there: &BTreeSet<String>,
     condition: Option<&str>,
 ) -> Result<Fetch, Reason> {
     if !matches!(source.kind.as_str(), "r" | "p") {
@@ -316,17 +360,20 @@ fn fetch(
     if source.row_security {
         return Err(Reason::about("row security at the source", &need.remote.1));
     }
-    let refs: Vec<_> = a.tables.iter().filter(|t| t.sql_name() == need.written).collect();
-    let whole = a.star
-        || refs.iter().any(|t| t.renames_columns)
-        || refs.iter().any(|t| a.reference_ends.contains(t.reference()));
-    let words = condition.map(fragment::condition_words).unwrap_or_default();
+    if source.reading != "on|off" {
+        return Err(Reason::new("setting at the source: array_nulls or transform_null_equals"));
+    }
     let columns = relation.columns.as_deref().unwrap_or(&[]);
+    let used = used(a, &need.written, columns);
     let mut fetched: Vec<&Column> = Vec::new();
     let mut layout = Vec::new();
     let mut binary = true;
     for column in columns {
-        if needed(a, column, whole, &words) {
+        let needed = used.whole
+            || column.typtype == "d"
+            || used.names.contains(&column.name)
+            || read_there.contains(fragment::remote_column(column));
+        if needed {
             same_declaration(home, source, column)?;
             binary &= fragment::is_binary_safe(column);
             layout.push((column.type_oid, Some(fetched.len())));

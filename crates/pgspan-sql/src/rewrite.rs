@@ -1,35 +1,69 @@
 //! The statement with its foreign tables replaced by carriers. The client's own
 //! text is spliced, so that everything else stays byte for byte what it was.
 
-use crate::analyze::Analysis;
-use crate::parse::parse;
+use crate::analyze::{Analysis, QualifiedColumn};
 use crate::quote::ident;
 use crate::route::Reason;
+use crate::scope::Qualifier;
 
-/// Replaces each table of the statement for which `carrier` gives an expression.
+/// Replaces each table of the statement for which `replaced` gives a carrier; `schemas`
+/// tells the schema of any table.
+///
+/// A carrier has the table's name, but no schema: `schema.table.column` loses the schema.
+/// Where the name alone would mean something else, the carrier gets a name that the text
+/// does not contain, and every reference to it says that name.
 ///
 /// # Errors
-/// When the result is not SQL: the splice went wrong, and nothing is sent.
+/// When the result is not SQL, or a reference could be missed: nothing is sent.
 pub fn splice(
     text: &str,
     analysis: &Analysis,
+    schemas: impl Fn(usize) -> Option<String>,
     mut carrier: impl FnMut(usize) -> Option<String>,
 ) -> Result<String, Reason> {
+    let carriers: Vec<Option<String>> = (0..analysis.tables.len()).map(&mut carrier).collect();
+    let is_replaced = |t: usize| carriers.get(t).is_some_and(Option::is_some);
     let mut edits: Vec<((usize, usize), String)> = Vec::new();
-    let mut replaced = Vec::new();
-    for (i, table) in analysis.tables.iter().enumerate() {
-        if let Some(expression) = carrier(i) {
-            let alias = match table.alias {
-                Some(_) => String::new(),
-                None => format!(" AS {}", ident(&table.name)),
-            };
-            edits.push((table.span, format!("{expression}{alias}")));
-            replaced.push(table.reference());
+    // The references to replaced tables.
+    let mut meant: Vec<(usize, &QualifiedColumn)> = Vec::new();
+    let mut renamed: Vec<bool> = analysis.tables.iter().map(|t| t.crowded).collect();
+    for column in &analysis.references {
+        match &column.reference.qualifier {
+            Qualifier::Table(t) if is_replaced(*t) => meant.push((*t, column)),
+            Qualifier::Table(_) | Qualifier::Other => {}
+            Qualifier::Schema { schema, candidates, plain } => {
+                let own = candidates.iter().find(|t| schemas(**t).as_ref() == Some(schema));
+                let own = *own.ok_or(Reason::about("a name that is not resolved", schema))?;
+                if is_replaced(own) {
+                    if let Some(r) = renamed.get_mut(own) {
+                        *r |= *plain != Some(own);
+                    }
+                    meant.push((own, column));
+                }
+            }
         }
     }
-    for column in &analysis.qualified {
-        if replaced.contains(&column.table.as_str()) {
-            edits.push((column.prefix, String::new()));
+    for (t, (table, expression)) in analysis.tables.iter().zip(&carriers).enumerate() {
+        let Some(expression) = expression else { continue };
+        let renamed = table.alias.is_none() && renamed.get(t) == Some(&true);
+        if renamed && analysis.bare.contains(&table.name) {
+            // A column, or the whole row: its name in the result would change.
+            return Err(Reason::about("a name that may be a row or a column", &table.name));
+        }
+        let name = match renamed {
+            true => fresh(text, &format!("pgspan_t{}", t + 1)),
+            false => table.name.clone(),
+        };
+        let alias = match table.alias {
+            Some(_) => String::new(),
+            None => format!(" AS {}", ident(&name)),
+        };
+        edits.push((table.span, format!("{expression}{alias}")));
+        for (_, column) in meant.iter().filter(|(own, _)| *own == t) {
+            let qualified = matches!(column.reference.qualifier, Qualifier::Schema { .. });
+            if qualified || renamed {
+                edits.push((column.qualifier, format!("{}.", ident(&name))));
+            }
         }
     }
     edits.sort_by_key(|(span, _)| span.0);
@@ -44,10 +78,23 @@ pub fn splice(
         at = *end;
     }
     out.push_str(&text[at..]);
-    if parse(&out).is_none() {
-        return Err(Reason::new("the statement could not be rewritten"));
+    if pg_query::parse(&out, pg_query::ParserOptions::DEFAULT).is_err() {
+        return Err(Reason::new(NOT_REWRITTEN));
     }
     Ok(out)
+}
+
+/// The reason of a rewriting that gave no SQL: a defect of the gateway's.
+pub const NOT_REWRITTEN: &str = "the statement could not be rewritten";
+
+/// A name that a text does not contain, whatever its case.
+pub fn fresh(text: &str, name: &str) -> String {
+    let text = text.to_ascii_lowercase();
+    let mut name = name.to_owned();
+    while text.contains(&name) {
+        name.push('_');
+    }
+    name
 }
 
 #[cfg(test)]
@@ -65,20 +112,44 @@ mod tests {
             HashSet::new(),
             HashSet::new(),
         );
-        let a = analyze(&parse(sql).unwrap(), &catalog).unwrap();
-        splice(sql, &a, |i| (a.tables[i].name == "ro").then(|| "x($1)".to_owned())).unwrap()
+        let a = analyze(sql, &catalog).unwrap();
+        // Without a schema a table is in public; those of public are foreign.
+        let schema = |i: usize| a.tables[i].schema.clone().or(Some("public".to_owned()));
+        let own = |i: usize| schema(i).as_deref() == Some("public") && a.tables[i].name == "ro";
+        splice(sql, &a, schema, |i| own(i).then(|| "x($1)".to_owned())).unwrap()
     }
 
     #[test]
     fn only_foreign_tables_change() {
         assert_eq!(
             rewrite("SELECT ro.a, public.ro.b FROM u, public.ro WHERE true -- ro"),
-            "SELECT ro.a, ro.b FROM u, x($1) AS \"ro\" WHERE true -- ro"
+            "SELECT ro.a, \"ro\".b FROM u, x($1) AS \"ro\" WHERE true -- ro"
         );
         assert_eq!(rewrite("SELECT r.* FROM ro * r"), "SELECT r.* FROM x($1) r");
         assert_eq!(
             rewrite("SELECT 'ö', 1 FROM ro AS \"R\" ;"),
             "SELECT 'ö', 1 FROM x($1) AS \"R\" ;"
+        );
+    }
+
+    #[test]
+    fn a_name_means_the_same_table_as_before() {
+        // The inner table would capture the reference.
+        assert_eq!(
+            rewrite(
+                "SELECT ro.a FROM ro WHERE NOT EXISTS (SELECT 1 FROM l.ro WHERE l.ro.b = public.ro.b)"
+            ),
+            "SELECT \"pgspan_t1\".a FROM x($1) AS \"pgspan_t1\" WHERE NOT EXISTS (SELECT 1 FROM l.ro WHERE l.ro.b = \"pgspan_t1\".b)"
+        );
+        // Beside each other.
+        assert_eq!(
+            rewrite("SELECT public.ro.a, pgspan_t1.b FROM public.ro, l.ro, l.pgspan_t1"),
+            "SELECT \"pgspan_t1_\".a, pgspan_t1.b FROM x($1) AS \"pgspan_t1_\", l.ro, l.pgspan_t1"
+        );
+        // An outer table's own.
+        assert_eq!(
+            rewrite("SELECT 1 FROM l.ro WHERE EXISTS (SELECT 1 FROM ro WHERE l.ro.b = ro.b)"),
+            "SELECT 1 FROM l.ro WHERE EXISTS (SELECT 1 FROM x($1) AS \"ro\" WHERE l.ro.b = ro.b)"
         );
     }
 }

@@ -18,11 +18,11 @@ use pgspan_wire::frontend;
 /// The statement with the values of its subqueries over home, and whether there were any.
 pub(super) async fn over_home(
     session: &mut Session,
-    request: &Request,
     plan: &CachedPlan,
+    statement: &Statement<'_>,
 ) -> Result<(String, bool), Stop> {
     let mut edits = Vec::new();
-    for constant in constant::find(&request.text, &plan.analysis, &plan.facts.home) {
+    for constant in constant::find(statement.text, statement.tree(), &plan.facts.home) {
         let question = constant.question(&constant.query);
         // An error: it speaks of the query around it, or fails; both are home's to say, and
         // so are notices.
@@ -32,13 +32,13 @@ pub(super) async fn over_home(
         }
     }
     let any = !edits.is_empty();
-    Ok((edited(&request.text, edits), any))
+    Ok((edited(statement.text, edits), any))
 }
 
 /// Whether there are subqueries over foreign tables whose values might be known first.
 pub(super) fn waits_for_some(session: &Session, statement: &Statement<'_>) -> bool {
     let catalog = session.database.catalog();
-    !constant::find_foreign(statement.text, statement.analysis, &catalog).is_empty()
+    !constant::find_foreign(statement.text, statement.tree(), &catalog).is_empty()
 }
 
 /// The same for subqueries over foreign tables; `None` when there are none.
@@ -51,9 +51,9 @@ pub(super) async fn over_foreign(
 ) -> Result<Option<(String, Analysis)>, Stop> {
     let catalog = session.database.catalog();
     let mut edits = Vec::new();
-    for constant in constant::find_foreign(statement.text, statement.analysis, &catalog) {
+    for constant in constant::find_foreign(statement.text, statement.tree(), &catalog) {
         // It may speak of the query around it; or one that the engine cannot run.
-        match evaluated(session, request, plan, &constant, state).await {
+        match evaluated(session, request, plan, (&constant, statement.carrier), state).await {
             Ok(edit) => edits.extend(edit),
             Err(Stop::GiveUp(reason)) => tracing::debug!(%reason, "no constant"),
             Err(other) => return Err(other),
@@ -71,7 +71,7 @@ async fn evaluated(
     session: &mut Session,
     request: &Request,
     plan: &CachedPlan,
-    constant: &Constant,
+    (constant, carrier): (&Constant, &str),
     state: &bytes::Bytes,
 ) -> Result<Option<Edit>, Stop> {
     let fields = match described(session, request, &constant.query).await? {
@@ -80,7 +80,7 @@ async fn evaluated(
     };
     let names = names_of(&fields);
     let analysis = analyzed(session, &constant.query)?;
-    let statement = Statement { text: &constant.query, analysis: &analysis, once: true };
+    let statement = Statement::new(&constant.query, &analysis, true, carrier)?;
     let engine = attempts(session, request, plan, &statement, &names, state).await?;
     hold(session, plan, &engine.tree).await?;
     let gathered = gather(session, plan, &engine, To::Finish { in_parts: false }).await?;

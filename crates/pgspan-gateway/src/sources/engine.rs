@@ -22,8 +22,9 @@ use pgspan_sql::engine::block;
 use pgspan_sql::engine::correlated::{self, Correlated, Scope};
 use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::engine::shape;
-use pgspan_sql::engine::split::{CARRIER, Finish, Split, split};
+use pgspan_sql::engine::split::{CARRIER, Finish as Does, Split, split};
 use pgspan_sql::engine::tree;
+use pgspan_sql::rewrite::{self, NOT_REWRITTEN};
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{ErrorFields, Field};
 use pgspan_wire::frontend;
@@ -130,12 +131,13 @@ async fn make(
     }
     let names = names_of(&plan.fields);
     let state = check_home(session, plan).await?;
-    let (text, constants) = constants::over_home(session, request, plan).await?;
+    let carrier = rewrite::fresh(&request.text, CARRIER);
+    let mut statement = Statement::new(&request.text, analysis, false, &carrier)?;
+    let (text, constants) = constants::over_home(session, plan, &statement).await?;
     let reread;
-    let mut statement = Statement { text: &request.text, analysis, once: constants };
     if constants {
         reread = analyzed(session, &text)?;
-        statement = Statement { text: &text, analysis: &reread, once: true };
+        statement = Statement::new(&text, &reread, true, &carrier)?;
     }
     let mut first = Reason::new("a subquery that stands by itself");
     if !two_stages {
@@ -152,7 +154,7 @@ async fn make(
     }
     let second = constants::over_foreign(session, request, plan, &statement, &state).await?;
     let Some((text, analysis)) = second else { return Err(first.into()) };
-    let statement = Statement { text: &text, analysis: &analysis, once: true };
+    let statement = Statement::new(&text, &analysis, true, &carrier)?;
     let made = attempts(session, request, plan, &statement, &names, &state).await;
     match made {
         Ok(made) => Ok(Arc::new(EnginePlan { two_stages: true, ..made })),
@@ -173,21 +175,24 @@ pub(super) async fn attempts(
     names: &[String],
     state: &bytes::Bytes,
 ) -> Result<EnginePlan, Stop> {
-    let joined = decorrelated(session, request, statement.text, statement.analysis).await?;
+    let joined = decorrelated(session, request, statement).await?;
     let rewritten;
     let statement = match &joined {
         Some((text, analysis)) => {
-            rewritten = Statement { text, analysis, once: statement.once };
+            rewritten = Statement::new(text, analysis, statement.once, statement.carrier)?;
             &rewritten
         }
         None => statement,
     };
     let state = || (state.clone(), statement.once);
-    let first = match whole_core(session, request, plan, statement, names, CARRIER).await {
+    let first = match whole_core(session, request, plan, statement, names, statement.carrier).await
+    {
         Ok(core) => {
             let expected = core.rows;
-            let made = assemble(session, plan, vec![core], None, state()).await?;
-            let few = shape::stops_after(&statement.analysis.select);
+            let made =
+                assemble(session, plan, vec![core], Finish::Last(statement.carrier), state())
+                    .await?;
+            let few = shape::stops_after(&statement.select);
             let expected = expected.min(made.program.rows());
             let many = |few: u64| expected >= few as f64 * STOPS_EARLY;
             if few.is_some_and(many) && plan.session.preference != ask::Preference::Engine {
@@ -198,15 +203,14 @@ pub(super) async fn attempts(
         Err(Stop::GiveUp(reason)) => reason,
         Err(other) => return Err(other),
     };
-    let (text, analysis) = (statement.text, statement.analysis);
     let catalog = session.database.catalog();
-    if let Some(arms) = block::arms(text, analysis.query_start, &analysis.select, &catalog) {
+    if let Some(arms) = block::arms(statement.text, statement.tree(), &catalog) {
         match by_blocks(session, request, plan, statement, names, (state().0, arms)).await {
             Err(Stop::GiveUp(reason)) => tracing::debug!(%reason, "no arms"),
             other => return other,
         }
     }
-    let blocks = (state().0, block::find(text, &analysis.select, &catalog));
+    let blocks = (state().0, block::find(statement.text, statement.tree(), &catalog));
     match by_blocks(session, request, plan, statement, names, blocks).await {
         Err(Stop::GiveUp(reason)) => {
             tracing::debug!(%reason, "no blocks");
@@ -257,7 +261,7 @@ async fn by_blocks(
     names: &[String],
     (state, spans): (bytes::Bytes, Vec<block::Span>),
 ) -> Result<EnginePlan, Stop> {
-    let odd = || Reason::new("the statement could not be rewritten");
+    let odd = || Reason::new(NOT_REWRITTEN);
     if spans.is_empty() {
         return Err(Reason::new("no block").into());
     }
@@ -270,8 +274,8 @@ async fn by_blocks(
         // What speaks of the query around it is not known to home alone.
         let own_names = describe_block(session, request, own).await?;
         let analysis = analyzed(session, own)?;
-        let block = Statement { text: own, analysis: &analysis, once: false };
-        let name = format!("{CARRIER}{}", n + 1);
+        let block = Statement::new(own, &analysis, false, statement.carrier)?;
+        let name = format!("{}{}", statement.carrier, n + 1);
         let core = whole_core(session, request, plan, &block, &own_names, &name).await;
         let core = core.map_err(|stop| match stop {
             Stop::GiveUp(_) => Reason::new("a block that the engine cannot run").into(),
@@ -279,7 +283,7 @@ async fn by_blocks(
         })?;
         let (types, rows) = describe(session, plan, &core.tree).await?;
         let alone =
-            Program::new(&core.tree, &[None], &types, &rows, Finish::Whole).map_err(give_up)?;
+            Program::new(&core.tree, &[None], &types, &rows, Does::Whole).map_err(give_up)?;
         text.push_str(statement.text.get(at..*start).ok_or_else(odd)?);
         text.push_str(&core.split.finish(&alone.carrier(0, &name, first)));
         at = *end;
@@ -291,13 +295,14 @@ async fn by_blocks(
         Err(reason) if reason.what == NO_FOREIGN_TABLE => {
             let finish = text.get(statement.analysis.query_start..).ok_or_else(odd)?;
             let finish = finish.trim_end().trim_end_matches(';').to_owned();
-            assemble(session, plan, cores, Some(finish), (state, statement.once)).await
+            assemble(session, plan, cores, Finish::Text(finish), (state, statement.once)).await
         }
         Err(reason) => Err(reason.into()),
         Ok(analysis) => {
-            let outer = Statement { text: &text, analysis: &analysis, once: statement.once };
-            cores.push(make_core(session, request, plan, &outer, names, true, CARRIER).await?);
-            assemble(session, plan, cores, None, (state, statement.once)).await
+            let carrier = statement.carrier;
+            let outer = Statement::new(&text, &analysis, statement.once, carrier)?;
+            cores.push(make_core(session, request, plan, &outer, names, true, carrier).await?);
+            assemble(session, plan, cores, Finish::Last(carrier), (state, statement.once)).await
         }
     }
 }
@@ -366,21 +371,21 @@ async fn describe_block(
 async fn decorrelated(
     session: &mut Session,
     request: &Request,
-    text: &str,
-    analysis: &Analysis,
+    statement: &Statement<'_>,
 ) -> Result<Option<(String, Analysis)>, Stop> {
     /// Rounds: subqueries in subqueries are found once those around them are joined.
     const ROUNDS_MAX: usize = 8;
     let mut now: Option<(String, Analysis)> = None;
     for n in 1..=ROUNDS_MAX {
-        let (text, select) = match &now {
-            Some((text, analysis)) => (text.as_str(), &analysis.select),
-            None => (text, &analysis.select),
+        let Statement { once, carrier, .. } = *statement;
+        let own = match &now {
+            Some((text, analysis)) => Statement::new(text, analysis, once, carrier)?,
+            None => Statement::new(statement.text, statement.analysis, once, carrier)?,
         };
         let mut next = None;
-        for found in correlated::find(text, select) {
+        for found in correlated::find(own.text, own.tree()) {
             if let Some(scopes) = scopes(session, request, &found).await? {
-                next = found.rewritten(text, &scopes, n);
+                next = found.rewritten(own.text, &scopes, &format!("{carrier}_d{n}"));
                 break;
             }
         }
@@ -393,9 +398,10 @@ async fn decorrelated(
 
 /// A text of the gateway's own, analyzed.
 pub(super) fn analyzed(session: &Session, text: &str) -> Result<Analysis, Reason> {
-    let odd = || Reason::new("the statement could not be rewritten");
-    let parsed = pgspan_sql::parse::parse(text).ok_or_else(odd)?;
-    pgspan_sql::analyze::analyze(&parsed, &session.database.catalog())
+    let odd = || Reason::new(NOT_REWRITTEN);
+    pgspan_sql::analyze::analyze(text, &session.database.catalog()).map_err(|reason| {
+        if reason.what == pgspan_sql::analyze::NOT_PARSED { odd() } else { reason }
+    })
 }
 
 /// Which side of each equality is the subquery's own, if it may be joined.
@@ -428,12 +434,20 @@ async fn scopes(
     })
 }
 
-/// Puts cores together. The last one's finish is the statement's, unless another is given.
+/// What home does over the cores' rows.
+enum Finish<'a> {
+    /// What the last core leaves to it, over a carrier of this name.
+    Last(&'a str),
+    /// This statement.
+    Text(String),
+}
+
+/// Puts cores together.
 async fn assemble(
     session: &mut Session,
     plan: &CachedPlan,
     cores: Vec<Core>,
-    finish: Option<String>,
+    finish: Finish<'_>,
     (state, once): (bytes::Bytes, bool),
 ) -> Result<EnginePlan, Stop> {
     let mut tree = Tree::default();
@@ -458,16 +472,16 @@ async fn assemble(
     let keyed = keyed::choose(session, plan, &tree, &types, &mut rows).await?;
     let reduced = factored || keyed.iter().any(Option::is_some);
     let does = match (&finish, &last) {
-        (None, Some(last)) => last.does,
-        _ => Finish::Whole,
+        (Finish::Last(_), Some(last)) => last.does,
+        _ => Does::Whole,
     };
     let program = Program::new(&tree, &tops, &types, &rows, does).map_err(give_up)?;
     let odd = || Reason::new("no core");
     let finish = match finish {
-        Some(finish) => finish,
-        None => {
+        Finish::Text(finish) => finish,
+        Finish::Last(carrier) => {
             let first = plan.plan.first_parameter + u32::try_from(before).map_err(|_| odd())?;
-            last.ok_or_else(odd)?.finish(&program.carrier(count - 1, CARRIER, first))
+            last.ok_or_else(odd)?.finish(&program.carrier(count - 1, carrier, first))
         }
     };
     let mut finish_types = plan.parameters.clone();
@@ -495,7 +509,30 @@ async fn assemble(
 pub(super) struct Statement<'a> {
     pub text: &'a str,
     pub analysis: &'a Analysis,
+    /// The SELECT's tree.
+    select: serde_json::Value,
     pub once: bool,
+    /// A name that the client's text does not contain.
+    pub carrier: &'a str,
+}
+
+impl<'a> Statement<'a> {
+    /// # Errors
+    /// The text is no query.
+    pub fn new(
+        text: &'a str,
+        analysis: &'a Analysis,
+        once: bool,
+        carrier: &'a str,
+    ) -> Result<Statement<'a>, Reason> {
+        let select = pgspan_sql::parse::select_value(text).ok_or(Reason::new(NOT_REWRITTEN))?;
+        Ok(Statement { text, analysis, select, once, carrier })
+    }
+
+    /// What its names mean, and its tree.
+    pub fn tree(&self) -> (&Analysis, &serde_json::Value) {
+        (self.analysis, &self.select)
+    }
 }
 
 /// What rules the engine out whatever the core is.
@@ -515,12 +552,12 @@ async fn check_home(session: &mut Session, plan: &CachedPlan) -> Result<bytes::B
     if got.value(0, 2).map(|v| &v[..]) != Some(b"t") {
         return Err(Reason::new("setting: DateStyle, IntervalStyle or extra_float_digits").into());
     }
-    if shape::renames_columns(&analysis.select) {
+    if analysis.tables.iter().any(|t| t.renames_columns) {
         return Err(Reason::new("an alias that renames columns").into());
     }
     let collated: Vec<String> =
         serde_json::from_slice(got.value(0, 1).ok_or_else(odd)?).map_err(|_| odd())?;
-    match collated.iter().find(|c| analysis.star || analysis.words.contains(*c)) {
+    match collated.iter().find(|c| analysis.may_read(c)) {
         Some(c) => Err(Reason::about("a column with a collation or domain of its own", c).into()),
         None => got.value(0, 3).cloned().ok_or_else(odd),
     }
@@ -556,7 +593,7 @@ async fn make_core(
     fold: bool,
     carrier: &str,
 ) -> Result<Core, Stop> {
-    let split = split(statement.text, statement.analysis, names, fold, carrier)?;
+    let split = split(statement.text, statement.tree(), names, fold, carrier)?;
     if !fold && split.grouped {
         return Err(Reason::new("DISTINCT").into());
     }
@@ -569,12 +606,15 @@ async fn make_core(
         .map(|n| facts.home.relation(&n.written))
         .collect::<Option<_>>()
         .ok_or_else(odd)?;
-    let subqueries = shape::subquery_columns(&statement.analysis.select);
+    let subqueries = shape::subquery_columns(&statement.select);
     let known = tree::Known {
         needs: &facts.needs,
         relations: &relations,
         sources: &facts.sources,
         subqueries: &subqueries,
+        // A view's own text is not looked at.
+        distinct_rows: !shape::distinct_on(&statement.select)
+            && !facts.home.relations.iter().any(|r| r.kind.as_deref() == Some("v")),
     };
     let explained = explain_core(session, request, &split.core).await?;
     let rows = planned_rows(&explained).ok_or_else(odd)?;

@@ -85,6 +85,12 @@ impl CachedPlan {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Result::is_ok)
     }
 
+    /// The schema of a table of the analysis.
+    pub fn schema_of(&self, table: usize) -> Option<String> {
+        let written = self.analysis.tables.get(table)?.sql_name();
+        self.facts.home.relation(&written)?.schema.clone()
+    }
+
     /// Whether the engine is known to run it.
     pub fn engine_runs(&self) -> bool {
         self.engine_state() == Some(true)
@@ -173,10 +179,7 @@ impl Sources {
         {
             return known.clone();
         }
-        let outcome = match pgspan_sql::parse::parse(text) {
-            None => Err(Reason::new("not parsed")),
-            Some(statement) => pgspan_sql::analyze::analyze(&statement, catalog).map(Arc::new),
-        };
+        let outcome = pgspan_sql::analyze::analyze(text, catalog).map(Arc::new);
         let fingerprint =
             outcome.as_ref().map(|a| ask::fingerprints_of(a, catalog)).unwrap_or_default();
         let fingerprint = fingerprint.map(|sql| self.statement(sql));

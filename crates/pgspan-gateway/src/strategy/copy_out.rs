@@ -26,7 +26,8 @@ pub(crate) async fn run(
     plan: &CachedPlan,
     fetched: &[Fetched],
 ) -> Result<Route, Stop> {
-    let text = splice(&request.text, &plan.analysis, |t| {
+    let schema = |t: usize| plan.schema_of(t);
+    let text = splice(&request.text, &plan.analysis, schema, |t| {
         let place = plan.plan.carried_by.get(t).copied().flatten()?;
         let fetch = plan.plan.fetches.get(place)?;
         let value = std::str::from_utf8(&fetched.get(place)?.value).ok()?;

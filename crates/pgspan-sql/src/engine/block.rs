@@ -2,6 +2,7 @@
 //! run as a statement of its own, at the same time and under the same snapshots, and its
 //! finish takes its place in the statement around it.
 
+use crate::analyze::Analysis;
 use crate::catalog::CatalogSnapshot;
 use crate::parse::{Lexeme, closing, lex, node, top_level, visit};
 use pg_query::protobuf::Token;
@@ -11,7 +12,7 @@ use serde_json::Value;
 pub type Span = (usize, usize);
 
 /// The outermost blocks of a statement, in the order of the text.
-pub fn find(text: &str, select: &Value, catalog: &CatalogSnapshot) -> Vec<Span> {
+pub fn find(text: &str, (a, select): (&Analysis, &Value), catalog: &CatalogSnapshot) -> Vec<Span> {
     let tokens = lex(text);
     let mut out: Vec<Span> = Vec::new();
     visit(select, &mut |name, body| {
@@ -34,7 +35,8 @@ pub fn find(text: &str, select: &Value, catalog: &CatalogSnapshot) -> Vec<Span> 
             }
             _ => after(&tokens, at),
         });
-        if let Some(span) = span.filter(|_| foreign)
+        // By itself the name of a WITH query around it would mean another table.
+        if let Some(span) = span.filter(|span| foreign && a.stands_alone(*span))
             && !out.iter().any(|o| o.0 <= span.0 && span.1 <= o.1)
         {
             out.push(span);
@@ -49,14 +51,13 @@ pub fn find(text: &str, select: &Value, catalog: &CatalogSnapshot) -> Vec<Span> 
 /// arm is no plain SELECT.
 pub fn arms(
     text: &str,
-    query_start: usize,
-    select: &Value,
+    (a, select): (&Analysis, &Value),
     catalog: &CatalogSnapshot,
 ) -> Option<Vec<Span>> {
     if !select["with_clause"].is_null() || leaf(select) {
         return None;
     }
-    let tokens: Vec<Lexeme> = lex(text).into_iter().filter(|t| t.start >= query_start).collect();
+    let tokens: Vec<Lexeme> = lex(text).into_iter().filter(|t| t.start >= a.query_start).collect();
     let end = tokens.iter().position(|t| t.is_char(b';')).unwrap_or(tokens.len());
     let mut spans = Vec::new();
     divide(tokens.get(..end)?, &mut spans)?;
@@ -68,6 +69,9 @@ pub fn arms(
     let both = spans.into_iter().zip(queries);
     let own: Vec<Span> =
         both.filter(|(_, q)| reads_foreign(q, catalog)).map(|(span, _)| span).collect();
+    if !own.iter().all(|span| a.stands_alone(*span)) {
+        return None;
+    }
     (!own.is_empty()).then_some(own)
 }
 
@@ -158,20 +162,26 @@ fn content(tokens: &[Lexeme], open: usize) -> Option<Span> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::parse::parse;
+    use crate::analyze::analyze;
+    use crate::parse::select_value;
     use std::collections::{HashMap, HashSet};
 
     fn catalog() -> CatalogSnapshot {
         let names = HashSet::from(["ro".to_owned()]);
-        CatalogSnapshot::new(names, HashMap::new(), HashSet::new(), HashSet::new())
+        CatalogSnapshot::new(
+            names,
+            HashMap::from([("max".to_owned(), true)]),
+            HashSet::new(),
+            HashSet::new(),
+        )
     }
 
     #[test]
     fn blocks_of_a_statement() {
         let catalog = catalog();
         let of = |sql: &str| -> Vec<String> {
-            let tree = parse(sql).unwrap();
-            let spans = find(sql, &tree.nodes[0]["SelectStmt"], &catalog);
+            let (a, select) = (analyze(sql, &catalog).unwrap(), select_value(sql).unwrap());
+            let spans = find(sql, (&a, &select), &catalog);
             spans.iter().map(|s| sql[s.0..s.1].to_owned()).collect()
         };
         assert_eq!(
@@ -183,14 +193,20 @@ mod tests {
             ["SELECT (x), y FROM ro", "SELECT 2 FROM ro"]
         );
         assert!(of("SELECT 1 FROM ro, (SELECT 1 FROM u) s").is_empty());
+        // The name is that of the WITH query, not of the foreign table.
+        assert_eq!(
+            of("WITH ro AS (SELECT 1 FROM ro), s AS (SELECT 2 FROM ro) SELECT 1 FROM s"),
+            ["SELECT 1 FROM ro"]
+        );
     }
 
     #[test]
     fn arms_of_set_operations() {
         let catalog = catalog();
         let of = |sql: &str| -> Vec<String> {
-            let tree = parse(sql).unwrap();
-            let spans = arms(sql, 0, &tree.nodes[0]["SelectStmt"], &catalog).unwrap_or_default();
+            let Ok(a) = analyze(sql, &catalog) else { return Vec::new() };
+            let select = select_value(sql).unwrap();
+            let spans = arms(sql, (&a, &select), &catalog).unwrap_or_default();
             spans.iter().map(|s| sql[s.0..s.1].to_owned()).collect()
         };
         assert_eq!(

@@ -6,7 +6,7 @@
 use crate::analyze::Analysis;
 use crate::catalog::CatalogSnapshot;
 use crate::facts::HomeFacts;
-use crate::parse::{Lexeme, closing, lex, node, parse, top_level, visit};
+use crate::parse::{Lexeme, closing, lex, node, top_level, visit};
 use crate::quote::{ident, literal, qualified};
 use pg_query::protobuf::Token;
 use serde_json::Value;
@@ -67,7 +67,7 @@ impl Constant {
 
 /// The subqueries of a statement over home alone that may be asked first, innermost left
 /// to home.
-pub fn find(text: &str, a: &Analysis, home: &HomeFacts) -> Vec<Constant> {
+pub fn find(text: &str, (a, select): (&Analysis, &Value), home: &HomeFacts) -> Vec<Constant> {
     let only_home = |select: &Value| {
         relations(select).iter().all(|body| {
             let relation = body["relname"].as_str().unwrap_or("");
@@ -79,40 +79,56 @@ pub fn find(text: &str, a: &Analysis, home: &HomeFacts) -> Vec<Constant> {
             matches!(kind, Some("r" | "p" | "m"))
         })
     };
-    outermost(text, a, &only_home)
+    let mut found = outermost(text, select, &only_home);
+    found.retain(|c| a.stands_alone(c.span));
+    found
 }
 
 /// The subqueries that read foreign tables, or WITH queries that may do so.
-pub fn find_foreign(text: &str, a: &Analysis, catalog: &CatalogSnapshot) -> Vec<Constant> {
+pub fn find_foreign(
+    text: &str,
+    (a, select): (&Analysis, &Value),
+    catalog: &CatalogSnapshot,
+) -> Vec<Constant> {
     let mut with: Vec<&str> = Vec::new();
-    visit(&a.select["with_clause"], &mut |name, body| {
+    visit(&select["with_clause"], &mut |name, body| {
         if name == "CommonTableExpr" {
             with.extend(body["ctename"].as_str());
         }
     });
-    let named = |select: &Value, test: &dyn Fn(&str) -> bool| {
-        relations(select).iter().any(|b| b["relname"].as_str().is_some_and(test))
-    };
     let reads = |select: &Value| {
-        named(select, &|n| catalog.is_foreign_name(n)) || named(select, &|n| with.contains(&n))
+        let named =
+            |b: &&Value, test: &dyn Fn(&str) -> bool| b["relname"].as_str().is_some_and(test);
+        let relations = relations(select);
+        relations.iter().any(|b| named(b, &|n| catalog.is_foreign_name(n) || with.contains(&n)))
     };
-    let mut found = outermost(text, a, &reads);
     let clause = with_clause(text, a.query_start);
-    for constant in &mut found {
-        let own = parse(&constant.query);
-        let select = own.as_ref().and_then(|s| s.nodes.first()?.get("SelectStmt"));
-        if select.is_some_and(|s| named(s, &|n| with.contains(&n))) {
-            constant.query = format!("{} {}", clause.unwrap_or(""), constant.query);
+    let mut found = outermost(text, select, &reads);
+    found.retain_mut(|constant| {
+        if a.stands_alone(constant.span) {
+            return true;
         }
-    }
+        // With the WITH queries of the whole statement it may, if it reads those and no
+        // table that they would hide.
+        let Some((start, end)) = clause else { return false };
+        let within = |at: usize| (constant.span.0..constant.span.1).contains(&at);
+        let mut uses = a.with_uses.iter().filter(|u| within(u.location) && !within(u.defined));
+        let mut tables = a.tables.iter().filter(|t| within(t.location));
+        let known = uses.all(|u| (start..end).contains(&u.defined))
+            && !tables.any(|t| t.schema.is_none() && with.contains(&t.name.as_str()));
+        if let Some(clause) = text.get(start..end).filter(|_| known) {
+            constant.query = format!("{clause} {}", constant.query);
+        }
+        known
+    });
     found
 }
 
-/// The WITH clause before the main query.
-fn with_clause(text: &str, start: usize) -> Option<&str> {
+/// The bytes of the WITH clause before the main query.
+fn with_clause(text: &str, start: usize) -> Option<(usize, usize)> {
     let tokens: Vec<Lexeme> = lex(text).into_iter().filter(|t| t.start >= start).collect();
     let main = top_level(&tokens, Token::Select)?;
-    text.get(tokens.first()?.start..tokens[main].start)
+    Some((tokens.first()?.start, tokens.get(main)?.start))
 }
 
 fn relations(select: &Value) -> Vec<&Value> {
@@ -125,10 +141,10 @@ fn relations(select: &Value) -> Vec<&Value> {
     out
 }
 
-fn outermost(text: &str, a: &Analysis, reads: &dyn Fn(&Value) -> bool) -> Vec<Constant> {
+fn outermost(text: &str, select: &Value, reads: &dyn Fn(&Value) -> bool) -> Vec<Constant> {
     let tokens = lex(text);
     let mut out: Vec<Constant> = Vec::new();
-    visit(&a.select, &mut |name, body| {
+    visit(select, &mut |name, body| {
         if name == "SubLink"
             && let Some(c) = constant(text, &tokens, body, reads)
             && !out.iter().any(|o| o.span.0 <= c.span.0 && c.span.1 <= o.span.1)

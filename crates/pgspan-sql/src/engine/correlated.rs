@@ -10,6 +10,7 @@
 
 use super::expression::{bare, split};
 use super::shape::{has_subqueries, is_star, plain_call};
+use crate::analyze::Analysis;
 use crate::parse::{Lexeme, closing, lex, node, parse, strings, top_level, visit};
 use crate::remote::where_conditions;
 use pg_query::protobuf::Token;
@@ -79,10 +80,9 @@ impl Correlated {
         })
     }
 
-    /// The statement with the subquery joined; `n` tells it from others.
-    pub fn rewritten(&self, text: &str, scopes: &[(Scope, Scope)], n: usize) -> Option<String> {
+    /// The statement with the subquery joined under a name that nothing else in it has.
+    pub fn rewritten(&self, text: &str, scopes: &[(Scope, Scope)], name: &str) -> Option<String> {
         let (keys, outer, rest) = self.sorted(scopes)?;
-        let name = format!("pgspan_d{n}");
         let list: Vec<String> =
             keys.iter().zip(1..).map(|(k, i)| format!("{k} AS pgspan_k{i}")).collect();
         let equal: String =
@@ -130,7 +130,7 @@ fn grouped(rest: &[String], keys: usize) -> String {
 }
 
 /// The subqueries of a statement that may be joined instead.
-pub fn find(text: &str, select: &Value) -> Vec<Correlated> {
+pub fn find(text: &str, (a, select): (&Analysis, &Value)) -> Vec<Correlated> {
     let tokens = lex(text);
     let mut out = Vec::new();
     let mut of = |query: &Value| {
@@ -155,6 +155,8 @@ pub fn find(text: &str, select: &Value) -> Vec<Correlated> {
                     }
                     _ => None,
                 })
+                // Home is asked about it by itself.
+                .filter(|c: &Correlated| a.stands_alone(c.span))
                 .collect();
             if let [one] = found.as_slice() {
                 out.push(one.clone());
@@ -351,10 +353,16 @@ fn is_zero(tree: &Value) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::analyze::analyze;
+    use crate::catalog::CatalogSnapshot;
+    use crate::parse::select_value;
 
     fn of(sql: &str) -> Vec<Correlated> {
-        let tree = parse(sql).unwrap();
-        find(sql, &tree.nodes[0]["SelectStmt"])
+        let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect();
+        let functions = ["sum", "avg", "count"].map(|f| (f.to_owned(), true)).into();
+        let catalog = CatalogSnapshot::new(names(&["t", "l"]), functions, names(&[]), names(&[]));
+        let analysis = analyze(sql, &catalog).unwrap();
+        find(sql, (&analysis, &select_value(sql).unwrap()))
     }
 
     #[test]
@@ -366,7 +374,7 @@ mod tests {
         assert_eq!(one.scope_question("l.k"), "SELECT l.k FROM l");
         let scopes = [(Scope::Inner, Scope::Outer)];
         assert_eq!(
-            one.rewritten(sql, &scopes, 1).unwrap(),
+            one.rewritten(sql, &scopes, "pgspan_d1").unwrap(),
             "SELECT sum(p) FROM l, t, (SELECT l.k AS pgspan_k1, 0.2 * (pg_catalog.sum(q)::pg_catalog.numeric \
              OPERATOR(pg_catalog./) pg_catalog.count(q)::pg_catalog.numeric) AS pgspan_v FROM l WHERE (l.d > 5) \
              GROUP BY 1 HAVING pg_catalog.max(pg_catalog.now()) IS NOT NULL) AS pgspan_d1 \
@@ -393,6 +401,8 @@ mod tests {
             "SELECT 1 FROM t WHERE x < (SELECT sum(q) FROM l WHERE l.k = t.k GROUP BY l.y)",
             "SELECT 1 FROM t WHERE x < (SELECT sum(q) / 0 FROM l WHERE l.k = t.k)",
             "SELECT 1 FROM t WHERE x < (SELECT q FROM l WHERE l.k = t.k)",
+            // By itself the name of the WITH query means the table.
+            "WITH l AS (SELECT 1 AS q) SELECT 1 FROM t WHERE x < (SELECT sum(q) FROM l WHERE l.k = t.k)",
         ] {
             assert!(of(sql).is_empty(), "{sql}");
         }

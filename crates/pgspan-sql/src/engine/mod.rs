@@ -16,3 +16,4 @@ pub mod shape;
 pub mod split;
 pub mod term;
 pub mod tree;
+mod words;

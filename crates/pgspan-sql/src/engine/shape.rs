@@ -54,6 +54,40 @@ pub(super) fn has_calls(select: &Value) -> bool {
     found
 }
 
+/// The names of the functions that are called outside of aggregates.
+pub(super) fn calls(value: &Value) -> Vec<String> {
+    fn walk(value: &Value, out: &mut Vec<String>) {
+        match (node(value), value) {
+            (Some(("FuncCall", body)), _) if is_aggregate(body) => {}
+            (Some(("FuncCall", body)), _) => {
+                let path = strings(&body["funcname"]).unwrap_or_default();
+                out.extend(path.last().map(|n| (*n).to_owned()));
+                walk(&body["args"], out);
+                walk(&body["over"], out);
+            }
+            (_, Value::Array(items)) => items.iter().for_each(|v| walk(v, out)),
+            (_, Value::Object(map)) => map.values().for_each(|v| walk(v, out)),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    walk(value, &mut out);
+    out
+}
+
+/// Whether there is a DISTINCT ON, at any level.
+pub fn distinct_on(select: &Value) -> bool {
+    // Both sides of a set operation are queries and no nodes.
+    fn own(query: &Value) -> bool {
+        let list = query["distinct_clause"].as_array();
+        list.is_some_and(|list| list.iter().any(|n| node(n).is_some()))
+            || ["larg", "rarg"].iter().any(|side| !query[side].is_null() && own(&query[side]))
+    }
+    let mut found = own(select);
+    visit(select, &mut |name, body| found |= name == "SelectStmt" && own(body));
+    found
+}
+
 /// Whether there is a subquery in an expression.
 pub(super) fn has_subqueries(value: &Value) -> bool {
     let mut found = false;
@@ -224,16 +258,6 @@ pub(super) fn without_places(value: &Value) -> Value {
         }
         other => other.clone(),
     }
-}
-
-/// Whether a table, anywhere in the statement, has its columns renamed by its alias.
-pub fn renames_columns(select: &Value) -> bool {
-    let mut found = false;
-    visit(select, &mut |name, body| {
-        found |= name == "RangeVar"
-            && body["alias"]["colnames"].as_array().is_some_and(|c| !c.is_empty());
-    });
-    found
 }
 
 #[cfg(test)]

@@ -6,27 +6,25 @@
 //! home resolves the core as it would the original.
 
 use super::shape::{
-    bare_name, column_ref, has_aggregate, has_calls, has_subqueries, has_windows, is_aggregate,
-    is_star, last_name, plain_call, rows_wanted, without_places,
+    bare_name, calls, column_ref, has_aggregate, has_calls, has_subqueries, has_windows,
+    is_aggregate, is_star, last_name, plain_call, rows_wanted, without_places,
 };
+use super::words::{Span, Words};
 use crate::analyze::Analysis;
-use crate::parse::{Lexeme, lex, node, strings, top_level, visit};
+use crate::parse::{node, strings, visit};
 use crate::quote::ident;
 use crate::route::Reason;
-use pg_query::protobuf::Token;
 use serde_json::Value;
-use std::ops::Range;
 
-/// The name that the carrier has in the finish.
+/// The name that carriers have in a finish, unless the client's text contains it; a block's
+/// has a number behind it.
 pub const CARRIER: &str = "pgspan";
 
-/// Whether a name is that of a carrier, a block's included.
-fn is_carrier(name: &str) -> bool {
-    name.strip_prefix(CARRIER).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
-}
-
 /// Whether a subquery reads carriers alone: the finish of a block.
-fn is_finished(sublink: &Value) -> bool {
+fn is_finished(sublink: &Value, carrier: &str) -> bool {
+    let base = carrier.trim_end_matches(|c: char| c.is_ascii_digit());
+    let is_carrier =
+        |name: &str| name.strip_prefix(base).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
     let mut finished = true;
     visit(&sublink["subselect"], &mut |name, body| match name {
         "RangeVar" | "SubLink" | "RangeSubselect" => finished = false,
@@ -98,29 +96,27 @@ impl Split {
     }
 }
 
-/// A clause's tokens.
-type Span = Range<usize>;
-
-struct Clauses {
-    list: Span,
-    from: Span,
-    where_: Option<Span>,
-    group: Option<Span>,
-    having: Option<Span>,
-    window: Option<Span>,
-    order: Option<Span>,
-    /// LIMIT, OFFSET and FETCH, with their keywords.
-    limit: Option<Span>,
-}
-
 struct Splitter<'a> {
-    text: &'a str,
-    tokens: Vec<Lexeme>,
+    words: Words<'a>,
     /// The carrier's name.
     carrier: String,
     /// Core columns: text, and the alias by which GROUP BY may speak of it.
     core: Vec<String>,
+    /// Keys by which the core folds, and the columns that carry them.
+    keys: Vec<(Value, Option<usize>)>,
 }
+
+/// The clauses that are finished at home, or whose expressions the core repeats.
+const FINISHED: [&str; 8] = [
+    "target_list",
+    "having_clause",
+    "sort_clause",
+    "distinct_clause",
+    "group_clause",
+    "window_clause",
+    "limit_count",
+    "limit_offset",
+];
 
 /// Splits the SELECT of an analyzed text; `names` are the names of its result. With
 /// `fold` the core takes GROUP BY and the aggregates; without it they stay in the finish,
@@ -130,12 +126,11 @@ struct Splitter<'a> {
 /// Why it cannot be split.
 pub fn split(
     text: &str,
-    a: &Analysis,
+    (a, select): (&Analysis, &Value),
     names: &[String],
     fold: bool,
     carrier: &str,
 ) -> Result<Split, Reason> {
-    let select = &a.select;
     let refuse = |what| Err(Reason::new(what));
     if select["op"] != 1 {
         return refuse("a set operation");
@@ -147,17 +142,17 @@ pub fn split(
     let sorts = select["sort_clause"].as_array().map_or(&[][..], Vec::as_slice);
     let groups = select["group_clause"].as_array().map_or(&[][..], Vec::as_slice);
     let having = &select["having_clause"];
-    let tokens: Vec<Lexeme> = lex(text).into_iter().filter(|t| t.start >= a.query_start).collect();
-    let mut s = Splitter { text, tokens, carrier: carrier.to_owned(), core: Vec::new() };
+    let words = Words::new(text, a.query_start);
+    let mut s = Splitter { words, carrier: carrier.to_owned(), core: Vec::new(), keys: Vec::new() };
     // WITH stays before the core: its names are the core's alone, because what is finished
     // at home has no subquery.
-    let with = if select["with_clause"].is_null() { None } else { Some(s.take_with()?) };
-    let clauses = s.clauses()?;
-    for part in [&select["target_list"], having, &select["sort_clause"], &select["distinct_clause"]]
-    {
+    let with = if select["with_clause"].is_null() { None } else { Some(s.words.take_with()?) };
+    let clauses = s.words.clauses()?;
+    for part in FINISHED {
+        let part = &select[part];
         let mut odd = None;
         visit(part, &mut |name, body| match name {
-            "SubLink" if is_finished(body) => {}
+            "SubLink" if is_finished(body, carrier) => {}
             "SubLink" => odd = Some("a subquery in what is finished at home"),
             "CollateClause" => odd = Some("COLLATE"),
             "GroupingFunc" => odd = Some("grouping sets"),
@@ -176,13 +171,12 @@ pub fn split(
         return refuse("nothing is folded");
     }
     grouped &= fold;
-    let items = s.items(&clauses.list, targets.len())?;
+    let items = s.words.items(&clauses.list, targets.len())?;
     let group_items = match &clauses.group {
-        Some(span) => s.items(span, groups.len())?,
+        Some(span) => s.words.items(span, groups.len())?,
         None => Vec::new(),
     };
     // GROUP BY: expressions, ordinals, names of the result.
-    let mut group_trees: Vec<Value> = Vec::new();
     let mut ordinals: Vec<Option<usize>> = Vec::new();
     for group in groups {
         let ordinal = group.pointer("/node/AConst/val/Ival/ival").and_then(Value::as_u64);
@@ -202,9 +196,9 @@ pub fn split(
         });
         if let Some(i) = ordinal.or(by_alias) {
             let target = targets.get(i).ok_or(Reason::new("GROUP BY position"))?;
-            group_trees.push(without_places(&target["node"]["ResTarget"]["val"]));
+            s.keys.push((without_places(&target["node"]["ResTarget"]["val"]), None));
         } else {
-            group_trees.push(without_places(group));
+            s.keys.push((without_places(group), None));
         }
         ordinals.push(ordinal);
     }
@@ -216,7 +210,7 @@ pub fn split(
         let body = &target["node"]["ResTarget"];
         let alias = body["name"].as_str().filter(|n| !n.is_empty());
         let span = match alias {
-            Some(_) => s.without_alias(span)?,
+            Some(_) => s.words.without_alias(span)?,
             None => span.clone(),
         };
         let value = &body["val"];
@@ -227,7 +221,7 @@ pub fn split(
             }
             let count = names.len().checked_sub(targets.len() - 1);
             let count = count.ok_or(Reason::new("columns of *"))?;
-            s.core.push(s.source(&span).to_owned());
+            s.core.push(s.words.source(&span).to_owned());
             let at = s.core.len() - 1;
             // One text stands for all its columns: the places of those after it shift.
             s.core.extend((1..count).map(|_| String::new()));
@@ -239,16 +233,20 @@ pub fn split(
             continue;
         }
         let name = names.get(finish_list.len()).ok_or(Reason::new("columns"))?.clone();
-        let whole = column_ref(value)
-            || (grouped && !has_aggregate(value) && group_trees.contains(&without_places(value)));
+        let tree = without_places(value);
+        let key = s.keys.iter().position(|(k, _)| grouped && *k == tree);
+        let whole = column_ref(value) || (!has_aggregate(value) && key.is_some());
         if whole {
-            let text = s.source(&span).to_owned();
+            let text = s.words.source(&span).to_owned();
             // The name stays where GROUP BY may speak of it.
             let column = if grouped {
                 s.carry(&format!("{text} AS {}", ident(&name)))
             } else {
                 s.carry(&text)
             };
+            if let Some((_, carried)) = key.and_then(|k| s.keys.get_mut(k)) {
+                *carried = Some(column);
+            }
             finish_list.push(format!("{carrier}.c{} AS {}", column + 1, ident(&name)));
             item_columns.push(Some(column));
         } else {
@@ -282,7 +280,7 @@ pub fn split(
         let mut list = Vec::new();
         for ((span, group), ordinal) in group_items.iter().zip(groups).zip(&ordinals) {
             list.push(match ordinal {
-                Some(_) => s.source(span).to_owned(),
+                Some(_) => s.words.source(span).to_owned(),
                 None => s.replaced(span, group, false)?,
             });
         }
@@ -301,28 +299,30 @@ pub fn split(
     }
     let mut top = None;
     if let Some(span) = &clauses.order {
-        let order_items = s.items(span, sorts.len())?;
+        let order_items = s.words.items(span, sorts.len())?;
         let mut list = Vec::new();
         for (sort, span) in sorts.iter().zip(&order_items) {
             let value = &sort["node"]["SortBy"]["node"];
             let named = bare_name(value).filter(|n| result_names.contains(n)).is_some();
             let ordinal = value.pointer("/node/AConst").is_some();
             let text = if named || ordinal {
-                s.source(span).to_owned()
+                s.words.source(span).to_owned()
             } else {
-                s.replaced(span, value, grouped)?
+                let (expression, direction) = s.words.sort_key(span);
+                let direction = s.words.source(&direction).to_owned();
+                format!("{} {direction}", s.replaced(&expression, value, grouped)?)
             };
             if list.is_empty() && (fold || !folds) {
                 top = s.top(sort, targets, &item_columns, names);
             }
-            list.push(text);
+            list.push(text.trim_end().to_owned());
         }
         tail.push_str(" ORDER BY ");
         tail.push_str(&list.join(", "));
     }
     if let Some(span) = &clauses.limit {
         tail.push(' ');
-        tail.push_str(s.source(span));
+        tail.push_str(s.words.source(span));
     }
     let rows = rows_wanted(select);
     let folds_later = clauses.having.is_some() || !distinct_list.is_empty();
@@ -335,16 +335,16 @@ pub fn split(
     let mut core = format!("{with}SELECT {core_distinct}{list}");
     let list_end = core.len();
     core.push_str(" FROM ");
-    core.push_str(s.source(&clauses.from));
+    core.push_str(s.words.source(&clauses.from));
     if let Some(span) = &clauses.where_ {
         core.push_str(" WHERE ");
-        core.push_str(s.source(span));
+        core.push_str(s.words.source(span));
     }
     if fold && !group_items.is_empty() {
         let mut list = Vec::new();
         for (span, ordinal) in group_items.iter().zip(&ordinals) {
             list.push(match ordinal {
-                None => s.source(span).to_owned(),
+                None => s.words.source(span).to_owned(),
                 Some(i) => {
                     let column = item_columns.get(*i).copied().flatten();
                     (column.ok_or(Reason::new("GROUP BY position"))? + 1).to_string()
@@ -379,162 +379,6 @@ pub fn split(
 }
 
 impl Splitter<'_> {
-    fn is(&self, i: usize, token: Token) -> bool {
-        self.tokens.get(i).is_some_and(|t| t.token == token as i32)
-    }
-
-    fn is_char(&self, i: usize, c: u8) -> bool {
-        self.tokens.get(i).is_some_and(|t| t.is_char(c))
-    }
-
-    fn source(&self, span: &Span) -> &str {
-        let start = self.tokens.get(span.start).map_or(0, |t| t.start);
-        let end = span.end.checked_sub(1).and_then(|i| self.tokens.get(i)).map_or(0, |t| t.end);
-        self.text.get(start..end).unwrap_or("")
-    }
-
-    /// Takes the WITH clause away, and gives its text.
-    fn take_with(&mut self) -> Result<String, Reason> {
-        let main = top_level(&self.tokens, Token::Select);
-        let main = main.ok_or(Reason::new("clauses could not be told apart"))?;
-        let text = self.source(&(0..main)).to_owned();
-        self.tokens.drain(..main);
-        Ok(text)
-    }
-
-    /// Where the clauses are, by the keywords outside parentheses.
-    fn clauses(&self) -> Result<Clauses, Reason> {
-        let odd = || Reason::new("clauses could not be told apart");
-        if !self.is(0, Token::Select) {
-            return Err(odd());
-        }
-        let mut first = 1;
-        if self.is(first, Token::Distinct) || self.is(first, Token::All) {
-            first += 1;
-        }
-        let mut marks: Vec<(Token, usize, usize)> = Vec::new();
-        let mut depth = 0i32;
-        let mut end = self.tokens.len();
-        for (i, t) in self.tokens.iter().enumerate().skip(first) {
-            if t.is_char(b'(') || t.is_char(b'[') {
-                depth += 1;
-            }
-            if t.is_char(b')') || t.is_char(b']') {
-                depth -= 1;
-                if depth < 0 {
-                    end = i;
-                    break;
-                }
-            }
-            if depth > 0 {
-                continue;
-            }
-            if t.is_char(b';') {
-                end = i;
-                break;
-            }
-            let is_distinct_from = self.is(i, Token::From) && self.is(i - 1, Token::Distinct);
-            let mark = if self.is(i, Token::From) && !is_distinct_from && marks.is_empty() {
-                Some((Token::From, i + 1))
-            } else if marks.is_empty() {
-                None
-            } else if self.is(i, Token::Where) {
-                Some((Token::Where, i + 1))
-            } else if self.is(i, Token::GroupP) && self.is(i + 1, Token::By) {
-                Some((Token::GroupP, i + 2))
-            } else if self.is(i, Token::Having) {
-                Some((Token::Having, i + 1))
-            } else if self.is(i, Token::Window) {
-                Some((Token::Window, i + 1))
-            } else if self.is(i, Token::Order) && self.is(i + 1, Token::By) {
-                Some((Token::Order, i + 2))
-            } else if (self.is(i, Token::Limit)
-                || self.is(i, Token::Offset)
-                || self.is(i, Token::Fetch))
-                && !marks.iter().any(|m| m.0 == Token::Limit)
-            {
-                Some((Token::Limit, i))
-            } else {
-                None
-            };
-            if let Some((token, after)) = mark {
-                if marks.iter().any(|m| m.0 == token) {
-                    return Err(odd());
-                }
-                marks.push((token, i, after));
-            }
-        }
-        let span = |token: Token| -> Option<Span> {
-            let at = marks.iter().position(|m| m.0 == token)?;
-            let (_, _, after) = marks.get(at).copied()?;
-            Some(after..marks.get(at + 1).map_or(end, |m| m.1))
-        };
-        let from = span(Token::From).ok_or_else(odd)?;
-        let list_end = marks.first().map_or(end, |m| m.1);
-        Ok(Clauses {
-            list: first..list_end,
-            from,
-            where_: span(Token::Where),
-            group: span(Token::GroupP),
-            having: span(Token::Having),
-            window: span(Token::Window),
-            order: span(Token::Order),
-            limit: span(Token::Limit),
-        })
-    }
-
-    /// The items of a list, which must be as many as the tree has.
-    fn items(&self, span: &Span, expected: usize) -> Result<Vec<Span>, Reason> {
-        let mut out = Vec::new();
-        let mut depth = 0i32;
-        let mut start = span.start;
-        for i in span.clone() {
-            let opens = self.is_char(i, b'(') || self.is_char(i, b'[');
-            let closes = self.is_char(i, b')') || self.is_char(i, b']');
-            depth += i32::from(opens) - i32::from(closes);
-            if depth == 0 && self.is_char(i, b',') {
-                out.push(start..i);
-                start = i + 1;
-            }
-        }
-        out.push(start..span.end);
-        if out.len() == expected && out.iter().all(|s| !s.is_empty()) {
-            Ok(out)
-        } else {
-            Err(Reason::new("a list could not be told apart"))
-        }
-    }
-
-    fn without_alias(&self, span: &Span) -> Result<Span, Reason> {
-        let mut end = span.end.saturating_sub(1);
-        if self.is(end.saturating_sub(1), Token::As) {
-            end -= 1;
-        }
-        if end <= span.start {
-            return Err(Reason::new("an alias could not be told apart"));
-        }
-        Ok(span.start..end)
-    }
-
-    fn token_at(&self, body: &Value) -> Result<usize, Reason> {
-        let at = body["location"].as_u64().and_then(|n| usize::try_from(n).ok());
-        at.and_then(|at| self.tokens.iter().position(|t| t.start == at))
-            .ok_or(Reason::new("an expression could not be found in the text"))
-    }
-
-    /// The tokens of a function call that is no window call: name, arguments.
-    fn call_span(&self, body: &Value) -> Result<Span, Reason> {
-        let start = self.token_at(body)?;
-        let mut depth = 0i32;
-        for i in start..self.tokens.len() {
-            depth += i32::from(self.is_char(i, b'(')) - i32::from(self.is_char(i, b')'));
-            if depth == 0 && self.is_char(i, b')') {
-                return Ok(start..i + 1);
-            }
-        }
-        Err(Reason::new("a call could not be found in the text"))
-    }
-
     /// The place of a core column, once for each text.
     fn carry(&mut self, text: &str) -> usize {
         if let Some(at) = self.core.iter().position(|c| c == text) {
@@ -546,23 +390,40 @@ impl Splitter<'_> {
 
     /// An expression's text with the core's columns in the place of what they carry.
     fn replaced(&mut self, span: &Span, tree: &Value, grouped: bool) -> Result<String, Reason> {
+        if grouped {
+            // A key is what the core says it is, and not computed again: it may be one of
+            // several rows that a call gives.
+            let own = without_places(tree);
+            if let Some(key) = self.keys.iter().position(|(k, _)| *k == own) {
+                let column = match self.keys.get(key).and_then(|(_, column)| *column) {
+                    Some(column) => column,
+                    None => {
+                        let text = self.words.source(span).to_owned();
+                        self.carry(&text)
+                    }
+                };
+                return Ok(format!("{}.c{}", self.carrier, column + 1));
+            }
+            if calls(tree).iter().any(|c| self.keys.iter().any(|(k, _)| calls(k).contains(c))) {
+                return Err(Reason::new("a function of a group key in what is finished at home"));
+            }
+        }
         let mut edits: Vec<(Span, String)> = Vec::new();
         self.find(tree, grouped, &mut edits)?;
         edits.sort_by_key(|(s, _)| s.start);
         let mut out = String::new();
-        let mut at = self.tokens.get(span.start).map_or(0, |t| t.start);
+        let (mut at, end) = self.words.bytes(span);
+        let text = self.words.text;
         for (place, new) in &edits {
-            let start = self.tokens.get(place.start).map_or(0, |t| t.start);
-            let last = place.end.checked_sub(1).and_then(|i| self.tokens.get(i));
+            let (start, place_end) = self.words.bytes(place);
             if start < at || place.end > span.end {
                 return Err(Reason::new("overlapping expressions"));
             }
-            out.push_str(&self.text[at..start]);
+            out.push_str(text.get(at..start).unwrap_or(""));
             out.push_str(new);
-            at = last.map_or(at, |t| t.end);
+            at = place_end;
         }
-        let end = span.end.checked_sub(1).and_then(|i| self.tokens.get(i)).map_or(at, |t| t.end);
-        out.push_str(self.text.get(at..end).unwrap_or(""));
+        out.push_str(text.get(at..end).unwrap_or(""));
         Ok(out)
     }
 
@@ -574,18 +435,18 @@ impl Splitter<'_> {
     ) -> Result<(), Reason> {
         match node(value) {
             Some(("FuncCall", body)) if grouped && is_aggregate(body) => {
-                let span = self.call_span(body)?;
+                let span = self.words.call_span(body)?;
                 let new = self.aggregate(body, &span)?;
                 edits.push((span, new));
                 return Ok(());
             }
             // It speaks of its own carrier alone.
-            Some(("SubLink", body)) if is_finished(body) => return Ok(()),
+            Some(("SubLink", body)) if is_finished(body, &self.carrier) => return Ok(()),
             Some(("ColumnRef", body)) => {
-                let start = self.token_at(body)?;
+                let start = self.words.token_at(body)?;
                 let parts = strings(&body["fields"]).ok_or(Reason::new("* in an expression"))?;
                 let span = start..start + 2 * parts.len() - 1;
-                let text = self.source(&span).to_owned();
+                let text = self.words.source(&span).to_owned();
                 let column = self.carry(&text);
                 edits.push((span, format!("{}.c{}", self.carrier, column + 1)));
                 return Ok(());
@@ -605,7 +466,7 @@ impl Splitter<'_> {
             return Err(Reason::new("an aggregate with FILTER or ORDER BY"));
         }
         let name = strings(&body["funcname"]).and_then(|n| n.last().map(|s| (*s).to_owned()));
-        let text = self.source(span).to_owned();
+        let text = self.words.source(span).to_owned();
         if name.as_deref() != Some("avg") {
             let column = self.carry(&text);
             return Ok(format!("{}.c{}", self.carrier, column + 1));
@@ -615,9 +476,9 @@ impl Splitter<'_> {
         }
         // avg of integers and numerics is numeric_div(sum, count) (numeric.c: numeric_avg,
         // int8_avg); of other types the engine refuses the sum.
-        let open = (span.start..span.end).find(|i| self.is_char(*i, b'('));
+        let open = (span.start..span.end).find(|i| self.words.is_char(*i, b'('));
         let arguments = open.unwrap_or(span.start)..span.end;
-        let arguments = self.source(&arguments).to_owned();
+        let arguments = self.words.source(&arguments).to_owned();
         let sum = self.carry(&format!("pg_catalog.sum{arguments}"));
         let count = self.carry(&format!("pg_catalog.count{arguments}"));
         Ok(format!(
@@ -677,14 +538,14 @@ impl Splitter<'_> {
             Some(c) => c,
             None => {
                 let span = match node(value)? {
-                    ("FuncCall", b) if is_aggregate(b) => self.call_span(b).ok()?,
+                    ("FuncCall", b) if is_aggregate(b) => self.words.call_span(b).ok()?,
                     ("ColumnRef", b) => {
-                        let start = self.token_at(b).ok()?;
+                        let start = self.words.token_at(b).ok()?;
                         start..start + 2 * strings(&b["fields"])?.len() - 1
                     }
                     _ => return None,
                 };
-                let text = self.source(&span).to_owned();
+                let text = self.words.source(&span).to_owned();
                 self.core.iter().position(|c| *c == text)?
             }
         };
@@ -698,7 +559,7 @@ mod tests {
     use super::*;
     use crate::analyze::analyze;
     use crate::catalog::CatalogSnapshot;
-    use crate::parse::parse;
+    use crate::parse::select_value;
     use std::collections::HashSet;
 
     fn of(sql: &str, names: &[&str]) -> Result<Split, Reason> {
@@ -709,9 +570,10 @@ mod tests {
             HashSet::new(),
             HashSet::new(),
         );
-        let a = analyze(&parse(sql).unwrap(), &catalog).unwrap();
+        let a = analyze(sql, &catalog).unwrap();
+        let select = select_value(sql).unwrap();
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        split(sql, &a, &names, true, CARRIER)
+        split(sql, (&a, &select), &names, true, CARRIER)
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub struct Known<'a> {
     pub sources: &'a [SourceFacts],
     /// Subqueries and the names of their columns.
     pub subqueries: &'a [(String, Vec<String>)],
+    /// There is no DISTINCT ON anywhere. EXPLAIN does not print by what a Unique tells rows
+    /// apart: then it is by all of their columns.
+    pub distinct_rows: bool,
 }
 
 /// Reads home's plan of a core of `columns` columns.
@@ -760,6 +763,9 @@ impl Reader<'_> {
     }
 
     fn unique(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
+        if !self.known.distinct_rows {
+            return Err(Reason::new("DISTINCT ON"));
+        }
         let child = children(plan).first().ok_or(Reason::new("home's plan could not be read"))?;
         let own = outputs(plan);
         let child_own = outputs(child);

@@ -80,8 +80,11 @@ pub struct Draft {
 impl Select {
     /// Its text.
     pub fn sql(&self) -> String {
-        let items: Vec<String> =
-            (1..).zip(&self.items).map(|(number, item)| format!("{item} as o{number}")).collect();
+        let named = |(number, item): (usize, &String)| match item.ends_with('*') {
+            true => item.clone(),
+            false => format!("{item} as o{number}"),
+        };
+        let items: Vec<String> = (1..).zip(&self.items).map(named).collect();
         let mut sql =
             format!("select {}{}", if self.distinct { "distinct " } else { "" }, items.join(", "));
         for from in &self.from {
@@ -116,7 +119,9 @@ impl Select {
             let _ = write!(sql, "\ngroup by {}", self.group.join(", "));
         }
         if let Some(having) = &self.having {
-            let _ = write!(sql, "\nhaving {having}");
+            // A WINDOW clause stands in the same place.
+            let word = if having.starts_with("window ") { "" } else { "having " };
+            let _ = write!(sql, "\n{word}{having}");
         }
         if let Some((operator, arm)) = &self.union {
             let _ = write!(sql, "\n{operator} {}", arm.sql());

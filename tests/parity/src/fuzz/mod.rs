@@ -7,12 +7,14 @@
 //! | [`schema`] | tables and rows from a seed |
 //! | [`draft`] | a query as a tree, and how it gets smaller |
 //! | [`query`] | queries from a seed |
+//! | [`names`] | queries whose names could be confused |
 //! | [`parameters`] | the same query with parameters |
 //! | [`play`] | sessions, and what counts as a difference |
 //! | [`keep`] | a failure made small, rows included, and written as a case file |
 
 pub mod draft;
 pub mod keep;
+pub mod names;
 pub mod parameters;
 pub mod play;
 pub mod query;
@@ -104,7 +106,12 @@ fn one_schema(
     let world = World::create(lab, &file)?;
     let mut table = Table::new(&world, &STRATEGIES);
     let mut failures = Vec::new();
-    for (at, draft) in query::drafts(&schema, seed, count).into_iter().enumerate() {
+    // Every third query plays with names.
+    let confused = names::drafts(&schema, seed, count.div_ceil(3));
+    let mut confused = confused.into_iter();
+    let drafts = query::drafts(&schema, seed, count).into_iter().enumerate();
+    for (at, draft) in drafts {
+        let draft = if at % 3 == 2 { confused.next().unwrap_or(draft) } else { draft };
         let way = Way::of(at);
         let verdict = table.play(&draft.sql(), draft.is_ordered(), way)?;
         let mut found = found.lock().map_err(|error| error.to_string())?;

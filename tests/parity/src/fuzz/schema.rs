@@ -106,6 +106,7 @@ impl Schema {
                         table.definitions(false)
                     );
                 }
+                sql.push_str(&super::names::namesakes(self));
             }
             if side != Side::Home {
                 sql.push_str(PARALLEL);
