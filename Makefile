@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients protocol compatibility fuzz soak parity parity-mutation fuzz-parity bench bench-small bench-large bench-tpch check fmt build release bootstrap
+.PHONY: help demo test test-versions test-clients protocol compatibility fuzz soak parity parity-mutation fuzz-parity bench bench-small bench-large bench-tpch check fmt build release bootstrap
 
 CARGO ?= cargo
 # Extra arguments: make demo ARGS="--keep --lang zh"
@@ -53,6 +53,16 @@ test: bootstrap ## everything: lints, documentation, rules, tests, parity with P
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --fuzz 200
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --properties --values 20000
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- $(ARGS)
+
+# Servers of every version go here: their account must be able to enter it.
+VERSIONS_DIR ?= /var/tmp/pgspan-postgres
+# Home and source; 15 is the one that is installed, where it is.
+VERSIONS ?= 14:14 15:15 16:16 17:17 18:18 15:14 15:18
+# Generated queries and sessions for each of them.
+VERSIONS_FUZZ ?= 1000
+test-versions: release build ## parity, protocol, generated queries and the demo on PostgreSQL 14 to 18; VERSIONS="18:18"
+	@scripts/postgres-versions '$(VERSIONS_DIR)'
+	@scripts/test-versions '$(target_dir)' '$(VERSIONS_DIR)' $(VERSIONS_FUZZ) $(VERSIONS)
 
 test-clients: build ## real drivers at PostgreSQL and at the gateway; ARGS="--only psycopg,psql"
 	@scripts/bootstrap --clients

@@ -70,8 +70,8 @@ impl Postgres {
 
     /// Looks at one directory: `None` when it has no server programs.
     fn at(bin: &Path) -> Result<Option<Postgres>, LabError> {
-        let all_there =
-            ["postgres", "initdb", "pg_basebackup"].iter().all(|name| bin.join(name).is_file());
+        // pg_basebackup is a client program: the one on `PATH` will do.
+        let all_there = ["postgres", "initdb"].iter().all(|name| bin.join(name).is_file());
         if !all_there {
             return Ok(None);
         }

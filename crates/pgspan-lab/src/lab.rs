@@ -87,10 +87,17 @@ impl Lab {
     ) -> Result<Lab, LabError> {
         let began = Instant::now();
         let postgres = Postgres::find(options.postgres_bin.as_deref())?;
+        let orders = match options.orders_postgres_bin.as_deref() {
+            Some(bin) => Postgres::find(Some(bin))?,
+            None => postgres.clone(),
+        };
         let account = Account::for_servers()?;
         // An earlier attempt that failed has removed it.
         fs::create_dir_all(dir).map_err(LabError::io(format!("creating {}", dir.display())))?;
         progress(&format!("PostgreSQL {} in {}", postgres.version, postgres.bin.display()));
+        if orders.bin != postgres.bin {
+            progress(&format!("orders: PostgreSQL {} in {}", orders.version, orders.bin.display()));
+        }
         let data_root = if account.can_enter(dir) {
             dir.join("servers")
         } else {
@@ -140,7 +147,7 @@ impl Lab {
             )));
         }
         lab.start_server_relays(options.latency)?;
-        lab.start_servers(options, &postgres, account, progress)?;
+        lab.start_servers(options, [&postgres, &orders], account, progress)?;
         lab.state.phase = Phase::Ready;
         lab.state.write()?;
         progress(&format!(
@@ -250,7 +257,7 @@ impl Lab {
     fn start_servers(
         &mut self,
         options: &LabOptions,
-        postgres: &Postgres,
+        postgres: [&Postgres; 2],
         account: Account,
         progress: &mut dyn FnMut(&str),
     ) -> Result<(), LabError> {
@@ -259,7 +266,7 @@ impl Lab {
             abort.load(Ordering::Relaxed)
                 || options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
         };
-        let starter = Starter {
+        let starter = |postgres| Starter {
             postgres,
             account,
             socket_dir: &self.state.socket_dir,
@@ -275,7 +282,9 @@ impl Lab {
             let (sender, messages) = channel::<String>();
             let clusters: Vec<_> = ["users", "orders"]
                 .into_iter()
-                .map(|cluster| {
+                .zip(postgres)
+                .map(|(cluster, postgres)| {
+                    let starter = starter(postgres);
                     let sender = sender.clone();
                     let servers: Vec<&Server> = self
                         .state
@@ -283,9 +292,9 @@ impl Lab {
                         .iter()
                         .filter(|server| server.cluster == cluster)
                         .collect();
-                    let (starter, children, abort) = (&starter, &children, &abort);
+                    let (children, abort) = (&children, &abort);
                     scope.spawn(move || {
-                        let result = start_cluster(starter, &servers, children, &sender);
+                        let result = start_cluster(&starter, &servers, children, &sender);
                         if result.is_err() {
                             abort.store(true, Ordering::Relaxed);
                         }

@@ -12,8 +12,12 @@ use crate::LabError;
 pub struct LabOptions {
     /// The lab's directory: state, logs, configuration and, where possible, data.
     pub dir: PathBuf,
-    /// The directory of PostgreSQL's programs; found when absent.
+    /// The directory of PostgreSQL's programs; found when absent. Unless set it is
+    /// `PGSPAN_POSTGRES_BIN`.
     pub postgres_bin: Option<PathBuf>,
+    /// The same for the cluster `orders`, when it is to be of another version. Unless set it
+    /// is `PGSPAN_POSTGRES_BIN_ORDERS`.
+    pub orders_postgres_bin: Option<PathBuf>,
     /// Round-trip time to put on every link; zero means no relays.
     pub latency: Duration,
     /// Whether `orders` gets a streaming replica too.
@@ -30,12 +34,18 @@ pub struct LabOptions {
     pub cancel: Option<&'static AtomicBool>,
 }
 
+/// A directory that the environment names.
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
 impl LabOptions {
     /// The default options for a lab in `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> LabOptions {
         LabOptions {
             dir: dir.into(),
-            postgres_bin: None,
+            postgres_bin: named("PGSPAN_POSTGRES_BIN"),
+            orders_postgres_bin: named("PGSPAN_POSTGRES_BIN_ORDERS"),
             latency: Duration::ZERO,
             orders_replica: false,
             settings: Vec::new(),

@@ -97,6 +97,12 @@ impl Starter<'_> {
         command.env("PGPASSWORD", self.password);
         command.env("PGAPPNAME", &replica.name);
         process::run(&mut command, self.timeout, self.cancelled)?;
+        // pg_basebackup of a newer version writes options that the server may not know.
+        let follow = format!(
+            "primary_conninfo = 'host={} port={} user={} password={} application_name={}'\n",
+            writer.link.host, writer.link.port, self.user, self.password, replica.name
+        );
+        self.append(replica, "postgresql.auto.conf", &follow)?;
         Ok(())
     }
 

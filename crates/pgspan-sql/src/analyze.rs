@@ -100,6 +100,8 @@ pub struct QualifiedColumn {
     pub reference: Reference,
     /// The bytes before its last part: `schema.table.`
     pub qualifier: (usize, usize),
+    /// There is a function of this name, which is meant where there is no such column.
+    pub may_call: bool,
 }
 
 /// Names that are resolved along the `search_path`.
@@ -211,7 +213,7 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
         query_start: query_start(&kind, &tokens),
         kind,
         tables,
-        references: qualified(&names, &tokens)?,
+        references: qualified(&names, &tokens, catalog)?,
         bare: names.bare.iter().map(|n| (*n).to_owned()).collect(),
         with_uses: names.with_uses,
         timeless: seen.timeless && seen.repeatable && crate::clock::are_timeless(&seen.names),
@@ -474,13 +476,18 @@ fn range_var(table: &scope::Table<'_>, tokens: &[Lexeme]) -> Result<TableRef, Re
 }
 
 /// Where the qualifiers of column references are in the text.
-fn qualified(names: &Names<'_>, tokens: &[Lexeme]) -> Result<Vec<QualifiedColumn>, Reason> {
+fn qualified(
+    names: &Names<'_>,
+    tokens: &[Lexeme],
+    catalog: &CatalogSnapshot,
+) -> Result<Vec<QualifiedColumn>, Reason> {
     let odd = || Reason::new("column name");
     let one = |reference: &Reference| {
         let first = token_at(tokens, reference.location).ok_or_else(odd)?;
         let last = tokens.get(first + 2 * (reference.parts - 1)).ok_or_else(odd)?;
         let qualifier = (reference.location, last.start);
-        Ok(QualifiedColumn { reference: reference.clone(), qualifier })
+        let may_call = reference.last.as_ref().is_some_and(|n| catalog.is_builtin_function(n));
+        Ok(QualifiedColumn { reference: reference.clone(), qualifier, may_call })
     };
     names.references.iter().map(one).collect()
 }

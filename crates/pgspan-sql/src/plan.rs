@@ -1,7 +1,7 @@
 //! All that is known → a [`FederatedPlan`], or the reason why home runs the
 //! statement itself. Pure: every fact comes in as a value.
 
-use crate::analyze::{Analysis, Kind};
+use crate::analyze::{Analysis, Kind, TableRef};
 use crate::facts::{Column, HomeFacts, HomeRelation, SourceFacts};
 use crate::fragment::{self, Carrier, Fetch};
 use crate::keys;
@@ -300,44 +300,56 @@ fn scan_conditions(
     Ok(conditions)
 }
 
-/// For each needed table, every word of the statements that postgres_fdw would send for it:
-/// home's own planner says which columns it reads.
+/// What home's own planner reads of a foreign table, by what postgres_fdw would send.
+#[derive(Debug, Clone, Default)]
+struct ReadThere {
+    /// Every word of it: a superset of the names of columns, at the source.
+    words: BTreeSet<String>,
+    /// Its columns, where it reads this table alone.
+    columns: BTreeSet<String>,
+}
+
+/// What is read of each needed table.
 fn columns_read(
     needs: &Needs,
     relations: &[&HomeRelation],
     scans: &[ForeignScan],
-) -> Result<Vec<BTreeSet<String>>, Reason> {
-    let mut words = vec![BTreeSet::new(); needs.tables.len()];
+) -> Result<Vec<ReadThere>, Reason> {
+    let mut read = vec![ReadThere::default(); needs.tables.len()];
     for scan in scans {
         let there = remote::remote_tables(&scan.remote_sql)?;
         let of_scan = fragment::condition_words(&scan.remote_sql);
-        for ((need, relation), words) in needs.tables.iter().zip(relations).zip(&mut words) {
+        let columns = remote::columns(&scan.remote_sql);
+        for ((need, relation), read) in needs.tables.iter().zip(relations).zip(&mut read) {
             let here = scan.relation.as_ref().is_some_and(|(schema, name)| {
                 relation.schema.as_ref() == Some(schema) && relation.name.as_ref() == Some(name)
             });
             let named =
                 there.iter().any(|t| (&t.schema, &t.name) == (&need.remote.0, &need.remote.1));
             if here || named {
-                words.extend(of_scan.iter().cloned());
+                read.words.extend(of_scan.iter().cloned());
+            }
+            if here {
+                read.columns.extend(columns.iter().cloned());
             }
         }
     }
-    Ok(words)
+    Ok(read)
 }
 
-/// What the statement may read of a table, whichever of its uses.
-fn used(a: &Analysis, written: &str, columns: &[Column]) -> Use {
+/// What the statement may read of these of its tables, all the same relation.
+fn used(a: &Analysis, mine: &dyn Fn(&TableRef) -> bool, columns: &[Column]) -> Use {
     let mut used = Use::default();
-    for table in a.tables.iter().filter(|t| t.sql_name() == written) {
+    for table in a.tables.iter().filter(|t| mine(t)) {
         used.whole |= table.used.whole || table.renames_columns;
         used.names.extend(table.used.names.iter().cloned());
     }
     // What follows a table's name and is no column of it is a function of the whole row.
-    let mine = |n: &usize| a.tables.get(*n).is_some_and(|t| t.sql_name() == written);
+    let mine = |n: &usize| a.tables.get(*n).is_some_and(mine);
     used.whole |= a.references.iter().any(|r| {
         let own = match &r.reference.qualifier {
             Qualifier::Table(t) => mine(t),
-            Qualifier::Other => false,
+            Qualifier::Other(reads) => r.may_call && reads.iter().any(mine),
             Qualifier::Schema { candidates, .. } => candidates.iter().any(mine),
         };
         let last = r.reference.last.as_deref();
@@ -346,12 +358,30 @@ fn used(a: &Analysis, written: &str, columns: &[Column]) -> Use {
     used
 }
 
+/// The resolver knew of every column that home's own planner reads. Tests play each case
+/// with this on; what it would miss is fetched all the same.
+fn foreseen(a: &Analysis, home: &HomeFacts, relation: &HomeRelation, there: &ReadThere) {
+    let columns = relation.columns.as_deref().unwrap_or(&[]);
+    // The relation may be written in several ways.
+    let mine = |t: &TableRef| home.relation(&t.sql_name()).and_then(|r| r.oid) == relation.oid;
+    let used = used(a, &mine, columns);
+    for column in columns {
+        debug_assert!(
+            used.whole
+                || used.names.contains(&column.name)
+                || !there.columns.contains(fragment::remote_column(column)),
+            "home reads {}, of which the resolver did not know",
+            column.name,
+        );
+    }
+}
+
 fn fetch(
     a: &Analysis,
     home: &HomeFacts,
     need: &Need,
     (relation, source): (&HomeRelation, &SourceFacts),
-    read_there: &BTreeSet<String>,
+    read_there: &ReadThere,
     condition: Option<&str>,
 ) -> Result<Fetch, Reason> {
     if !matches!(source.kind.as_str(), "r" | "p") {
@@ -364,15 +394,19 @@ fn fetch(
         return Err(Reason::new("setting at the source: array_nulls or transform_null_equals"));
     }
     let columns = relation.columns.as_deref().unwrap_or(&[]);
-    let used = used(a, &need.written, columns);
+    let used = used(a, &|t| t.sql_name() == need.written, columns);
+    if cfg!(debug_assertions) {
+        foreseen(a, home, relation, read_there);
+    }
     let mut fetched: Vec<&Column> = Vec::new();
     let mut layout = Vec::new();
     let mut binary = true;
     for column in columns {
+        let there = fragment::remote_column(column);
         let needed = used.whole
             || column.typtype == "d"
             || used.names.contains(&column.name)
-            || read_there.contains(fragment::remote_column(column));
+            || read_there.words.contains(there);
         if needed {
             same_declaration(home, source, column)?;
             binary &= fragment::is_binary_safe(column);

@@ -218,6 +218,20 @@ fn from_tables(select: &Value) -> Vec<(String, String, Option<String>)> {
     tables
 }
 
+/// The names of the columns that a `Remote SQL` speaks of.
+pub fn columns(sql: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(select) = select_of(sql) {
+        visit(&select, &mut |name, body| {
+            if name == "ColumnRef" {
+                let last = strings(&body["fields"]).and_then(|f| f.last().map(|n| (*n).to_owned()));
+                found.extend(last);
+            }
+        });
+    }
+    found
+}
+
 /// Whether a `Remote SQL` folds rows at the source.
 pub fn is_grouped(sql: &str) -> bool {
     let Some(select) = select_of(sql) else { return true };

@@ -30,7 +30,7 @@ pub fn splice(
     for column in &analysis.references {
         match &column.reference.qualifier {
             Qualifier::Table(t) if is_replaced(*t) => meant.push((*t, column)),
-            Qualifier::Table(_) | Qualifier::Other => {}
+            Qualifier::Table(_) | Qualifier::Other(_) => {}
             Qualifier::Schema { schema, candidates, plain } => {
                 let own = candidates.iter().find(|t| schemas(**t).as_ref() == Some(schema));
                 let own = *own.ok_or(Reason::about("a name that is not resolved", schema))?;

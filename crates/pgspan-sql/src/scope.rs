@@ -37,8 +37,9 @@ pub struct Table<'a> {
 pub enum Qualifier {
     /// `table.column`: this table.
     Table(usize),
-    /// `name.column`: a WITH query, a subquery, a function or the alias of a join.
-    Other,
+    /// `name.column`: a WITH query, a subquery, a function or the alias of a join of these
+    /// tables and others.
+    Other(Vec<usize>),
     /// `schema.table.column`: the first of these tables, inner levels first, that is in the
     /// schema.
     Schema {
@@ -427,7 +428,7 @@ impl<'a> Resolver<'a> {
         let found = self.find(|i| i.name == Some(name));
         let [item] = found.as_slice() else { return Err(odd(name)) };
         self.read(item, column);
-        Ok(item.table.map_or(Qualifier::Other, Qualifier::Table))
+        Ok(item.table.map_or_else(|| Qualifier::Other(item.reads.clone()), Qualifier::Table))
     }
 
     fn in_schema(

@@ -82,7 +82,7 @@ pub struct Bench {
     /// Where the report goes, as JSON
     #[arg(long, default_value = "bench-out/bench.json", value_name = "FILE")]
     out: PathBuf,
-    /// The directory of PostgreSQL's programs; found when absent
+    /// The directory of PostgreSQL's programs; else PGSPAN_POSTGRES_BIN, else found
     #[arg(long, value_name = "DIR")]
     postgres_bin: Option<PathBuf>,
     /// Another program to run as the gateway
@@ -241,7 +241,7 @@ struct Run {
 impl Run {
     fn start(bench: &Bench, latency: Duration) -> Result<Run, DemoError> {
         let mut options = LabOptions::temporary()?;
-        options.postgres_bin.clone_from(&bench.postgres_bin);
+        options.postgres_bin = bench.postgres_bin.clone().or(options.postgres_bin);
         options.latency = latency;
         options.cancel = Some(&INTERRUPTED);
         options.relay_command = Some(relay_command()?);

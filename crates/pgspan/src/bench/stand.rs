@@ -63,7 +63,8 @@ impl Stand {
             Some(dir) => LabOptions::new(dir),
             None => LabOptions::temporary()?,
         };
-        lab_options.postgres_bin = options.postgres_bin.map(Path::to_owned);
+        lab_options.postgres_bin =
+            options.postgres_bin.map(Path::to_owned).or(lab_options.postgres_bin);
         lab_options.cancel = Some(&INTERRUPTED);
         lab_options.relay_command = Some(relay_command()?);
         let mut lab = match Lab::start(&lab_options, &mut |line: &str| progress(line)) {

@@ -106,7 +106,7 @@ pub struct Demo {
     /// The lab's directory (default: a temporary one)
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// The directory of PostgreSQL's programs; found when absent
+    /// The directory of PostgreSQL's programs; else PGSPAN_POSTGRES_BIN, else found
     #[arg(long, value_name = "DIR")]
     postgres_bin: Option<PathBuf>,
     /// Round-trip time to put on every link, for example 1ms
@@ -144,7 +144,7 @@ fn try_run(demo: &Demo, show: &Show) -> Result<bool, DemoError> {
         Some(dir) => LabOptions::new(dir),
         None => LabOptions::temporary()?,
     };
-    options.postgres_bin.clone_from(&demo.postgres_bin);
+    options.postgres_bin = demo.postgres_bin.clone().or(options.postgres_bin);
     options.latency = demo.latency;
     options.cancel = Some(&INTERRUPTED);
     options.relay_command = Some(relay_command()?);

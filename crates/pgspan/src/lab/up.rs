@@ -16,7 +16,7 @@ pub struct Up {
     /// The lab's directory
     #[arg(long, default_value = super::DEFAULT_DIR)]
     dir: PathBuf,
-    /// The directory of PostgreSQL's programs (initdb, postgres); found when absent
+    /// The directory of PostgreSQL's programs (initdb, postgres); else PGSPAN_POSTGRES_BIN, else found
     #[arg(long, value_name = "DIR")]
     postgres_bin: Option<PathBuf>,
     /// Round-trip time to put on every link (client to gateway, gateway to
@@ -67,7 +67,7 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 impl Up {
     fn lab_options(&self) -> Result<LabOptions, LabError> {
         let mut options = LabOptions::new(&self.dir);
-        options.postgres_bin.clone_from(&self.postgres_bin);
+        options.postgres_bin = self.postgres_bin.clone().or(options.postgres_bin);
         options.latency = self.latency;
         options.orders_replica = self.orders_replica;
         options.settings.clone_from(&self.server_setting);
