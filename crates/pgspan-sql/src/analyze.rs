@@ -8,7 +8,7 @@ use crate::catalog::CatalogSnapshot;
 use crate::nodes::{self, Unknown, place, string, strings};
 use crate::parse::{Lexeme, lex, read};
 use crate::route::Reason;
-use crate::scope::{self, Names, Reference, Unresolved, Use, WithUse};
+use crate::scope::{self, Names, Qualifier, Unresolved, Use, WithUse};
 use pg_query::NodeEnum;
 use pg_query::protobuf::{self, Node, RangeVar, SelectStmt, Token, a_const};
 use std::collections::BTreeSet;
@@ -93,15 +93,25 @@ impl TableRef {
     }
 }
 
-/// A column reference with a qualifier.
+/// A column reference with a qualifier, as small as it can be kept: a statement may have
+/// thousands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QualifiedColumn {
-    /// What it names.
-    pub reference: Reference,
     /// The bytes before its last part: `schema.table.`
-    pub qualifier: (usize, usize),
-    /// There is a function of this name, which is meant where there is no such column.
-    pub may_call: bool,
+    qualifier: (u32, u32),
+    /// What they name.
+    pub names: Qualifier,
+    /// Its last part, if there is a function of that name, which is meant where there is no
+    /// such column.
+    pub call: Option<Box<str>>,
+}
+
+impl QualifiedColumn {
+    /// The bytes before its last part.
+    pub fn qualifier(&self) -> (usize, usize) {
+        let wide = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        (wide(self.qualifier.0), wide(self.qualifier.1))
+    }
 }
 
 /// Names that are resolved along the `search_path`.
@@ -475,21 +485,30 @@ fn range_var(table: &scope::Table<'_>, tokens: &[Lexeme]) -> Result<TableRef, Re
     })
 }
 
-/// Where the qualifiers of column references are in the text.
+/// The references that something may be asked of, and where their qualifiers are.
 fn qualified(
     names: &Names<'_>,
     tokens: &[Lexeme],
     catalog: &CatalogSnapshot,
 ) -> Result<Vec<QualifiedColumn>, Reason> {
     let odd = || Reason::new("column name");
-    let one = |reference: &Reference| {
+    let narrow = |n: usize| u32::try_from(n).map_err(|_| odd());
+    let mut kept = Vec::new();
+    for reference in &names.references {
+        let call = reference.last.as_deref().filter(|n| catalog.is_builtin_function(n));
+        if call.is_none() && matches!(reference.qualifier, Qualifier::Other(_)) {
+            continue;
+        }
         let first = token_at(tokens, reference.location).ok_or_else(odd)?;
         let last = tokens.get(first + 2 * (reference.parts - 1)).ok_or_else(odd)?;
-        let qualifier = (reference.location, last.start);
-        let may_call = reference.last.as_ref().is_some_and(|n| catalog.is_builtin_function(n));
-        Ok(QualifiedColumn { reference: reference.clone(), qualifier, may_call })
-    };
-    names.references.iter().map(one).collect()
+        kept.push(QualifiedColumn {
+            qualifier: (narrow(reference.location)?, narrow(last.start)?),
+            names: reference.qualifier.clone(),
+            call: call.map(Into::into),
+        });
+    }
+    kept.shrink_to_fit();
+    Ok(kept)
 }
 
 #[cfg(test)]

@@ -225,8 +225,7 @@ fn column_of(a: &Analysis, node: &Option<Box<Node>>) -> Option<Column> {
 
 /// The table that the qualifier at a place names.
 fn table_of(a: &Analysis, location: usize) -> Option<usize> {
-    let mut own = a.references.iter().filter(|r| r.reference.location == location);
-    match own.next()?.reference.qualifier {
+    match a.references.iter().find(|r| r.qualifier().0 == location)?.names {
         Qualifier::Table(table) => Some(table),
         _ => None,
     }

@@ -344,16 +344,15 @@ fn used(a: &Analysis, mine: &dyn Fn(&TableRef) -> bool, columns: &[Column]) -> U
         used.whole |= table.used.whole || table.renames_columns;
         used.names.extend(table.used.names.iter().cloned());
     }
-    // What follows a table's name and is no column of it is a function of the whole row.
+    // What follows a name and is no column may be a function of the whole row.
     let mine = |n: &usize| a.tables.get(*n).is_some_and(mine);
     used.whole |= a.references.iter().any(|r| {
-        let own = match &r.reference.qualifier {
+        let own = match &r.names {
             Qualifier::Table(t) => mine(t),
-            Qualifier::Other(reads) => r.may_call && reads.iter().any(mine),
-            Qualifier::Schema { candidates, .. } => candidates.iter().any(mine),
+            Qualifier::Other(reads) => reads.iter().any(mine),
+            Qualifier::Schema(name) => name.candidates.iter().any(mine),
         };
-        let last = r.reference.last.as_deref();
-        own && last.is_some_and(|name| !columns.iter().any(|c| c.name == name))
+        own && r.call.as_ref().is_some_and(|name| !columns.iter().any(|c| *c.name == **name))
     });
     used
 }

@@ -28,15 +28,16 @@ pub fn splice(
     let mut meant: Vec<(usize, &QualifiedColumn)> = Vec::new();
     let mut renamed: Vec<bool> = analysis.tables.iter().map(|t| t.crowded).collect();
     for column in &analysis.references {
-        match &column.reference.qualifier {
+        match &column.names {
             Qualifier::Table(t) if is_replaced(*t) => meant.push((*t, column)),
             Qualifier::Table(_) | Qualifier::Other(_) => {}
-            Qualifier::Schema { schema, candidates, plain } => {
-                let own = candidates.iter().find(|t| schemas(**t).as_ref() == Some(schema));
-                let own = *own.ok_or(Reason::about("a name that is not resolved", schema))?;
+            Qualifier::Schema(name) => {
+                let mut candidates = name.candidates.iter();
+                let own = candidates.find(|t| schemas(**t).as_ref() == Some(&name.schema));
+                let own = *own.ok_or(Reason::about("a name that is not resolved", &name.schema))?;
                 if is_replaced(own) {
                     if let Some(r) = renamed.get_mut(own) {
-                        *r |= *plain != Some(own);
+                        *r |= name.plain != Some(own);
                     }
                     meant.push((own, column));
                 }
@@ -60,9 +61,9 @@ pub fn splice(
         };
         edits.push((table.span, format!("{expression}{alias}")));
         for (_, column) in meant.iter().filter(|(own, _)| *own == t) {
-            let qualified = matches!(column.reference.qualifier, Qualifier::Schema { .. });
+            let qualified = matches!(column.names, Qualifier::Schema(_));
             if qualified || renamed {
-                edits.push((column.qualifier, format!("{}.", ident(&name))));
+                edits.push((column.qualifier(), format!("{}.", ident(&name))));
             }
         }
     }

@@ -39,17 +39,21 @@ pub enum Qualifier {
     Table(usize),
     /// `name.column`: a WITH query, a subquery, a function or the alias of a join of these
     /// tables and others.
-    Other(Vec<usize>),
-    /// `schema.table.column`: the first of these tables, inner levels first, that is in the
-    /// schema.
-    Schema {
-        /// The schema as written.
-        schema: String,
-        /// Tables without an alias that have the name.
-        candidates: Vec<usize>,
-        /// The table that the name would mean without the schema.
-        plain: Option<usize>,
-    },
+    Other(Box<[usize]>),
+    /// `schema.table.column`.
+    Schema(Box<InSchema>),
+}
+
+/// A table named with its schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InSchema {
+    /// The schema as written.
+    pub schema: String,
+    /// Tables without an alias that have the name, inner levels first: the first one that is
+    /// in the schema is meant.
+    pub candidates: Vec<usize>,
+    /// The table that the name would mean without the schema.
+    pub plain: Option<usize>,
 }
 
 /// A column reference with a qualifier.
@@ -428,7 +432,7 @@ impl<'a> Resolver<'a> {
         let found = self.find(|i| i.name == Some(name));
         let [item] = found.as_slice() else { return Err(odd(name)) };
         self.read(item, column);
-        Ok(item.table.map_or_else(|| Qualifier::Other(item.reads.clone()), Qualifier::Table))
+        Ok(item.table.map_or_else(|| Qualifier::Other(item.reads.clone().into()), Qualifier::Table))
     }
 
     fn in_schema(
@@ -460,7 +464,7 @@ impl<'a> Resolver<'a> {
         };
         candidates.iter().for_each(|i| self.read(i, column));
         let candidates = candidates.iter().filter_map(|i| i.table).collect();
-        Ok(Qualifier::Schema { schema: schema.to_owned(), candidates, plain })
+        Ok(Qualifier::Schema(Box::new(InSchema { schema: schema.to_owned(), candidates, plain })))
     }
 }
 
@@ -564,8 +568,8 @@ mod tests {
         let names = resolve(carrier(&statements[0]).unwrap().1).unwrap();
         let of = |at: usize| names.references.iter().find(|r| r.location == at).unwrap();
         let captured = &of(sql.rfind("far.t.z").unwrap()).qualifier;
-        let Qualifier::Schema { candidates, plain, .. } = captured else { panic!("{captured:?}") };
-        assert_eq!((candidates.as_slice(), *plain), (&[0][..], Some(1)));
+        let Qualifier::Schema(own) = captured else { panic!("{captured:?}") };
+        assert_eq!((own.candidates.as_slice(), own.plain), (&[0][..], Some(1)));
         assert!(!names.tables[0].crowded);
         let statements = read("SELECT 1 FROM far.t, near.t").unwrap();
         let names = resolve(carrier(&statements[0]).unwrap().1).unwrap();
