@@ -11,6 +11,7 @@ pub mod factor;
 pub mod merge;
 pub mod operators;
 pub mod predicate;
+mod printed;
 pub mod restrict;
 pub mod shape;
 pub mod split;

@@ -11,6 +11,7 @@ use super::correlated;
 use super::expression::{self, Expression};
 use super::operators::{Fold, Fragment, JoinKind, Node, Side, Tree};
 use super::predicate;
+use super::printed::{appends, children, kind, outputs, passed, passes, text};
 use super::term::{self, Term};
 use crate::facts::{HomeRelation, SourceFacts};
 use crate::fragment;
@@ -64,33 +65,6 @@ struct Reader<'a> {
     /// Foreign tables of the plan: alias, and place in [`Known::relations`].
     aliases: Vec<(String, usize)>,
     fragments: Vec<Fragment>,
-}
-
-fn text<'v>(plan: &'v Value, key: &str) -> Option<&'v str> {
-    plan.get(key).and_then(Value::as_str)
-}
-
-fn kind(plan: &Value) -> &str {
-    text(plan, "Node Type").unwrap_or("")
-}
-
-fn children(plan: &Value) -> &[Value] {
-    plan.get("Plans").and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-fn outputs(plan: &Value) -> Vec<String> {
-    if kind(plan) == "Append" {
-        // EXPLAIN prints its columns in the words of its first child (ruleutils.c:
-        // set_deparse_plan).
-        return children(plan).first().map(outputs).unwrap_or_default();
-    }
-    let list = plan.get("Output").and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(|v| v.as_str()).map(|s| s.trim().to_owned()).collect()
-}
-
-/// Nodes that only pass rows on; their order is of no use to the engine.
-fn passes(plan: &Value) -> bool {
-    matches!(kind(plan), "Hash" | "Sort" | "Materialize" | "Incremental Sort" | "Memoize")
 }
 
 /// Aliases of the relations below a node.
@@ -209,7 +183,7 @@ impl Reader<'_> {
             "Merge Join" => self.join(plan, "Merge Cond", demand),
             "Aggregate" => self.group(plan, demand),
             "Unique" => self.unique(plan, demand),
-            "Append" => self.append(plan, demand),
+            _ if appends(plan) => self.append(plan, demand),
             "Subquery Scan" => match text(plan, "Filter") {
                 None => self.subquery(plan, demand),
                 Some(f) => self.filtered(f, demand, |reader, all| reader.subquery(plan, all)),
@@ -736,8 +710,9 @@ impl Reader<'_> {
         }
         let mut inputs = Vec::new();
         for arm in children(plan) {
-            if !matches!(kind(arm), "Foreign Scan" | "Subquery Scan") {
-                return Err(Reason::about("an arm of an Append", kind(arm)));
+            let below = kind(passed(arm));
+            if !matches!(below, "Foreign Scan" | "Subquery Scan") {
+                return Err(Reason::about("an arm of an Append", below));
             }
             let outputs = outputs(arm);
             let lower: Option<Vec<String>> =
