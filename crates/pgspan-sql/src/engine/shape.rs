@@ -166,6 +166,7 @@ pub fn subquery_columns(select: &Value) -> Vec<(String, Vec<String>)> {
         }
         _ => {}
     });
+    let written = found.len();
     // The arms of the only set operation (analyze.c: transformSetOperationTree). Their
     // columns are meant by place, so that every name must be known.
     let mut operations = Vec::new();
@@ -198,6 +199,15 @@ pub fn subquery_columns(select: &Value) -> Vec<(String, Vec<String>)> {
             queries.extend(body["ctename"].as_str().map(str::to_owned));
         }
     });
+    // Names that PostgreSQL itself gives to what has none (analyze.c, from 16 on
+    // parse_relation.c): a client's own of that kind cannot be told from them.
+    let given =
+        |alias: &str| alias.starts_with("*SELECT*") || alias.starts_with("unnamed_subquery");
+    let clients = found.iter().take(written).any(|(alias, _)| given(alias))
+        || uses.iter().any(|(name, _)| given(name));
+    if clients {
+        return Vec::new();
+    }
     let clear = |alias: &String| {
         let mut own = uses.iter().filter(|(n, _)| n == alias);
         match (own.next(), own.next()) {
