@@ -133,7 +133,8 @@ pub fn is_still(snapshot: &str) -> bool {
 
 /// What the plan of one statement rests on, as one row of text columns:
 /// 1 role and settings ([`Session::read`]), 2 relations and their definitions, 3 foreign
-/// servers, mappings and rights, 4 isolation level, 5 the snapshot ([`is_still`]).
+/// servers, mappings and rights, 4 isolation level and, behind a blank, when the transaction
+/// began, which no two of a session share, 5 the snapshot ([`is_still`]).
 ///
 /// A plan is used again only while columns 1 to 3 are what they were. A superuser reads
 /// the mappings' table itself, which is quicker than the view.
@@ -189,7 +190,8 @@ fn fingerprint(
     let list =
         |items: Vec<String>| if items.is_empty() { "NULL".to_owned() } else { items.join(", ") };
     format!(
-        "SELECT {settings}, pg_catalog.concat_ws('|', {relations}), pg_catalog.concat_ws('|', {servers}), {isolation}, {SNAPSHOT}",
+        "SELECT {settings}, pg_catalog.concat_ws('|', {relations}), pg_catalog.concat_ws('|', {servers}), \
+         pg_catalog.concat({isolation}, ' ', EXTRACT(EPOCH FROM pg_catalog.transaction_timestamp())), {SNAPSHOT}",
         settings = settings(),
         relations = list(
             relations
@@ -372,20 +374,6 @@ SELECT pg_catalog.count(pg_catalog.set_config(s.name, pg_catalog.current_setting
 FROM pg_catalog.unnest('{search_path,TimeZone,timezone_abbreviations,DateStyle,IntervalStyle,extra_float_digits,bytea_output,\
 lc_monetary,lc_numeric,lc_time,default_text_search_config,xmlbinary,xmloption,quote_all_identifiers,array_nulls,\
 backslash_quote,standard_conforming_strings,transform_null_equals}'::pg_catalog.text[]) AS s(name)";
-
-/// Whether all named relations are plain local tables that cannot lead to a source:
-/// no triggers, rules, row security, children, or defaults that call user functions.
-/// One boolean.
-pub fn quiet(names: &[String]) -> String {
-    format!(
-        "SELECT pg_catalog.bool_and(c.oid IS NULL OR (c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhastriggers AND NOT c.relhasrules \
-         AND NOT c.relrowsecurity AND NOT c.relhassubclass AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_depend p \
-         ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid OPERATOR(pg_catalog.=) d.oid \
-         AND p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass WHERE d.adrelid OPERATOR(pg_catalog.=) c.oid))) \
-         FROM pg_catalog.unnest({}) AS n(name) LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid",
-        text_array(names)
-    )
-}
 
 /// The role and settings that a fingerprint was taken under.
 #[derive(Debug, Clone, PartialEq, Eq)]

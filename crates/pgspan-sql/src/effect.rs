@@ -1,113 +1,361 @@
-//! Whether a statement that home has run by itself may have touched a source: in a
-//! transaction block that decides whether the gateway's snapshot of the source and
-//! home's own could differ.
+//! Whether a statement that home runs by itself may touch a source: in a transaction block
+//! that decides whether the gateway's snapshot of the source and home's own could differ.
+//!
+//! What is not proven is unknown. The proof is by words, not by structure: a text is cut
+//! into tokens (which has no depth and no scopes), and nothing at home that any of its
+//! words could name, in whatever schema, may lead further than local tables and built-in
+//! functions ([`QUESTION`]).
 
-use crate::catalog::CatalogSnapshot;
-use crate::parse::{parse, strings, visit};
-use serde_json::json;
+use crate::parse::{Lexeme, lex};
+use pg_query::protobuf::Token;
+use std::collections::BTreeSet;
 
-/// What a statement may have done to sources.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// It touched none if these relations (as written, quoted) are plain local tables
-    /// without triggers, rules and the like.
-    Local(Vec<String>),
-    /// It may have.
-    Unknown,
+/// What one statement of a text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// It touches no relation and calls nothing: SAVEPOINT, SET, FETCH of a cursor whose
+    /// query is judged where it was declared.
+    Control,
+    /// It ends the transaction, in a form that cannot be refused. `AND CHAIN` or not.
+    End {
+        /// Another transaction begins at once.
+        chain: bool,
+    },
+    /// It reads or writes what its words name.
+    Named,
+}
+
+/// A text whose effects depend on nothing but its words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// Its statements in order.
+    pub parts: Vec<Part>,
+    /// Every word that may name something, as PostgreSQL folds it.
+    pub names: BTreeSet<String>,
+    /// Every operator.
+    pub operators: BTreeSet<String>,
+}
+
+impl Effect {
+    /// Whether home must be asked about the words.
+    pub fn is_named(&self) -> bool {
+        self.parts.contains(&Part::Named)
+    }
+
+    /// Whether a transaction ends in it.
+    pub fn ends(&self) -> bool {
+        self.parts.iter().any(|p| matches!(p, Part::End { .. }))
+    }
+
+    /// Both, one after the other.
+    pub fn then(&mut self, other: Effect) {
+        self.parts.extend(other.parts);
+        self.names.extend(other.names);
+        self.operators.extend(other.operators);
+    }
+}
+
+/// The longest name, in bytes (NAMEDATALEN is 64).
+const NAME_BYTES_MAX: usize = 63;
+
+/// Statements without relations and calls, by their first word.
+const CONTROL: &[&str] = &[
+    "begin",
+    "start",
+    "savepoint",
+    "release",
+    "show",
+    "set",
+    "reset",
+    "listen",
+    "unlisten",
+    "notify",
+    "fetch",
+    "move",
+    "close",
+];
+
+/// Statements that do what their words say.
+const NAMED: &[&str] = &[
+    "select", "values", "with", "table", "(", "insert", "update", "delete", "merge", "lock",
+    "declare", "explain", "copy",
+];
+
+/// Words that bring texts from elsewhere into a statement of [`NAMED`].
+const ELSEWHERE: &[&str] = &["execute", "prepare", "refresh", "call", "do"];
+
+/// Operators that are meant by words: LIKE, IN, BETWEEN, USING, IS DISTINCT and the like.
+const MEANT: &[&str] =
+    &["=", "<>", "<", "<=", ">", ">=", "~~", "!~~", "~~*", "!~~*", "~", "!~", "~*", "!~*"];
+
+/// Reads a text. `None`: what it may do is unknown.
+///
+/// A text is read as by a server whose `standard_conforming_strings` is on; where that is in
+/// doubt, or where a word could be another one in the client's encoding, the answer is `None`.
+pub fn effect(text: &[u8], utf8: bool) -> Option<Effect> {
+    let text = std::str::from_utf8(text).ok()?;
+    if !utf8 && !text.is_ascii() {
+        return None;
+    }
+    if text.trim().is_empty() {
+        return Some(Effect::default());
+    }
+    if text.to_ascii_lowercase().contains("standard_conforming_strings") {
+        return None;
+    }
+    let tokens = lex(text);
+    // Nothing at all: only comments, or what cannot be cut into tokens.
+    if tokens.is_empty() {
+        return None;
+    }
+    let mut effect = Effect::default();
+    for statement in tokens.split(|t| t.is_char(b';')).filter(|s| !s.is_empty()) {
+        let words = words(text, statement)?;
+        let part = part(&words)?;
+        effect.parts.push(part);
+        if part == Part::Named {
+            for word in words {
+                match word {
+                    Word::Name(name) => effect.names.insert(name),
+                    Word::Operator(name) => effect.operators.insert(name),
+                    Word::Other => false,
+                };
+            }
+        }
+    }
+    if effect.is_named() {
+        effect.operators.extend(MEANT.iter().map(|&o| o.to_owned()));
+    }
+    Some(effect)
+}
+
+/// Whether a text could do anything in a block that has failed: home refuses whatever does
+/// not end it or return to a savepoint.
+pub fn may_leave_failure(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return true };
+    let tokens = lex(text);
+    let first = tokens.first().map(|t| text[t.start..t.end].to_ascii_lowercase());
+    first.is_none_or(|word| {
+        ["commit", "end", "rollback", "abort", "prepare"].contains(&word.as_str())
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    Name(String),
+    Operator(String),
+    /// Literals, commas, parentheses.
+    Other,
+}
+
+fn words(text: &str, statement: &[Lexeme]) -> Option<Vec<Word>> {
+    statement.iter().map(|t| word(&text[t.start..t.end], t)).collect()
+}
+
+fn word(raw: &str, token: &Lexeme) -> Option<Word> {
+    let is = |kinds: &[Token]| kinds.iter().any(|k| token.token == *k as i32);
+    if is(&[Token::Uident, Token::Usconst]) {
+        // Escapes of their own.
+        return None;
+    }
+    if is(&[Token::Iconst, Token::Fconst, Token::Param]) {
+        // Older servers read `1_000` and `0x1F` as a number and a name.
+        let plain = raw.bytes().all(|b| b.is_ascii_digit() || b".+-eE$".contains(&b));
+        return plain.then_some(Word::Other);
+    }
+    if is(&[Token::Sconst, Token::Bconst, Token::Xconst]) {
+        return Some(Word::Other);
+    }
+    let first = raw.bytes().next()?;
+    if first == b'"' {
+        let name = raw.get(1..raw.len().checked_sub(1)?)?.replace("\"\"", "\"");
+        return (name.len() <= NAME_BYTES_MAX).then_some(Word::Name(name));
+    }
+    if first.is_ascii_alphabetic() || first == b'_' || first >= 0x80 {
+        return (raw.len() <= NAME_BYTES_MAX).then(|| Word::Name(raw.to_ascii_lowercase()));
+    }
+    if b"+-*/<>=~!@#%^&|`?".contains(&first) {
+        // The grammar's own spelling of it.
+        let name = if raw == "!=" { "<>" } else { raw };
+        return Some(Word::Operator(name.to_owned()));
+    }
+    Some(if first == b'(' { Word::Name("(".to_owned()) } else { Word::Other })
+}
+
+fn part(words: &[Word]) -> Option<Part> {
+    let names: Vec<&str> = words
+        .iter()
+        .map(|w| match w {
+            Word::Name(name) => name.as_str(),
+            _ => "",
+        })
+        .collect();
+    match *names.first()? {
+        "commit" | "end" | "rollback" | "abort" => ending(&names),
+        first if CONTROL.contains(&first) => Some(Part::Control),
+        first if NAMED.contains(&first) => {
+            (!names.iter().any(|n| ELSEWHERE.contains(n))).then_some(Part::Named)
+        }
+        _ => None,
+    }
+}
+
+/// COMMIT, END, ROLLBACK and ABORT in all their forms; PREPARED ones are not among them.
+fn ending(names: &[&str]) -> Option<Part> {
+    let mut rest = &names[1..];
+    if let ["work" | "transaction", more @ ..] = rest {
+        rest = more;
+    }
+    match rest {
+        [] | ["and", "no", "chain"] => Some(Part::End { chain: false }),
+        ["and", "chain"] => Some(Part::End { chain: true }),
+        ["to", ..] if names[0] == "rollback" => Some(Part::Control),
+        _ => None,
+    }
 }
 
 /// Built-in functions that are volatile but reach no table and no other database.
-const HARMLESS: &[&str] = &[
-    "nextval",
-    "setval",
-    "currval",
-    "lastval",
-    "random",
-    "gen_random_uuid",
-    "clock_timestamp",
-    "timeofday",
-    "pg_sleep",
-    "set_config",
-    "current_setting",
-    "pg_advisory_lock",
-    "pg_advisory_unlock",
-    "pg_advisory_xact_lock",
-    "pg_try_advisory_lock",
-    "txid_current",
-    "pg_current_xact_id",
-    "pg_notify",
-    "pg_backend_pid",
-];
+const HARMLESS: &str = "{nextval,setval,currval,lastval,random,random_normal,setseed,gen_random_uuid,uuidv4,uuidv7,\
+clock_timestamp,timeofday,statement_timestamp,pg_sleep,pg_sleep_for,pg_sleep_until,set_config,current_setting,\
+pg_advisory_lock,pg_advisory_lock_shared,pg_advisory_unlock,pg_advisory_unlock_shared,pg_advisory_unlock_all,\
+pg_advisory_xact_lock,pg_advisory_xact_lock_shared,pg_try_advisory_lock,pg_try_advisory_lock_shared,\
+pg_try_advisory_xact_lock,pg_try_advisory_xact_lock_shared,txid_current,pg_current_xact_id,pg_notify,\
+pg_cancel_backend,pg_terminate_backend,pg_stat_clear_snapshot,pg_lock_status,pg_is_in_recovery,\
+lo_creat,lo_create,lo_open,lo_close,lo_get,lo_put,lo_unlink,loread,lowrite}";
 
-const STATEMENTS: &[&str] = &[
-    "SelectStmt",
-    "InsertStmt",
-    "UpdateStmt",
-    "DeleteStmt",
-    "TransactionStmt",
-    "VariableSetStmt",
-    "VariableShowStmt",
-    "NotifyStmt",
-    "ListenStmt",
-    "UnlistenStmt",
-];
+/// Built-in functions that run what their arguments name.
+const RUNS: &str = "'^(query|table|schema|database|cursor)_to_xml|^ts_(stat|rewrite)$'";
 
-/// Judges one text that was relayed.
-pub fn effect(text: &str, catalog: &CatalogSnapshot) -> Effect {
-    let Some(statement) = parse(text) else {
-        // It cannot have run.
-        return Effect::Local(Vec::new());
+/// Asks whether nothing that these words (`$1`) and operators (`$2`) could name leads to a
+/// source. One row of one boolean; NULL never.
+///
+/// Looked at, each by name alone, in every schema:
+/// - relations, with the tables that inherit from them and those that reference them (which
+///   a cascade changes): kinds that are local, without triggers, rules, row security; columns
+///   of built-in types and enums; defaults, checks, indexes and partition keys that call
+///   nothing but built-in functions (from their stored trees: built-in ones leave no
+///   dependency), none of them volatile or among those that run texts;
+/// - functions: none of a user's, none of the built-in ones that are volatile or run texts;
+/// - types: no domain, no base type or range of a user's; nowhere a domain whose checks call
+///   more than built-in functions, since literals of its arrays are read by whoever parses;
+/// - operators that values of such types could meet, casts and operator classes that are
+///   used without being named: none of a user's.
+pub fn question() -> String {
+    let own = "16384::pg_catalog.oid";
+    let reject_tree = |tree: &str| {
+        format!(
+            "EXISTS (SELECT 1 FROM pg_catalog.regexp_matches({tree}::pg_catalog.text, ':([a-z_]+) ([0-9]{{1,10}})', 'g') AS m(a) \
+             WHERE (m.a[2]::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384 AND m.a[1] OPERATOR(pg_catalog.<>) 'location' \
+             AND m.a[1] OPERATOR(pg_catalog.!~) '(typmod|location|len)$') \
+             OR (m.a[1] OPERATOR(pg_catalog.~) 'funcid$' AND m.a[2]::pg_catalog.oid OPERATOR(pg_catalog.=) ANY((SELECT b.bad FROM bad b)::pg_catalog.oid[])))"
+        )
     };
-    let mut names = Vec::new();
-    // A value that is stored is cast to its column's type, and nobody writes that.
-    let mut unknown = catalog.has_strange_types();
-    for tree in &statement.nodes {
-        let kind = tree.as_object().and_then(|o| o.keys().next()).map_or("", String::as_str);
-        unknown |= !STATEMENTS.contains(&kind);
-        // INSERT, UPDATE and DELETE name their target without a node around it.
-        if let Some(target) = tree.pointer(&format!("/{kind}/relation")).filter(|r| !r.is_null()) {
-            names.push(name(target));
-        }
-        visit(&json!({ "node": tree }), &mut |node, body| match node {
-            "RangeVar" => names.push(name(body)),
-            "FuncCall" => {
-                let path = strings(&body["funcname"]).unwrap_or_default();
-                let builtin = path.len() == 1 || path.first() == Some(&"pg_catalog");
-                let function = path.last().copied().unwrap_or("");
-                let safe = catalog.is_safe_function(function) || HARMLESS.contains(&function);
-                unknown |= !(builtin && safe);
-            }
-            _ => {}
-        });
-    }
-    if unknown { Effect::Unknown } else { Effect::Local(names) }
-}
-
-fn name(range_var: &serde_json::Value) -> String {
-    let relation = crate::quote::ident(range_var["relname"].as_str().unwrap_or(""));
-    match range_var["schemaname"].as_str().filter(|s| !s.is_empty()) {
-        Some(schema) => format!("{}.{relation}", crate::quote::ident(schema)),
-        None => relation,
-    }
+    format!(
+        "WITH RECURSIVE bad(bad) AS MATERIALIZED (SELECT COALESCE(pg_catalog.array_agg(p.oid), '{{}}') FROM pg_catalog.pg_proc p \
+         WHERE p.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid AND (p.proname OPERATOR(pg_catalog.~) {RUNS} \
+         OR (p.provolatile OPERATOR(pg_catalog.=) 'v' AND p.proname OPERATOR(pg_catalog.<>) ALL('{HARMLESS}'::pg_catalog.name[])))), \
+         rel(oid) AS (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relname OPERATOR(pg_catalog.=) ANY($1::pg_catalog.name[]) \
+         UNION SELECT e.other FROM rel r CROSS JOIN LATERAL (SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent OPERATOR(pg_catalog.=) r.oid \
+         UNION ALL SELECT k.conrelid FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_constraint k ON k.oid OPERATOR(pg_catalog.=) g.tgconstraint \
+         WHERE g.tgrelid OPERATOR(pg_catalog.=) r.oid AND k.confrelid OPERATOR(pg_catalog.=) r.oid AND k.contype OPERATOR(pg_catalog.=) 'f' \
+         AND (k.confdeltype OPERATOR(pg_catalog.=) ANY('{{c,n,d}}'::\"char\"[]) OR k.confupdtype OPERATOR(pg_catalog.=) ANY('{{c,n,d}}'::\"char\"[]))) AS e(other)), \
+         plain(t) AS (SELECT t.oid FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
+         WHERE t.oid OPERATOR(pg_catalog.>=) {own} AND (t.typtype OPERATOR(pg_catalog.=) 'e' OR e.typtype OPERATOR(pg_catalog.=) 'e')) \
+         SELECT NOT EXISTS (SELECT 1 FROM rel r JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.oid \
+         WHERE c.oid OPERATOR(pg_catalog.>=) {own} AND (c.relkind OPERATOR(pg_catalog.<>) ALL('{{r,m,S,i,I,t,p}}'::\"char\"[]) \
+         OR c.relhasrules AND c.relkind OPERATOR(pg_catalog.<>) 'm' OR c.relrowsecurity \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g WHERE g.tgrelid OPERATOR(pg_catalog.=) c.oid \
+         AND NOT (g.tgisinternal AND g.tgfoid OPERATOR(pg_catalog.<) {own})) \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 \
+         AND NOT a.attisdropped AND a.atttypid OPERATOR(pg_catalog.>=) {own} AND a.atttypid OPERATOR(pg_catalog.<>) ALL(ARRAY(SELECT p.t FROM plain p))) \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_attrdef d WHERE d.adrelid OPERATOR(pg_catalog.=) c.oid AND {default}) \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid AND k.conbin IS NOT NULL AND {check}) \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid \
+         AND (EXISTS (SELECT 1 FROM pg_catalog.unnest(i.indclass::pg_catalog.oid[]) AS o(o) WHERE o.o OPERATOR(pg_catalog.>=) {own}) \
+         OR (i.indexprs IS NOT NULL AND {expressions}) OR (i.indpred IS NOT NULL AND {predicate}))) \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_partitioned_table q WHERE q.partrelid OPERATOR(pg_catalog.=) c.oid \
+         AND (q.partexprs IS NOT NULL OR EXISTS (SELECT 1 FROM pg_catalog.unnest(q.partclass::pg_catalog.oid[]) AS o(o) WHERE o.o OPERATOR(pg_catalog.>=) {own}))))) \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.proname OPERATOR(pg_catalog.=) ANY($1::pg_catalog.name[]) \
+         AND (p.oid OPERATOR(pg_catalog.>=) {own} OR p.oid OPERATOR(pg_catalog.=) ANY((SELECT b.bad FROM bad b)::pg_catalog.oid[]))) \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_type t WHERE t.typname OPERATOR(pg_catalog.=) ANY($1::pg_catalog.name[]) \
+         AND t.oid OPERATOR(pg_catalog.>=) {own} AND t.typrelid OPERATOR(pg_catalog.=) 0::pg_catalog.oid AND t.typcategory OPERATOR(pg_catalog.<>) 'A' \
+         AND t.typtype OPERATOR(pg_catalog.<>) 'e') \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k WHERE k.contypid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND {demand}) \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_operator o WHERE o.oid OPERATOR(pg_catalog.>=) {own} \
+         AND o.oprname OPERATOR(pg_catalog.=) ANY($2::pg_catalog.name[]) \
+         AND (o.oprleft OPERATOR(pg_catalog.<) {own} OR o.oprleft OPERATOR(pg_catalog.=) ANY(ARRAY(SELECT p.t FROM plain p)) OR EXISTS (SELECT 1 FROM rel r JOIN pg_catalog.pg_type t ON t.typrelid OPERATOR(pg_catalog.=) r.oid WHERE t.oid OPERATOR(pg_catalog.=) o.oprleft)) \
+         AND (o.oprright OPERATOR(pg_catalog.<) {own} OR o.oprright OPERATOR(pg_catalog.=) ANY(ARRAY(SELECT p.t FROM plain p)) OR EXISTS (SELECT 1 FROM rel r JOIN pg_catalog.pg_type t ON t.typrelid OPERATOR(pg_catalog.=) r.oid WHERE t.oid OPERATOR(pg_catalog.=) o.oprright))) \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_cast k WHERE k.oid OPERATOR(pg_catalog.>=) {own} AND k.castfunc OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
+         AND (k.castsource OPERATOR(pg_catalog.<) {own} OR k.castsource OPERATOR(pg_catalog.=) ANY(ARRAY(SELECT p.t FROM plain p)) OR EXISTS (SELECT 1 FROM rel r JOIN pg_catalog.pg_type t ON t.typrelid OPERATOR(pg_catalog.=) r.oid WHERE t.oid OPERATOR(pg_catalog.=) k.castsource)) \
+         AND (k.casttarget OPERATOR(pg_catalog.<) {own} OR k.casttarget OPERATOR(pg_catalog.=) ANY(ARRAY(SELECT p.t FROM plain p)))) \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_opclass o WHERE o.oid OPERATOR(pg_catalog.>=) {own} AND o.opcdefault \
+         AND (o.opcintype OPERATOR(pg_catalog.<) {own} OR o.opcintype OPERATOR(pg_catalog.=) ANY(ARRAY(SELECT p.t FROM plain p))))",
+        default = reject_tree("d.adbin"),
+        check = reject_tree("k.conbin"),
+        demand = reject_tree("k.conbin"),
+        expressions = reject_tree("i.indexprs"),
+        predicate = reject_tree("i.indpred"),
+    )
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::collections::{HashMap, HashSet};
+
+    fn parts(text: &str) -> Vec<Part> {
+        effect(text.as_bytes(), true).unwrap().parts
+    }
 
     #[test]
-    fn only_plain_statements_are_judged() {
-        let functions = HashMap::from([("lower".to_owned(), true), ("random".to_owned(), false)]);
-        let c = CatalogSnapshot::new(HashSet::new(), functions, HashSet::new(), HashSet::new());
+    fn statements_are_told_by_their_first_word() {
+        let end = |chain| Part::End { chain };
         assert_eq!(
-            effect("INSERT INTO a.t SELECT lower(x) FROM u", &c),
-            Effect::Local(vec!["\"a\".\"t\"".to_owned(), "\"u\"".to_owned()])
+            parts("BEGIN; select 1; -- x\n commit"),
+            [Part::Control, Part::Named, end(false)]
         );
-        assert_eq!(effect("SAVEPOINT a", &c), Effect::Local(Vec::new()));
-        assert_eq!(effect("SELECT f()", &c), Effect::Unknown);
-        assert_eq!(effect("EXECUTE p", &c), Effect::Unknown);
-        assert_eq!(effect("DO $$ $$", &c), Effect::Unknown);
-        assert_eq!(effect("CREATE TABLE x AS SELECT 1", &c), Effect::Unknown);
+        assert_eq!(parts("rollback work to savepoint s"), [Part::Control]);
+        assert_eq!(parts("abort and chain"), [end(true)]);
+        assert_eq!(parts("END TRANSACTION AND NO CHAIN;"), [end(false)]);
+        for unknown in [
+            "commit prepared 'x'",
+            "commit and",
+            "prepare transaction 'x'",
+            "do $$ $$",
+            "call p()",
+            "execute p",
+            "explain analyze execute p",
+            "create table x as select 1",
+            "truncate t",
+            "set standard_conforming_strings = off",
+            "select U&\"d!0061\" uescape '!'",
+            "-- nothing",
+            "select 'open",
+            "select 1_000",
+        ] {
+            assert_eq!(effect(unknown.as_bytes(), true), None, "{unknown}");
+        }
+        assert!(effect(b"select 'h\xe9'", true).is_none());
+        assert!(effect("select 'hé'".as_bytes(), false).is_none());
+    }
+
+    #[test]
+    fn every_word_is_a_name() {
+        let e = effect(
+            b"SELECT r.Far, \"Q\"\"q\" FROM s.t r WHERE a != 'lit' AND $$x$$ |+| f(2)",
+            true,
+        );
+        let e = e.unwrap();
+        for name in ["far", "Q\"q", "s", "t", "r", "f", "a"] {
+            assert!(e.names.contains(name), "{name}");
+        }
+        assert!(!e.names.contains("lit") && !e.names.contains("x"));
+        assert!(e.operators.contains("|+|") && e.operators.contains("<>"));
+    }
+
+    #[test]
+    fn depth_does_not_matter() {
+        let deep = format!("select f(1){}", " + 1".repeat(2_000));
+        assert!(effect(deep.as_bytes(), true).unwrap().names.contains("f"));
     }
 }

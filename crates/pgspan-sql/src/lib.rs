@@ -10,18 +10,21 @@
 //! | [`analyze`] | tree → what the statement touches, or why it is not understood |
 //! | [`ask`] | the SQL that home and sources are asked with |
 //! | [`facts`] | their answers, typed |
-//! | [`effect`] | what a relayed statement may have done to sources |
+//! | [`effect`] | whether a statement of home's may touch a source |
+//! | [`certain`] | whether home's plan runs its foreign scans |
 //! | [`remote`] | home's EXPLAIN → what postgres_fdw would ship |
 //! | [`keys`] | when the home side's join keys may restrict a source |
 //! | [`fragment`] | what one source is asked for |
 //! | [`rewrite`] | the statement with its foreign tables replaced by carriers |
 //! | [`plan`] | all of it → [`plan::FederatedPlan`] or the reason for fallback |
+//! | [`same`] | does home see the rows that a fetch brought? |
 //! | [`server`] | a foreign server's options → where and as whom to connect |
 //! | [`route`] | the words for strategies and reasons |
 
 pub mod analyze;
 pub mod ask;
 pub mod catalog;
+pub mod certain;
 pub mod clock;
 pub mod effect;
 pub mod engine;
@@ -36,5 +39,6 @@ pub mod quote;
 pub mod remote;
 pub mod rewrite;
 pub mod route;
+pub mod same;
 pub mod scope;
 pub mod server;

@@ -26,6 +26,13 @@ pub fn text_array<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
     format!("ARRAY[{}]::pg_catalog.text[]", items.join(","))
 }
 
+/// A text array as its own output function writes it, for a parameter.
+pub fn text_array_value<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
+    let quoted = |i: S| format!("\"{}\"", i.as_ref().replace('\\', "\\\\").replace('"', "\\\""));
+    let items: Vec<_> = items.into_iter().map(quoted).collect();
+    format!("{{{}}}", items.join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +42,6 @@ mod tests {
         assert_eq!(qualified("a\"b", "C d"), "\"a\"\"b\".\"C d\"");
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal("a\\b"), " E'a\\\\b'");
+        assert_eq!(text_array_value(["a", "b\"\\"]), "{\"a\",\"b\\\"\\\\\"}");
     }
 }

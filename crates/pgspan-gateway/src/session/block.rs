@@ -1,20 +1,31 @@
-//! The client's transaction block: what ran in it, and the sources that hold a
-//! snapshot for it.
+//! The client's transaction block: what ran in it, and the sources that hold a snapshot
+//! for it.
 //!
 //! postgres_fdw opens one REPEATABLE READ transaction per source at the first foreign
 //! read of a block and holds it to the block's end. So does the gateway in READ
-//! COMMITTED blocks. Once home itself may have opened such a transaction (a fallback,
-//! a write to a foreign table, a call of something that might), its snapshot differs
-//! from ours, and the rest of the block falls back.
+//! COMMITTED blocks. Who reads first has the block: once home itself may have touched a
+//! source, its snapshot differs from ours, and the rest of the block is home's; once the
+//! gateway has read one, nothing that may touch a source goes to home unless `gate.rs`
+//! lets it pass.
 
 use super::Session;
+use super::home::{self, Around, Statement};
+use super::query::Request;
+use super::still::HomeState;
 use super::stop::Stop;
+use crate::sources::{Analyzed, CachedPlan};
 use bytes::Bytes;
-use pgspan_pool::Lease;
+use pgspan_pool::{Lease, ServerConnection, ServerError};
+use pgspan_sql::analyze::{Analysis, Kind};
 use pgspan_sql::ask;
-use pgspan_sql::effect::{Effect, effect};
+use pgspan_sql::certain::Runs;
+use pgspan_sql::effect::{self, Effect, effect};
+use pgspan_sql::quote::text_array_value;
 use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
+use pgspan_wire::frontend;
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, OnceLock};
 
 /// Statements of one block that are remembered; more make it unknown.
 const REMEMBERED_MAX: usize = 64;
@@ -25,121 +36,420 @@ const OPENING_BYTES_MAX: usize = 64;
 /// Bytes of one statement that are remembered; a longer one makes it unknown.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 
-/// A source that holds its snapshot for the block.
+/// What a snapshot of a source's says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SourceSnapshot {
+    /// `xmin:xmax:` and what runs between them.
+    text: Bytes,
+    /// On a replica the text does not list what runs.
+    replica: bool,
+}
+
+impl SourceSnapshot {
+    /// The question.
+    pub fn statement() -> &'static Statement {
+        static ONE: OnceLock<Statement> = OnceLock::new();
+        ONE.get_or_init(|| {
+            Statement::new(
+                "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, pg_catalog.pg_is_in_recovery()::pg_catalog.text",
+            )
+        })
+    }
+
+    /// Reads the answer.
+    pub fn read(row: &[Option<Bytes>]) -> Option<SourceSnapshot> {
+        let [Some(text), Some(replica)] = row else { return None };
+        Some(SourceSnapshot { text: text.clone(), replica: &replica[..] != b"false" })
+    }
+
+    /// Whether it shows the same rows as a later one, and so does every one between them:
+    /// transactions only ever join those that are visible.
+    pub fn stands(&self, later: &SourceSnapshot) -> bool {
+        let still = || std::str::from_utf8(&self.text).is_ok_and(ask::is_still);
+        self == later && (!self.replica || still())
+    }
+}
+
+/// A source that the gateway has read in the block.
 pub(crate) struct BlockSource {
     pub spec: ServerSpec,
-    pub lease: Lease,
+    /// The connection that holds the snapshot. `None`: it was given up, or left in the
+    /// middle of an answer; another one will do if it has the very same snapshot.
+    pub lease: Option<Lease>,
+    /// Its snapshot, once that is known.
+    pub snapshot: Option<SourceSnapshot>,
+    /// The client has seen an answer that rests on it.
+    pub shown: bool,
+    /// The present statement reads it.
+    pub fresh: bool,
+    /// The source has ended the connection: PostgreSQL could not read on.
+    pub lost: bool,
+}
+
+/// Under what the gateway read first in the block.
+pub(crate) struct Reading {
+    /// Home's transaction.
+    transaction: Bytes,
+    /// Role and settings, relations, servers and mappings, as home answered.
+    pub fingerprint: [Bytes; 3],
+    /// The question to which that was the answer.
+    pub question: Statement,
+}
+
+impl Reading {
+    /// The `search_path` in the settings.
+    pub fn search_path(&self) -> String {
+        let path = self.fingerprint[0].split(|b| *b == b'|').nth(1).unwrap_or_default();
+        String::from_utf8_lossy(path).into_owned()
+    }
+}
+
+struct Ran {
+    /// The number of the ReadyForQuery that answers it.
+    answer: u64,
+    /// `None`: not seen whole, or what it does is unknown.
+    text: Option<Bytes>,
 }
 
 /// What is known of the current block.
 #[derive(Default)]
 pub(crate) struct Block {
-    ran: Vec<Bytes>,
-    unknown: bool,
-    /// A longer text ran outside a block; if it opened one, that one is unknown.
-    unrecorded: bool,
+    /// What was relayed and is not proven harmless.
+    ran: VecDeque<Ran>,
+    /// ReadyForQuery messages that came.
+    answers: u64,
+    /// Texts proven harmless in this block.
+    proven: HashSet<Bytes>,
+    /// The transaction was about to end when the last statement was relayed.
+    ending: Option<Bytes>,
     pub sources: Vec<BlockSource>,
+    pub reading: Option<Reading>,
+    /// What the gateway has answered in it, and by which plans.
+    pub read: Vec<(String, Arc<CachedPlan>)>,
+    /// More than is remembered.
+    pub read_more: bool,
+    /// The plan of the present statement.
+    plan: Option<Arc<CachedPlan>>,
+    /// Home runs the scans of the present statement if it gives a row.
+    needs_rows: bool,
+    /// Home and the client have seen a source differently: nothing that touches one may go on.
+    pub doomed: bool,
 }
 
 impl Block {
-    /// A statement was relayed. Outside a block its text matters only if it opens one.
-    pub fn ran(&mut self, text: &[u8], outside: bool) {
-        if self.unknown {
-            return;
-        }
-        if outside && text.len() > OPENING_BYTES_MAX {
-            self.unrecorded = true;
-            return;
-        }
-        if self.ran.len() >= REMEMBERED_MAX || text.len() > TEXT_BYTES_MAX {
-            self.unknown();
-        } else {
-            self.ran.push(Bytes::copy_from_slice(text));
-        }
+    /// A statement is relayed as one of those that the next but `owed` ReadyForQuery
+    /// answers. Outside a block its text matters only if it opens one.
+    pub fn ran(&mut self, text: &[u8], owed: usize, outside: bool) {
+        let max = if outside { OPENING_BYTES_MAX } else { TEXT_BYTES_MAX };
+        let text = (text.len() <= max).then(|| Bytes::copy_from_slice(text));
+        self.push(text, owed);
     }
 
-    /// The client is in a block after what ran last.
-    pub fn is_open(&mut self) {
-        if std::mem::take(&mut self.unrecorded) {
-            self.unknown();
-        }
+    /// Something is relayed of which it is not known what it does.
+    pub fn unknown(&mut self, owed: usize) {
+        self.push(None, owed);
     }
 
-    /// Something was relayed of which it is not known what it does, or home read or
-    /// wrote foreign tables itself.
-    pub fn unknown(&mut self) {
-        self.unknown = true;
-        self.ran.clear();
+    fn push(&mut self, text: Option<Bytes>, owed: usize) {
+        let answer = self.answers + owed as u64 + 1;
+        if self.ran.len() >= REMEMBERED_MAX {
+            self.ran.clear();
+            self.ran.push_back(Ran { answer, text: None });
+        }
+        self.ran.push_back(Ran { answer, text });
+    }
+
+    /// A ReadyForQuery came; `failed`: after an error. Whether the transaction is over.
+    pub fn answered(&mut self, idle: bool, failed: bool) -> bool {
+        self.answers += 1;
+        let answers = self.answers;
+        let ending = self.ending.take();
+        if !idle && (ending.is_none() || failed) {
+            return false;
+        }
+        self.ran.retain(|r| r.answer > answers);
+        if !idle {
+            // Another one begins behind the end.
+            self.ran.push_front(Ran { answer: answers, text: ending });
+        }
+        self.proven.clear();
+        self.reading = None;
+        self.read.clear();
+        self.read_more = false;
+        self.doomed = false;
+        true
+    }
+
+    /// The text that is relayed next ends the transaction, unless it fails before.
+    pub fn is_ending(&mut self, text: Bytes) {
+        self.ending = Some(text);
     }
 
     /// Whether home may have touched a source in this block.
     pub fn is_unknown(&self) -> bool {
-        self.unknown
+        self.ran.iter().any(|r| r.text.is_none())
     }
 
-    /// Statements relayed and not yet found harmless.
-    pub fn unchecked(&self) -> &[Bytes] {
-        &self.ran
-    }
-
-    /// All of them were found harmless.
-    pub fn checked(&mut self) {
-        self.ran.clear();
+    /// Whether what goes to home must pass the gate.
+    pub fn holds(&self) -> bool {
+        self.doomed || !self.sources.is_empty()
     }
 
     /// Sources whose answer is no longer waited for lose their connection.
     pub fn drop_abandoned(&mut self) {
-        self.sources.retain(|s| !s.lease.is_busy());
+        for source in &mut self.sources {
+            if source.lease.as_ref().is_some_and(|l| l.is_busy()) {
+                source.lease = None;
+            }
+        }
     }
 
-    /// The block is over, or the statement outside one: sources give their snapshots up.
+    /// Whether a plan's foreign scans may be run here and now.
+    ///
+    /// # Errors
+    /// The reason for fallback when home might not run them, and so take no snapshot.
+    pub fn may_read(&mut self, plan: &Arc<CachedPlan>) -> Result<(), Reason> {
+        let held = |spec: &ServerSpec| self.sources.iter().any(|s| s.spec == *spec && s.shown);
+        let all_held = plan.plan.servers.iter().all(held);
+        self.plan = Some(plan.clone());
+        self.needs_rows = plan.runs == Runs::WithRows && !all_held;
+        let in_doubt = match plan.runs {
+            Runs::Always => false,
+            // How many rows are copied is known when they have been sent.
+            Runs::WithRows => plan.analysis.kind != Kind::Select,
+            Runs::Doubtful => true,
+        };
+        if in_doubt && !all_held {
+            return Err(Reason::new(MIGHT_NOT_RUN));
+        }
+        Ok(())
+    }
+
+    /// Whether the present statement's answer is home's to give if it has no row.
+    pub fn needs_rows(&self) -> bool {
+        self.needs_rows
+    }
+
+    /// The client has the answer to a text.
+    pub fn shown(&mut self, text: &str) {
+        let plan = self.plan.take();
+        if self.sources.is_empty() {
+            return;
+        }
+        for source in &mut self.sources {
+            source.shown |= std::mem::take(&mut source.fresh);
+        }
+        let Some(plan) = plan else { return };
+        if self.read.iter().any(|(t, p)| t == text && Arc::ptr_eq(p, &plan)) {
+            return;
+        }
+        // What cannot be asked for again cannot be handed over either.
+        self.read_more |= self.read.len() >= REMEMBERED_MAX;
+        self.read.truncate(REMEMBERED_MAX - 1);
+        self.read.push((text.to_owned(), plan));
+    }
+
+    /// After a statement that the client has not seen an answer of: sources that it was the
+    /// first to read are as if it had not.
+    pub async fn forget_unshown(&mut self) {
+        let (shown, unshown) = self.sources.drain(..).partition(|s| s.shown);
+        self.sources = shown;
+        self.sources.iter_mut().for_each(|s| s.fresh = false);
+        self.plan = None;
+        end_all(unshown).await;
+        if self.sources.is_empty() {
+            self.reading = None;
+        }
+    }
+
+    /// The sources give snapshots and locks up; returns when they have. What is known of
+    /// the snapshots stays.
+    pub async fn release(&mut self) {
+        let leases: Vec<Lease> = self.sources.iter_mut().filter_map(|s| s.lease.take()).collect();
+        commit(leases).await;
+    }
+
+    /// The same at a block's end, when nobody waits for it.
     pub fn end(&mut self) {
-        self.ran.clear();
-        self.unknown = false;
-        self.unrecorded = false;
-        for mut source in self.sources.drain(..).filter(|s| !s.lease.is_busy()) {
-            tokio::spawn(async move {
-                if source.lease.simple("COMMIT").await.is_err() {
-                    source.lease.discard();
-                }
-            });
+        let sources = std::mem::take(&mut self.sources);
+        if sources.iter().any(|s| s.lease.is_some()) {
+            tokio::spawn(end_all(sources));
+        }
+    }
+
+    /// Whether a text was proven in this block.
+    pub fn is_proven(&self, text: &[u8]) -> bool {
+        self.proven.contains(text)
+    }
+
+    /// It was.
+    pub fn prove(&mut self, text: &[u8]) {
+        if self.proven.len() >= REMEMBERED_MAX {
+            self.proven.clear();
+        }
+        self.proven.insert(Bytes::copy_from_slice(text));
+    }
+}
+
+async fn end_all(sources: Vec<BlockSource>) {
+    commit(sources.into_iter().filter_map(|s| s.lease).collect()).await;
+}
+
+async fn commit(leases: Vec<Lease>) {
+    for mut lease in leases {
+        if lease.is_busy() || lease.simple("COMMIT").await.is_err() {
+            lease.discard();
         }
     }
 }
 
+/// The reason for fallback when postgres_fdw might take no snapshot.
+pub(crate) const MIGHT_NOT_RUN: &str = "home might not run the foreign scan in this block";
+
+/// The reason for fallback when home may have touched a source first.
+pub(crate) const TOUCHED: &str = "home may have read or written the source in this block";
+
+/// Appends the lock that reading a foreign table takes at home, to the block's end: planning
+/// the statement takes it, and nothing is executed.
+pub(crate) fn lock_table(server: &mut ServerConnection, statement: &Statement) {
+    home::prepare(server, statement, &[]);
+    let out = &mut server.outbox;
+    frontend::bind(out, "pgspan:", statement.name(), &[], home::NO_PARAMETERS, &[]);
+    frontend::close_portal(out, "pgspan:");
+}
+
 impl Session {
+    /// What a text may do, as home reads texts now.
+    pub(super) fn effect_of(&self, text: &[u8], param_oids: &[u32]) -> Option<Effect> {
+        let told = |name: &str| self.server.parameters.get(name).map_or("", String::as_str);
+        if told("standard_conforming_strings") != "on"
+            || param_oids.iter().any(|o| *o >= super::inbound::FIRST_OWN_OID)
+        {
+            return None;
+        }
+        let utf8 = matches!(told("client_encoding"), "UTF8" | "SQL_ASCII");
+        effect(text, utf8)
+    }
+
+    /// Asks home whether nothing that a text could name leads to a source. Behind a
+    /// savepoint: a question that fails must not end the client's transaction.
+    pub(super) async fn is_harmless(&mut self, effect: &Effect) -> Result<bool, Stop> {
+        static ONE: OnceLock<Statement> = OnceLock::new();
+        if !effect.is_named() {
+            return Ok(true);
+        }
+        let question = ONE.get_or_init(|| Statement::new(effect::question()));
+        let array = |names: &std::collections::BTreeSet<String>| {
+            Some(Bytes::from(text_array_value(names.iter())))
+        };
+        let values = [array(&effect.names), array(&effect.operators)];
+        let server = &mut self.server;
+        home::savepoint(server);
+        home::prepare(server, question, &[]);
+        frontend::bind(&mut server.outbox, "pgspan:", question.name(), &[], &values, &[]);
+        home::execute(server);
+        home::release_savepoint(server);
+        frontend::sync(&mut server.outbox);
+        self.opened = true;
+        let got = home::answers(server, &mut self.client.outbox).await;
+        let got = match got {
+            Err(ServerError::Sql(error)) => {
+                self.undo(home::Around::Savepoint).await?;
+                return Err(ServerError::Sql(error).into());
+            }
+            other => other?,
+        };
+        self.opened = false;
+        Ok(got.value(1, 0).is_some_and(|q| &q[..] == b"t"))
+    }
+
     /// Before the first foreign read after other statements of a block: home must not
     /// have touched a source meanwhile.
     ///
     /// # Errors
     /// The reason for fallback when it may have.
     pub(super) async fn check_block(&mut self) -> Result<(), Stop> {
-        if self.block.unchecked().is_empty() {
+        if self.block.is_unknown() {
+            return Err(Reason::new(TOUCHED).into());
+        }
+        if self.block.ran.is_empty() {
             return Ok(());
         }
-        let catalog = self.database.catalog();
-        let mut names = Vec::new();
-        for text in self.block.unchecked() {
-            match std::str::from_utf8(text).map(|t| effect(t, &catalog)) {
-                Ok(Effect::Local(found)) => names.extend(found),
-                _ => return Err(Reason::new(TOUCHED).into()),
-            }
+        let mut all = Effect::default();
+        for text in self.block.ran.iter().filter_map(|r| r.text.as_ref()) {
+            all.then(self.effect_of(text, &[]).ok_or(Reason::new(TOUCHED))?);
         }
-        names.sort();
-        names.dedup();
-        if !names.is_empty() {
-            // Not kept as prepared: the names differ each time.
-            super::home::run_once(&mut self.server, &ask::quiet(&names));
-            pgspan_wire::frontend::sync(&mut self.server.outbox);
-            let got = super::home::answers(&mut self.server, &mut self.client.outbox).await?;
-            let quiet = got.value(0, 0);
-            if quiet.is_none_or(|q| &q[..] != b"t") {
-                return Err(Reason::new(TOUCHED).into());
-            }
+        if !self.is_harmless(&all).await? {
+            return Err(Reason::new(TOUCHED).into());
         }
-        self.block.checked();
+        self.block.ran.clear();
         Ok(())
+    }
+
+    /// Whether the gateway may answer a statement in the block that the client is in.
+    pub(super) fn may_answer_in_block(
+        &self,
+        request: &Request,
+        analysis: &Analysis,
+        database: &str,
+    ) -> Result<(), Stop> {
+        let batch = request.batch.as_ref();
+        if batch.is_some_and(|b| !b.tail.is_empty()) {
+            return Err(Reason::new("a batch that closes something in a block").into());
+        }
+        if batch.is_some_and(|b| b.max_rows != 0 || !b.bind.portal.is_empty()) {
+            // While it is open, the foreign table is in use: DDL of the session's own is refused.
+            return Err(Reason::new("a portal that stays open in a block").into());
+        }
+        if matches!(&analysis.kind, Kind::Explain(o) if o.analyze) {
+            return Err(Reason::new("EXPLAIN ANALYZE in a block").into());
+        }
+        let first = self.block.sources.is_empty();
+        if first && self.shared.sources.is_left_to_home(database, &request.text) {
+            return Err(Reason::new("home must read what follows in such a block").into());
+        }
+        Ok(())
+    }
+
+    /// Whether what is held is this transaction's and this role's; else it must not be read.
+    pub(super) fn check_reading(
+        &mut self,
+        home: &HomeState,
+        analyzed: &Analyzed,
+        around: Around,
+    ) -> Result<(), Stop> {
+        if around == Around::Own {
+            return Ok(());
+        }
+        let fingerprint = || {
+            let [settings, relations, servers, _] = &home.fingerprint;
+            [settings.clone(), relations.clone(), servers.clone()]
+        };
+        match &self.block.reading {
+            Some(reading) if reading.transaction != home.transaction => {
+                // It ended in a way that nobody saw.
+                self.block.end();
+                self.block.reading = None;
+                self.block.unknown(0);
+                Err(Reason::new(TOUCHED).into())
+            }
+            Some(reading) if role(&reading.fingerprint[0]) != role(&home.fingerprint[0]) => {
+                Err(Reason::new("another role than the block's first").into())
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.block.reading = Some(Reading {
+                    transaction: home.transaction.clone(),
+                    fingerprint: fingerprint(),
+                    question: analyzed.fingerprint[usize::from(home.session.superuser)].clone(),
+                });
+                Ok(())
+            }
+        }
     }
 }
 
-const TOUCHED: &str = "home may have read or written the source in this block";
+/// The role in a fingerprint's first column.
+pub(super) fn role(settings: &[u8]) -> &[u8] {
+    settings.split(|b| *b == b'|').next().unwrap_or_default()
+}

@@ -271,6 +271,11 @@ pub(crate) fn savepoint(server: &mut ServerConnection) {
     run_prepared(server, constant(2));
 }
 
+/// Appends its end: what was done since stays.
+pub(crate) fn release_savepoint(server: &mut ServerConnection) {
+    run_prepared(server, constant(3));
+}
+
 /// Appends the return to it, and its end: settings made since are undone.
 pub(crate) fn back_to_savepoint(server: &mut ServerConnection) {
     run_prepared(server, constant(6));

@@ -23,6 +23,12 @@ pub(super) fn parsed_name(tag: u8, raw: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&body[..end]).into_owned())
 }
 
+/// Objects from this OID on are not PostgreSQL's own (FirstNormalObjectId).
+pub(super) const FIRST_OWN_OID: u32 = 16384;
+
+/// Stands for what parsing a statement may do: no more than reading literals of any type.
+pub(super) const PARSED: &[u8] = b"VALUES (0)";
+
 /// Type bytes of messages that a client may send.
 const KNOWN: &[u8] = b"QPBEDCSHFXdcfp";
 
@@ -68,6 +74,9 @@ impl Session {
                 return Err(End::Protocol(ErrorFields::new("FATAL", "08P01", text)));
             }
             debug_assert!(size <= LENGTH_MAX + 1);
+            if let Some(next) = self.gated(tag, size) {
+                return Ok(next);
+            }
             if self.client.inbox.len() < size {
                 // Long messages pass as they come, unless their batch is being held.
                 let held = !self.held.is_empty() && b"BDECSH".contains(&tag);
@@ -76,14 +85,15 @@ impl Session {
                 if size > self.shared.config.limits.home_join_bytes_max {
                     // More than may be held: the batch goes to home as it is.
                     self.relay_held();
-                    self.block.unknown();
                 }
                 let held = held && !self.held.is_empty();
                 let too_long = size > self.shared.config.limits.home_join_bytes_max;
                 if size > whole_max && !held && (!binds_foreign || too_long) {
+                    if b"QPBF".contains(&tag) {
+                        self.block.unknown(self.owed.ready());
+                    }
                     self.hand_over(tag, None);
                     if read {
-                        self.block.unknown();
                         self.count_relayed();
                     }
                     self.client_rest = size;
@@ -117,13 +127,9 @@ impl Session {
                             return Ok(Next::Query(self.take(tag, size)));
                         }
                         // In the middle of a batch: home may even have to skip it.
-                        self.block.unknown();
                     }
                     let text = &self.client.inbox[text];
-                    let outside = self.owed.ready() == 0
-                        && !self.owed.batch_open()
-                        && self.server.status == TransactionStatus::Idle;
-                    self.block.ran(text, outside);
+                    self.block.ran(text, self.owed.ready(), self.is_outside());
                     if text.get(..10).is_some_and(|t| t.eq_ignore_ascii_case(b"DEALLOCATE")) {
                         // Which one is home's to tell; what is not known is relayed.
                         self.statements = super::request::Statements::default();
@@ -142,16 +148,49 @@ impl Session {
                     if self.hold_or_relay(tag, size).is_err() {
                         // Home says what is wrong with it.
                         self.relay_held();
-                        self.block.unknown();
+                        self.block.unknown(self.owed.ready());
                         self.relay(tag, size);
                     }
                 }
                 _ => {
                     self.relay_held();
+                    if tag == b'F' {
+                        self.block.unknown(self.owed.ready());
+                    }
                     self.relay(tag, size);
                 }
             }
         }
+    }
+
+    /// In a block in which the gateway has read a source, nothing goes to home unseen:
+    /// requests are held until they are whole and nothing is under way. `None`: the message
+    /// takes the usual way.
+    fn gated(&mut self, tag: u8, size: usize) -> Option<Next> {
+        let failed = self.server.status == TransactionStatus::Failed;
+        if !self.is_gated() || self.owed.copying_in() || self.discard_to_sync || tag == b'X' {
+            return None;
+        }
+        if self.owed.ready() > 0 {
+            return Some(Next::Wait);
+        }
+        let whole = self.client.inbox.len() >= size;
+        let too_long = size > self.shared.config.limits.home_join_bytes_max;
+        let unseen = match tag {
+            b'F' => whole || too_long,
+            b'Q' => too_long || (whole && !self.held.is_empty()),
+            _ => too_long,
+        };
+        if unseen {
+            return (!failed).then_some(Next::Gate);
+        }
+        if !whole {
+            let missing = size - self.client.inbox.len();
+            self.client.inbox.reserve(missing);
+            self.client_whole = size;
+            return Some(Next::Wait);
+        }
+        (tag == b'Q' && self.held.is_empty()).then(|| Next::Query(self.take(tag, size)))
     }
 
     fn end_discarding(&mut self) {
@@ -240,12 +279,8 @@ impl Session {
                 let name = f.text()?;
                 match self.statements.get(&name) {
                     Some(p) if p.foreign => starts = true,
-                    Some(p) => {
-                        let sql = p.sql.clone();
-                        self.block.ran(&sql, false);
-                        self.count_relayed();
-                    }
-                    None => self.block.unknown(),
+                    Some(_) => self.count_relayed(),
+                    None => {}
                 }
             }
             b'C' => {
@@ -255,11 +290,13 @@ impl Session {
             }
             _ => {}
         }
+        starts |= self.is_gated();
         if !self.held.is_empty() || (starts && !self.owed.batch_open()) {
             let frame = self.take(tag, size);
             self.held.push(frame);
             // Whoever sends many rows in one batch may read errors before its end.
-            let long = self.held.is_pipeline() && self.held.bytes() > QUEUE_BYTES_MAX;
+            let long =
+                self.held.is_pipeline() && self.held.bytes() > QUEUE_BYTES_MAX && !self.is_gated();
             if long {
                 self.fell_back(Reason::new("a batch of several statements"));
             }
@@ -268,21 +305,58 @@ impl Session {
             }
             return Ok(());
         }
-        if starts && tag == b'B' {
-            // In the middle of a batch that is already on its way.
-            self.block.unknown();
-        }
-        self.relay(tag, size);
+        let frame = self.take(tag, size);
+        self.record(&frame);
+        self.hand_over(tag, Some(&frame.raw));
         Ok(())
     }
 
     /// What is held goes to home as it is.
     pub(super) fn relay_held(&mut self) {
-        if !self.held.is_empty() {
-            self.block.unknown();
-        }
         for f in self.held.take() {
+            self.record(&f);
             self.hand_over(f.tag, Some(&f.raw));
+        }
+    }
+
+    /// Nothing is under way, and no block is open.
+    fn is_outside(&self) -> bool {
+        self.owed.ready() == 0
+            && !self.owed.batch_open()
+            && self.server.status == TransactionStatus::Idle
+    }
+
+    /// Remembers a Query that goes to home.
+    pub(super) fn record_query(&mut self, text: &[u8]) {
+        let outside = self.is_outside();
+        self.block.ran(text, self.owed.ready(), outside);
+    }
+
+    /// Remembers what a message of the extended protocol that goes to home may do.
+    pub(super) fn record(&mut self, frame: &Frame) {
+        let (owed, outside) = (self.owed.ready(), self.is_outside());
+        let prepared = match frame.tag {
+            // A literal may be read: of an array of domains, with what these demand.
+            b'P' => {
+                let parse = Parse::decode(frame.body());
+                if !parse.is_ok_and(|p| self.names_foreign(&p.sql)) {
+                    self.block.ran(PARSED, owed, outside);
+                }
+                return;
+            }
+            b'B' => {
+                let mut f = frame::Fields::new(b'B', frame.body());
+                let name = f.cstr().and_then(|_| f.text()).ok();
+                let known = name.and_then(|name| self.statements.get(&name));
+                known.map(|p| (p.sql.clone(), p.param_oids.clone()))
+            }
+            _ => return,
+        };
+        match prepared {
+            Some((sql, oids)) if oids.iter().all(|o| *o < FIRST_OWN_OID) => {
+                self.block.ran(&sql, owed, outside);
+            }
+            _ => self.block.unknown(owed),
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod ahead;
 pub(crate) mod block;
 pub(crate) mod cancel;
 pub(crate) mod catalog;
+pub(crate) mod gate;
 pub(crate) mod home;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
@@ -140,6 +141,8 @@ pub(crate) enum Next {
     Batch,
     /// The client wants answers to a batch that is held and not whole.
     Flush,
+    /// Something that is not seen whole, or not text, while the block is not home's.
+    Gate,
     /// The client said goodbye.
     Terminate,
 }
@@ -237,6 +240,7 @@ impl Session {
                 Next::Query(frame) => self.serve_query(frame).await?,
                 Next::Batch => self.serve_batch().await?,
                 Next::Flush => self.serve_flush().await?,
+                Next::Gate => self.serve_gate().await?,
                 Next::Terminate => return Err(self.terminate().await),
                 Next::Wait => {
                     let idle = self.at_rest();

@@ -43,17 +43,16 @@ impl Session {
                     self.server.status = TransactionStatus::from_byte(byte)
                         .ok_or_else(|| End::Server("bad ReadyForQuery".to_owned()))?;
                     let failed = std::mem::take(&mut self.failed);
+                    let idle = self.server.status == TransactionStatus::Idle;
+                    if self.block.answered(idle, failed) {
+                        self.block.end();
+                    }
                     if std::mem::take(&mut self.swallow_ready) {
                         self.client.outbox.extend_from_slice(&inbox[..run]);
                         inbox.advance(run + size);
                         run = 0;
                         self.discard_to_sync |= failed;
                         continue;
-                    }
-                    if self.server.status == TransactionStatus::Idle {
-                        self.block.end();
-                    } else {
-                        self.block.is_open();
                     }
                 }
                 b'C' => {
@@ -66,6 +65,10 @@ impl Session {
                 b'S' => {
                     let mut f = frame::Fields::new(b'S', bytes::Bytes::copy_from_slice(body));
                     if let (Ok(name), Ok(value)) = (f.text(), f.text()) {
+                        if ["standard_conforming_strings", "client_encoding"].contains(&&*name) {
+                            // What was relayed meanwhile may have been read otherwise.
+                            self.block.unknown(self.owed.ready());
+                        }
                         self.server.parameters.insert(name, value);
                     }
                 }

@@ -1,6 +1,7 @@
 //! The straight line: the only place where the steps of a cross-database query meet.
 //! Each step takes values and returns a value.
 
+use super::block::{TOUCHED, lock_table};
 use super::home::{self, Around};
 use super::request::Batch;
 use super::state::{append_keys, copied_select, fetch_bounded, key_values};
@@ -10,6 +11,7 @@ use super::{End, Session};
 use crate::config::SnapshotOrder;
 use crate::gateway::Shared;
 use crate::sources::PlanFacts;
+use crate::sources::block::{estimates_remotely, locking, runs};
 use crate::sources::engine::engine_plan;
 use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
 use crate::sources::{Analyzed, CachedPlan, Fragment, PlanKey};
@@ -75,15 +77,16 @@ impl Session {
     pub(super) fn fell_back(&mut self, reason: Reason) {
         if reason.what == pgspan_sql::analyze::NO_FOREIGN_TABLE {
             self.count_relayed();
-            self.block.unknown();
             return;
         }
         let route = Route::fallback(reason);
         tracing::debug!(reason = %route.reason, "fallback");
         self.shared.routes.count(&route);
         self.last_route = route;
-        // Home may open a transaction at a source of its own.
-        self.block.unknown();
+        if !self.is_gated() {
+            // Home may open a transaction at a source of its own.
+            self.block.unknown(0);
+        }
     }
 
     /// Runs one statement. `false`: home is to run it itself; nothing has been sent.
@@ -108,6 +111,9 @@ impl Session {
                 self.opened = false;
                 self.shared.routes.count(&route);
                 self.last_route = route;
+                if around == Around::Savepoint {
+                    self.block.shown(&request.text);
+                }
                 return Ok(true);
             }
             Err(stop) => stop,
@@ -121,10 +127,12 @@ impl Session {
             Stop::End(end) => Err(end),
             Stop::GiveUp(reason) => {
                 self.undo(around).await?;
+                self.block.forget_unshown().await;
                 let shown = reason.clone();
                 self.fell_back(reason);
                 let ours = shown.what != pgspan_sql::analyze::NO_FOREIGN_TABLE;
-                if ours && request.batch.is_none() && explain::is_explain(&request.text) {
+                let explains = request.batch.is_none() && explain::is_explain(&request.text);
+                if ours && explains && !self.is_gated() {
                     explain::fallback(self, &request.text, &shown).await?;
                     return Ok(true);
                 }
@@ -163,9 +171,7 @@ impl Session {
 
     async fn straight_line(&mut self, request: &Request, around: Around) -> Result<Route, Stop> {
         if around == Around::Savepoint && self.block.is_unknown() {
-            return Err(
-                Reason::new("home may have read or written the source in this block").into()
-            );
+            return Err(Reason::new(TOUCHED).into());
         }
         let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
         let catalog = self.database.catalog();
@@ -178,6 +184,10 @@ impl Session {
             return Err(Reason::new("COPY in the extended protocol").into());
         }
         if around == Around::Savepoint {
+            if self.block.doomed {
+                return Err(Reason::new(TOUCHED).into());
+            }
+            self.may_answer_in_block(request, &analysis, &database)?;
             self.check_block().await?;
         }
         let mut key = plan_key(database, &self.user, request);
@@ -202,6 +212,9 @@ impl Session {
         let explains = matches!(analysis.kind, Kind::Explain(_));
         let is_direct =
             |p: &CachedPlan| p.plan.direct.is_some() && around == Around::Own && all_rows;
+        if let Some(plan) = known.as_ref().filter(|_| around == Around::Savepoint) {
+            self.block.may_read(plan)?;
+        }
         let home = match known.filter(|p| !explains && !is_direct(p) && !wants_engine(p)) {
             // The usual case: the plan is known, and holds.
             Some(plan) => {
@@ -265,7 +278,10 @@ impl Session {
         if let Some(table) = &plan.plan.too_large {
             return Err(Reason::about(OUTGROWN, table.clone()).into());
         }
-        let keys = self.ask_keys(&plan).await?;
+        if around == Around::Savepoint {
+            self.block.may_read(&plan)?;
+        }
+        let keys = self.ask_keys(&plan, around).await?;
         match self.fetch(&plan, &keys, around).await {
             Ok(fetched) => self.finish(request, around, &key, &plan, &fetched).await,
             Err(stop) => match self.outgrown(request, around, &key, &plan, stop).await? {
@@ -309,7 +325,7 @@ impl Session {
         if plan.plan.too_large.is_some() {
             return Err(reason.into());
         }
-        let keys = self.ask_keys(plan).await?;
+        let keys = self.ask_keys(plan, around).await?;
         let fetched = self.fetch(plan, &keys, around).await;
         match self.judge(key, plan, fetched) {
             Ok(fetched) => self.finish(request, around, key, plan, &fetched).await.map(told),
@@ -408,6 +424,7 @@ impl Session {
         let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
         self.stop_if_cancelled()?;
         let home = self.home_state(question, &got, 1, around).await?;
+        self.check_reading(&home, analyzed, around)?;
         let plan = self.shared.sources.plan(key).filter(|p| p.fingerprint == home.fingerprint);
         Ok((home, plan))
     }
@@ -455,7 +472,9 @@ impl Session {
         let question = self.question(&shared, analyzed, around);
         around.open(&mut self.server);
         self.opened = true;
-        let has_keys = plan.plan.fetches.iter().any(|f| f.keys.is_some());
+        // In a block home's answers have snapshots of their own: keys may miss a row that the
+        // statement finds.
+        let has_keys = around == Around::Own && plan.plan.fetches.iter().any(|f| f.keys.is_some());
         let parallel = self.shared.config.gateway.snapshot_order == SnapshotOrder::Parallel;
         // With others running, what overlapping saves in time it costs them in work.
         let alone = self.shared.running.load(Ordering::Relaxed) <= 2;
@@ -464,6 +483,11 @@ impl Session {
         if waits {
             home::take_snapshot(&mut self.server);
             frontend::flush(&mut self.server.outbox);
+        }
+        if around == Around::Savepoint {
+            for statement in &plan.locks {
+                lock_table(&mut self.server, statement);
+            }
         }
         home::run_prepared(&mut self.server, question.statement());
         if has_keys {
@@ -492,35 +516,37 @@ impl Session {
             return Ok((home, fetched));
         }
         let keys = vec![None; plan.plan.fetches.len()];
-        let Session { server, client, endpoint, cancel, block, still, .. } = self;
+        let Session { server, client, endpoint, cancel, block, still, .. } = &mut *self;
         let caller = Caller { shared: &shared, home: endpoint, cancel, session: &plan.session };
         let held = (around == Around::Savepoint).then_some(&mut block.sources);
-        let mut fetch =
-            pin!(fetch_bounded(&caller, &mut client.stream, &mut client.inbox, plan, &keys, held));
-        let mut fetched = None;
-        let got = {
-            let mut answer = pin!(asked.finish(server, &mut client.outbox));
-            loop {
-                tokio::select! {
-                    biased;
-                    got = &mut answer => break got?,
-                    rows = &mut fetch, if fetched.is_none() => fetched = Some(rows),
+        let (home, fetched) = {
+            let (stream, inbox) = (&mut client.stream, &mut client.inbox);
+            let mut fetch = pin!(fetch_bounded(&caller, stream, inbox, plan, &keys, held));
+            let mut fetched = None;
+            let got = {
+                let mut answer = pin!(asked.finish(server, &mut client.outbox));
+                loop {
+                    tokio::select! {
+                        biased;
+                        got = &mut answer => break got?,
+                        rows = &mut fetch, if fetched.is_none() => fetched = Some(rows),
+                    }
                 }
+            };
+            if cancel.is_cancelled() {
+                return Err(cancelled());
             }
-        };
-        if cancel.is_cancelled() {
-            return Err(cancelled());
-        }
-        let aside = &mut client.outbox;
-        let home = home_state(server, aside, still, question, &got, first, around).await?;
-        if home.fingerprint != plan.fingerprint {
+            let aside = &mut client.outbox;
+            let home = home_state(server, aside, still, question, &got, first, around).await?;
             // What is fetched under another plan, or under another timeout, is dropped.
-            return Ok((home, stale()));
-        }
-        let fetched = match fetched {
-            Some(rows) => rows,
-            None => fetch.await,
+            let fetched = match fetched {
+                _ if home.fingerprint != plan.fingerprint => stale(),
+                Some(rows) => rows,
+                None => fetch.await,
+            };
+            (home, fetched)
         };
+        self.check_reading(&home, analyzed, around)?;
         Ok((home, fetched))
     }
 
@@ -564,13 +590,18 @@ impl Session {
             Some(facts) => facts,
             None => Arc::new(HomeFacts::read(got.value(0, 0).ok_or_else(odd)?)?),
         };
-        let mut scans = remote::foreign_scans(got.value(explained, 0).ok_or_else(odd)?)?;
+        let plan_text = got.value(explained, 0).cloned().ok_or_else(odd)?;
+        let mut scans = remote::foreign_scans(&plan_text)?;
         let fields = got.fields.into_iter().next().flatten().ok_or_else(odd)?;
         let parameters = got.parameters.into_iter().next().unwrap_or_default();
         if self.cancel.is_cancelled() {
             return Err(cancelled());
         }
         let mut needs = plan::needs(&analysis, &facts)?;
+        if around == Around::Savepoint && estimates_remotely(&facts) {
+            // Home's postgres_fdw has taken its snapshot for that.
+            return Err(Reason::about("server option", "use_remote_estimate").into());
+        }
         // A foreign table that was made around the gateway, and that the fingerprint
         // therefore does not cover yet: what is known of it holds for this run.
         let is_covered = |written: &str| {
@@ -633,6 +664,7 @@ impl Session {
             &types,
             limits,
         )?;
+        let runs = runs(&plan_text, &scans, &made.fetches, made.servers.len(), any_values);
         let mut bound_types = parameters.clone();
         bound_types.extend(made.fetches.iter().map(|f| f.array_type));
         Ok(Arc::new(CachedPlan {
@@ -655,6 +687,8 @@ impl Session {
             fragments: made.fetches.iter().map(|f| fragment(&self.shared.sources, f)).collect(),
             direct: made.direct.as_ref().map(|d| self.shared.sources.statement(d.sql.clone())),
             rests_until: std::sync::Mutex::new(None),
+            runs,
+            locks: made.fetches.iter().map(|f| locking(&self.shared.sources, f)).collect(),
             plan: made,
         }))
     }
@@ -665,8 +699,12 @@ impl Session {
     }
 
     /// The join keys of a plan that was made just now.
-    pub(crate) async fn ask_keys(&mut self, plan: &CachedPlan) -> Result<Vec<Option<Bytes>>, Stop> {
-        if !append_keys(&mut self.server, plan) {
+    pub(crate) async fn ask_keys(
+        &mut self,
+        plan: &CachedPlan,
+        around: Around,
+    ) -> Result<Vec<Option<Bytes>>, Stop> {
+        if around == Around::Savepoint || !append_keys(&mut self.server, plan) {
             return Ok(vec![None; plan.plan.fetches.len()]);
         }
         frontend::sync(&mut self.server.outbox);

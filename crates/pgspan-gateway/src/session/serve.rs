@@ -1,5 +1,6 @@
 //! From a whole request to the straight line or to the relay.
 
+use super::gate::Passing;
 use super::query::Request;
 use super::request;
 use super::{End, Session};
@@ -16,8 +17,7 @@ impl Session {
         let body = frame.body();
         let text = body.strip_suffix(b"\0").unwrap_or(&body);
         let Ok(text) = std::str::from_utf8(text) else {
-            self.relay_whole(&[frame]);
-            return Ok(());
+            return self.pass_query(frame).await;
         };
         if let Some(select) =
             super::show::is_show(text.as_bytes()).then(|| self.show(text)).flatten()
@@ -28,17 +28,49 @@ impl Session {
         }
         if !self.names_foreign(text.as_bytes()) {
             self.count_relayed();
-            self.block.ran(text.as_bytes(), false);
-            self.relay_whole(&[frame]);
-            return Ok(());
+            return self.pass_query(frame).await;
         }
         let request = Request { text: text.to_owned(), param_oids: Arc::new([]), batch: None };
         if self.answer(&request).await? {
             self.close_unnamed().await
         } else {
-            self.relay_whole(&[frame]);
-            Ok(())
+            self.pass_query(frame).await
         }
+    }
+
+    /// A simple query that home is to run.
+    async fn pass_query(&mut self, frame: Frame) -> Result<(), End> {
+        let body = frame.body();
+        let text = body.strip_suffix(b"\0").unwrap_or(&body);
+        let what = Passing { effect: self.effect_of(text, &[]), text: Some(text) };
+        if let Some(error) = self.pass(what).await? {
+            self.refuse_with(&error);
+            return Ok(());
+        }
+        self.record_query(text);
+        self.relay_whole(&[frame]);
+        Ok(())
+    }
+
+    /// A whole batch that home is to run.
+    async fn pass_batch(&mut self, frames: &[Frame]) -> Result<(), End> {
+        if self.is_gated() {
+            let effect = self.effect_of_batch(frames);
+            // One statement is known again by its text.
+            let texts = self.texts_of(frames);
+            let text = texts.iter().all(|t| *t == texts[0]).then(|| texts.first()).flatten();
+            if let Some(error) = self.pass(Passing { effect, text: text.map(|t| &t[..]) }).await? {
+                for frame in frames {
+                    if let Some(name) = super::inbound::parsed_name(frame.tag, &frame.raw) {
+                        self.statements.remove(&name);
+                    }
+                }
+                self.refuse_with(&error);
+                return Ok(());
+            }
+        }
+        self.relay_whole(frames);
+        Ok(())
     }
 
     /// A whole batch of the extended protocol that may be ours.
@@ -55,20 +87,16 @@ impl Session {
                 if runs_foreign {
                     self.fell_back(Reason::new("a batch of several statements"));
                 }
-                self.relay_whole(&frames);
-                return Ok(());
+                return self.pass_batch(&frames).await;
             }
         };
         let Some(prepared) = self.statements.get(&batch.bind.statement).cloned() else {
-            self.relay_whole(&frames);
-            return Ok(());
+            return self.pass_batch(&frames).await;
         };
         let text = std::str::from_utf8(&prepared.sql).ok().filter(|_| prepared.foreign);
         let Some(text) = text.filter(|t| !super::show::is_show(t.as_bytes())) else {
-            self.block.ran(&prepared.sql, false);
             self.count_relayed();
-            self.relay_whole(&frames);
-            return Ok(());
+            return self.pass_batch(&frames).await;
         };
         let head = batch.head.len();
         let request = Request {
@@ -79,10 +107,10 @@ impl Session {
         if head > 0 && !self.relay_head(&frames[..head]).await? {
             return Ok(());
         }
-        if !self.answer(&request).await? {
-            self.relay_whole(&frames[head..]);
+        if self.answer(&request).await? {
+            return Ok(());
         }
-        Ok(())
+        self.pass_batch(&frames[head..]).await
     }
 
     /// The client wants answers before its Sync. Parse and Describe alone are closed
@@ -98,7 +126,13 @@ impl Session {
             self.owed.sent(b'S');
             self.swallow_ready = true;
         } else {
-            self.block.unknown();
+            if self.is_gated()
+                && let Some(error) = self.pass(Passing { effect: None, text: None }).await?
+            {
+                error.put(&mut self.client.outbox);
+                self.discard_to_sync = true;
+                return Ok(());
+            }
             self.relay_whole(&frames);
             frontend::flush(&mut self.server.outbox);
         }
@@ -129,6 +163,7 @@ impl Session {
     /// Hands whole messages to home; the relay loop brings the answers back.
     fn relay_whole(&mut self, frames: &[Frame]) {
         for f in frames {
+            self.record(f);
             self.hand_over(f.tag, Some(&f.raw));
         }
     }

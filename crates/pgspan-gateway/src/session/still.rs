@@ -22,6 +22,8 @@ const PATIENCE_MAX: u32 = 64;
 pub(crate) struct HomeState {
     pub fingerprint: Fingerprint,
     pub session: ask::Session,
+    /// What tells home's transaction from any other; empty where nobody asked.
+    pub transaction: Bytes,
 }
 
 /// How home is asked.
@@ -192,11 +194,13 @@ pub(crate) async fn home_state(
     if around == Around::Own {
         still.learn(whole, answer.clone(), column(got, i, 4));
     } else {
-        let isolation = column(got, i, 3);
-        if isolation[..] != b"read committed"[..] {
-            let isolation = String::from_utf8_lossy(&isolation).into_owned();
+        let told = column(got, i, 3);
+        let blank = told.iter().rposition(|b| *b == b' ').unwrap_or(told.len());
+        if told[..blank] != b"read committed"[..] {
+            let isolation = String::from_utf8_lossy(&told[..blank]).into_owned();
             return Err(Reason::about("isolation level", isolation).into());
         }
+        return Ok(HomeState { transaction: told.slice(blank..), ..state_of(server, answer)? });
     }
     state_of(server, answer)
 }
@@ -206,7 +210,8 @@ fn state_of(server: &ServerConnection, answer: [Bytes; 3]) -> Result<HomeState, 
     let told = |name: &str| server.parameters.get(name).map(String::as_str);
     let session = ask::Session::read(&String::from_utf8_lossy(&answer[0]), told)?;
     let [settings, relations, servers] = answer;
-    Ok(HomeState { fingerprint: [settings, relations, servers, reported(server)], session })
+    let fingerprint = [settings, relations, servers, reported(server)];
+    Ok(HomeState { fingerprint, session, transaction: Bytes::new() })
 }
 
 /// Settings that the server reports by itself.

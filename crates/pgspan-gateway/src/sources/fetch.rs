@@ -1,14 +1,16 @@
 //! Fetching from one source: its fragments in one round trip, on one connection, under
 //! one snapshot.
 
+use super::block;
 use super::carrier::Builder;
 use super::together::{Place, Turn};
 use super::{CachedPlan, Fragment, connect_options};
 use crate::gateway::{Endpoint, Shared};
-use crate::session::block::BlockSource;
+use crate::session::block::{BlockSource, SourceSnapshot};
 use crate::session::cancel::CancelHandle;
 use crate::session::home::{
     NO_PARAMETERS, answers, begin, commit, execute, forget_prepared, prepare, run_once,
+    run_prepared,
 };
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::{Lease, LeaseError, Reservation, ServerConnection, ServerError};
@@ -128,7 +130,7 @@ pub(crate) async fn facts(
 }
 
 /// What may happen to a fetch besides failing.
-enum Trouble {
+pub(super) enum Trouble {
     Reason(Reason),
     /// The connection was idle and had been closed meanwhile: worth another.
     Stale,
@@ -148,7 +150,7 @@ pub(crate) async fn fetch(
             attempts += 1;
             let mut lease = lease(caller, spec).await?;
             let transaction = if jobs.len() > 1 { Transaction::Whole } else { Transaction::None };
-            match run(caller, spec, &mut lease, jobs, bounds, transaction).await {
+            match run(caller, spec, &mut lease, jobs, bounds, transaction, &mut None).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(Trouble::Stale) if attempts < 3 => lease.discard(),
                 Err(Trouble::Stale) => {
@@ -158,31 +160,12 @@ pub(crate) async fn fetch(
             }
         }
     };
-    let known = held.iter().position(|s| s.spec == *spec);
-    let transaction = if known.is_some() { Transaction::Open } else { Transaction::First };
-    let place = match known {
-        Some(place) => place,
-        None => {
-            held.push(BlockSource { spec: spec.clone(), lease: lease(caller, spec).await? });
-            held.len() - 1
-        }
-    };
-    let lease = &mut held[place].lease;
-    match run(caller, spec, lease, jobs, bounds, transaction).await {
-        Ok(fetched) => Ok(fetched),
-        Err(trouble) => {
-            held.remove(place).lease.discard();
-            Err(match trouble {
-                Trouble::Reason(reason) => reason,
-                Trouble::Stale => Reason::about(LOST, &spec.name),
-            })
-        }
-    }
+    block::fetch(caller, spec, jobs, bounds, held).await
 }
 
 /// The source's transaction around a fetch.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Transaction {
+pub(super) enum Transaction {
     /// One statement is its own snapshot.
     None,
     /// Several fetches share one.
@@ -195,16 +178,19 @@ enum Transaction {
 
 enum Step {
     Skip,
+    /// The snapshot of a block's transaction.
+    Snapshot,
     Rows(usize),
 }
 
-async fn run(
+pub(super) async fn run(
     caller: &Caller<'_>,
     spec: &ServerSpec,
     lease: &mut Lease,
     jobs: &[Job<'_>],
     bounds: Bounds,
     transaction: Transaction,
+    snapshot: &mut Option<SourceSnapshot>,
 ) -> Result<Vec<Fetched>, Trouble> {
     let started = Instant::now();
     let _at_work = caller.cancel.at_work(lease.cancel_key.clone());
@@ -262,6 +248,10 @@ async fn run(
                     changed = Some(Reason::about("other types at the source", &spec.name));
                 }
             }
+            (b'D', Some(Step::Snapshot)) => {
+                let row = backend::data_row(frame.body()).unwrap_or_default();
+                *snapshot = SourceSnapshot::read(&row);
+            }
             (b'C', _) => step = steps.next(),
             (b'E', _) => error = ErrorFields::decode(frame.body()).ok(),
             (b'Z', _) => break,
@@ -313,6 +303,10 @@ fn ask_for(
     if matches!(transaction, Transaction::Whole | Transaction::First) {
         begin(connection);
         steps.push(Step::Skip);
+    }
+    if transaction == Transaction::First {
+        run_prepared(connection, SourceSnapshot::statement());
+        steps.push(Step::Snapshot);
     }
     for (i, job) in jobs.iter().enumerate() {
         let statement = match (&job.fragment.by_keys, &job.keys) {

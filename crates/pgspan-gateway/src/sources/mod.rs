@@ -1,6 +1,7 @@
 //! What the gateway knows of sources and of plans, shared by all sessions, and the
 //! way from a foreign server's options to a connection.
 
+pub(crate) mod block;
 pub(crate) mod carrier;
 mod constants;
 pub(crate) mod engine;
@@ -69,6 +70,10 @@ pub(crate) struct CachedPlan {
     pub direct: Option<Statement>,
     /// Its fetches that sessions wait for together.
     pub together: together::Together,
+    /// Whether home's plan runs its foreign scans.
+    pub runs: pgspan_sql::certain::Runs,
+    /// For each fetch, what locks its foreign table at home.
+    pub locks: Vec<Statement>,
     /// What was learned of the relations.
     pub facts: Arc<PlanFacts>,
     /// The engine's way to run it, once it was asked for.
@@ -140,6 +145,8 @@ pub(crate) struct Sources {
     statements: Mutex<LruCache<StatementKey, Statement>>,
     home_facts: Mutex<LruCache<FactsKey, Arc<HomeFacts>>>,
     relations: Mutex<HashMap<(ServerSpec, String, String), KnownRelation>>,
+    /// Texts with which a block must not begin to read at the sources, with their database.
+    homes: Mutex<LruCache<(String, String), ()>>,
     relation_age_max: Duration,
 }
 
@@ -162,6 +169,7 @@ impl Sources {
             statements: Mutex::new(LruCache::new(size)),
             home_facts: Mutex::new(LruCache::new(size)),
             relations: Mutex::default(),
+            homes: Mutex::new(LruCache::new(size)),
             relation_age_max: Duration::from_secs(limits.catalog_s_max),
         }
     }
@@ -227,6 +235,17 @@ impl Sources {
 
     pub fn drop_plan(&self, key: &PlanKey) {
         lock(&self.plans).pop(key);
+    }
+
+    /// Blocks in which this text was read have failed: in later ones it is home's.
+    pub fn leave_to_home(&self, database: &str, text: String) {
+        lock(&self.homes).put((database.to_owned(), text), ());
+    }
+
+    /// Whether it was left to home.
+    pub fn is_left_to_home(&self, database: &str, text: &str) -> bool {
+        let mut homes = lock(&self.homes);
+        !homes.is_empty() && homes.get(&(database.to_owned(), text.to_owned())).is_some()
     }
 
     /// What is known of a remote relation, unless it is too old.

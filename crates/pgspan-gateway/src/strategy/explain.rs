@@ -57,7 +57,7 @@ pub(crate) async fn run(
     let mut fetched = Vec::new();
     let mut keys = Vec::new();
     if by_engine.is_none() && plan.plan.direct.is_none() {
-        keys = session.ask_keys(plan).await?;
+        keys = session.ask_keys(plan, around).await?;
         if options.analyze {
             match session.fetch(plan, &keys, around).await {
                 Ok(rows) => fetched = rows,

@@ -2,6 +2,7 @@
 //! each foreign table is an array of its own row type. Home does everything else.
 
 use super::HELD_BYTES;
+use crate::session::block::MIGHT_NOT_RUN;
 use crate::session::home::{self, Around};
 use crate::session::query::{Request, route};
 use crate::session::state::receive_for;
@@ -219,6 +220,12 @@ async fn answer(
                 b'D' if !executed => held.extend_from_slice(&frame.raw),
                 b'C' | b's' if !executed => {
                     executed = true;
+                    if around == Around::Savepoint
+                        && session.block.needs_rows()
+                        && frame.raw.ends_with(b" 0\0")
+                    {
+                        refused = Some(Reason::new(MIGHT_NOT_RUN).into());
+                    }
                     held.extend_from_slice(&frame.raw);
                 }
                 b'3' if executed && closes < tail => {

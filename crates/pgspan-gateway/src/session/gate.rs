@@ -1,0 +1,278 @@
+//! What goes to home after the gateway has read a source in the client's block.
+//!
+//! A statement that is proven to touch no source passes. Any other one makes the block
+//! home's, which is right only if home's postgres_fdw sees what the gateway has seen: home
+//! reads once more, under the snapshot that it then keeps, what was fetched in the block.
+//! Where that is row for row the same, one snapshot shows all that the client has seen and
+//! will see: home's. Otherwise the client gets what PostgreSQL gives where a block cannot be
+//! serialized, and the texts that the gateway read with are home's in later blocks.
+
+use super::block::role;
+use super::home::{self, Around};
+use super::stop::Stop;
+use super::{End, Session};
+use crate::sources::CachedPlan;
+use crate::sources::fetch::Fetched;
+use bytes::Bytes;
+use pgspan_pool::{ServerConnection, ServerError};
+use pgspan_sql::effect::{self, Effect, Part};
+use pgspan_sql::fragment::Carrier;
+use pgspan_sql::quote::literal;
+use pgspan_sql::same::same_rows;
+use pgspan_wire::backend::{ErrorFields, TransactionStatus, put_ready};
+use pgspan_wire::frame::Frame;
+use pgspan_wire::frontend;
+
+/// What goes to home next.
+pub(super) struct Passing<'a> {
+    /// What it may do; `None` where that is unknown.
+    pub effect: Option<Effect>,
+    /// Its text, if it is one.
+    pub text: Option<&'a [u8]>,
+}
+
+impl Session {
+    /// Whether what goes to home has to be looked at first.
+    pub(super) fn is_gated(&self) -> bool {
+        self.block.holds()
+    }
+
+    /// Before a statement is relayed. What it may do is remembered where nothing is held.
+    /// An error: it is the answer, and the block has failed.
+    pub(super) async fn pass(&mut self, what: Passing<'_>) -> Result<Option<ErrorFields>, End> {
+        if !self.is_gated() {
+            return Ok(None);
+        }
+        let failed = self.server.status == TransactionStatus::Failed;
+        let Some(effect) = what.effect else {
+            let refused = failed && what.text.is_some_and(|t| !effect::may_leave_failure(t));
+            return if refused { Ok(None) } else { self.gate().await };
+        };
+        let text = what.text.unwrap_or_default();
+        if effect.is_named() {
+            if failed {
+                // Home refuses everything up to the end of the block.
+                let refused = effect.parts.first() == Some(&Part::Named);
+                return if refused { Ok(None) } else { self.gate().await };
+            }
+            if text.is_empty() || !self.block.is_proven(text) {
+                match self.is_harmless(&effect).await {
+                    Ok(true) => self.block.prove(text),
+                    Ok(false) => return self.gate().await,
+                    Err(Stop::End(end)) => return Err(end),
+                    Err(Stop::Refuse(error)) => {
+                        self.fail(false).await?;
+                        return Ok(Some(error));
+                    }
+                    Err(Stop::GiveUp(_)) => return self.gate().await,
+                }
+            }
+        }
+        if effect.ends() {
+            // Whoever has the answer to COMMIT finds no lock of ours.
+            self.block.release().await;
+            self.block.is_ending(Bytes::copy_from_slice(text));
+        }
+        Ok(None)
+    }
+
+    /// Makes the block home's, or fails it.
+    async fn gate(&mut self) -> Result<Option<ErrorFields>, End> {
+        let possible = !self.block.doomed
+            && !self.block.read_more
+            && self.server.status == TransactionStatus::InBlock;
+        let fate = if possible { self.hand_to_home().await? } else { Fate::Moved };
+        let error = match fate {
+            Fate::Same => {
+                self.block.release().await;
+                self.block.sources.clear();
+                self.block.unknown(0);
+                return Ok(None);
+            }
+            Fate::Moved => moved(),
+            Fate::Lost(error) => error,
+        };
+        if self.server.status == TransactionStatus::InBlock {
+            self.fail(false).await?;
+        }
+        self.block.doomed = true;
+        self.block.release().await;
+        let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
+        for (text, _) in self.block.read.drain(..) {
+            self.shared.sources.leave_to_home(&database, text);
+        }
+        Ok(Some(error))
+    }
+
+    /// The client's block fails.
+    pub(super) async fn fail(&mut self, opened: bool) -> Result<(), End> {
+        self.opened = false;
+        self.fail_block(opened).await.map_err(End::from)
+    }
+
+    /// Home takes its snapshots of the sources, and says whether they show what was fetched.
+    async fn hand_to_home(&mut self) -> Result<Fate, End> {
+        if let Some(lost) = self.block.sources.iter().find(|s| s.lost) {
+            return Ok(Fate::Lost(lost_connection(&lost.spec.name)));
+        }
+        let read = self.block.read.clone();
+        let Some(reading) = &self.block.reading else { return Ok(Fate::Moved) };
+        let expected = reading.fingerprint.clone();
+        let question = reading.question.clone();
+        // As the role, and with the meaning of names, of the block's first read.
+        let settings = format!(
+            "SELECT pg_catalog.set_config('role', {}, true), pg_catalog.set_config('search_path', {}, true)",
+            literal(&String::from_utf8_lossy(role(&expected[0]))),
+            literal(&reading.search_path()),
+        );
+        let mut again = Vec::new();
+        for (_, plan) in &read {
+            match self.fetch_again(plan).await? {
+                Ok(fetched) => again.push(fetched),
+                Err(fate) => return Ok(fate),
+            }
+        }
+        let server = &mut self.server;
+        home::savepoint(server);
+        home::run_once(server, &settings);
+        home::run_prepared(server, &question);
+        for ((_, plan), fetched) in read.iter().zip(&again) {
+            compare(server, plan, fetched);
+        }
+        home::back_to_savepoint(server);
+        frontend::sync(&mut server.outbox);
+        self.opened = true;
+        let got = match home::answers(server, &mut self.client.outbox).await {
+            Ok(got) => got,
+            Err(ServerError::Sql(error)) => {
+                self.undo(Around::Savepoint).await?;
+                tracing::debug!(%error, "home could not read the source");
+                // Stopped, or the source is gone: what the statement itself would have met.
+                let own = matches!(error.sqlstate(), "57014" | "55P03");
+                let source = error.sqlstate().starts_with("08");
+                return Ok(if own || source { Fate::Lost(error) } else { Fate::Moved });
+            }
+            Err(lost) => return Err(lost.into()),
+        };
+        self.opened = false;
+        let unaltered =
+            got.value(2, 1) == Some(&expected[1]) && got.value(2, 2) == Some(&expected[2]);
+        let same = (0..read.len()).all(|i| got.value(3 + i, 0).is_some_and(|v| &v[..] == b"t"));
+        Ok(if unaltered && same { Fate::Same } else { Fate::Moved })
+    }
+
+    /// What a plan's fetches brought in the block: the same, from the same snapshots.
+    async fn fetch_again(&mut self, plan: &CachedPlan) -> Result<Result<Vec<Fetched>, Fate>, End> {
+        let keys = vec![None; plan.plan.fetches.len()];
+        match self.fetch(plan, &keys, Around::Savepoint).await {
+            Ok(fetched) => Ok(Ok(fetched)),
+            Err(Stop::End(end)) => Err(end),
+            Err(Stop::Refuse(error)) => Ok(Err(Fate::Lost(error))),
+            Err(Stop::GiveUp(reason)) => {
+                tracing::debug!(%reason, "the source could not be read again");
+                let lost = self.block.sources.iter().find(|s| s.lost);
+                Ok(Err(lost.map_or(Fate::Moved, |s| Fate::Lost(lost_connection(&s.spec.name)))))
+            }
+        }
+    }
+
+    /// A whole request is answered with an error.
+    pub(super) fn refuse_with(&mut self, error: &ErrorFields) {
+        error.put(&mut self.client.outbox);
+        put_ready(&mut self.client.outbox, self.server.status);
+    }
+
+    /// The first message of the client's, which goes to home unseen, must not be relayed yet.
+    pub(super) async fn serve_gate(&mut self) -> Result<(), End> {
+        let Some(error) = self.gate().await? else { return Ok(()) };
+        let nonsense = |_| End::Client;
+        let inbox = &mut self.client.inbox;
+        let front = pgspan_wire::frame::peek(inbox).map_err(nonsense)?;
+        let whole = front.filter(|(tag, size)| b"QF".contains(tag) && inbox.len() >= *size);
+        if let Some((_, size)) = whole {
+            use bytes::Buf as _;
+            inbox.advance(size);
+            self.held.take();
+            self.refuse_with(&error);
+        }
+        // What is longer meets the failed block at home.
+        Ok(())
+    }
+
+    /// The texts of a batch that runs what it names.
+    pub(super) fn texts_of(&self, frames: &[Frame]) -> Vec<Bytes> {
+        let text = |frame: &Frame| match frame.tag {
+            b'P' => frontend::Parse::decode(frame.body()).ok().map(|p| p.sql),
+            b'B' => {
+                let mut f = pgspan_wire::frame::Fields::new(b'B', frame.body());
+                let _portal = f.cstr().ok()?;
+                self.statements.get(&f.text().ok()?).map(|p| p.sql.clone())
+            }
+            _ => None,
+        };
+        frames.iter().filter_map(text).collect()
+    }
+
+    /// What the messages of a batch may do together.
+    pub(super) fn effect_of_batch(&self, frames: &[Frame]) -> Option<Effect> {
+        let mut all = Effect::default();
+        for frame in frames {
+            match frame.tag {
+                // Its Bind counts; see `record` for what a Parse alone may do.
+                b'P' => all.then(self.effect_of(super::inbound::PARSED, &[])?),
+                b'B' => {
+                    let mut f = pgspan_wire::frame::Fields::new(b'B', frame.body());
+                    let _portal = f.cstr().ok()?;
+                    let prepared = self.statements.get(&f.text().ok()?)?;
+                    all.then(self.effect_of(&prepared.sql, &prepared.param_oids)?);
+                }
+                b'D' | b'E' | b'C' | b'S' | b'H' => {}
+                _ => return None,
+            }
+        }
+        Some(all)
+    }
+}
+
+/// What comes of handing a block to home.
+enum Fate {
+    /// Home sees what the gateway has seen.
+    Same,
+    /// That is not proven.
+    Moved,
+    /// The source cannot be read on.
+    Lost(ErrorFields),
+}
+
+/// Appends the question whether home sees the rows of a plan's fetches.
+fn compare(server: &mut ServerConnection, plan: &CachedPlan, fetched: &[Fetched]) {
+    let fetches = &plan.plan.fetches;
+    let relations = plan.facts.needs.tables.iter().map(|n| plan.facts.home.relation(&n.written));
+    let same: Vec<String> = (1..)
+        .zip(fetches.iter().zip(relations))
+        .map(|(n, (f, relation))| relation.map_or_else(|| "false".into(), |r| same_rows(f, r, n)))
+        .collect();
+    let once = "pgspan:once";
+    let types: Vec<u32> = fetches.iter().map(|f| f.array_type).collect();
+    let formats: Vec<i16> =
+        fetches.iter().map(|f| i16::from(f.carrier == Carrier::Binary)).collect();
+    let values: Vec<Option<Bytes>> = fetched.iter().map(|f| Some(f.value.clone())).collect();
+    frontend::close_statement(&mut server.outbox, once);
+    frontend::parse(&mut server.outbox, once, &format!("SELECT {}", same.join(" AND ")), &types);
+    frontend::bind(&mut server.outbox, "pgspan:", once, &formats, &values, &[]);
+    home::execute(server);
+    frontend::close_statement(&mut server.outbox, once);
+}
+
+/// The block cannot go on: home would see another state of the source.
+pub(crate) fn moved() -> ErrorFields {
+    ErrorFields::new("ERROR", "40001", "could not serialize access due to concurrent update")
+        .with_detail("A source has changed since pgspan read it in this transaction.")
+        .with_hint("The transaction might succeed if retried.")
+}
+
+/// The source has ended the connection that holds the block's snapshot.
+pub(crate) fn lost_connection(server: &str) -> ErrorFields {
+    let text = format!("connection to server \"{server}\" was lost");
+    ErrorFields::new("ERROR", "08006", text)
+}

@@ -1,0 +1,134 @@
+//! Fetching in a transaction block: each source keeps one transaction, with one snapshot,
+//! to the block's end. And what a plan must know to be run in one.
+
+use super::Sources;
+use super::fetch::{Bounds, Caller, Fetched, Job, LOST, Transaction, Trouble, lease, run};
+use crate::session::block::BlockSource;
+use crate::session::home::Statement;
+use pgspan_sql::certain::{self, Runs};
+use pgspan_sql::facts::{HomeFacts, option};
+use pgspan_sql::fragment::Fetch;
+use pgspan_sql::quote::qualified;
+use pgspan_sql::remote::ForeignScan;
+use pgspan_sql::route::Reason;
+use pgspan_sql::server::ServerSpec;
+
+/// The reason when what the block's snapshot shows cannot be read again.
+const MOVED: &str = "the source has changed since the block read it";
+
+/// How often a connection that had been closed while it was idle is replaced.
+const ATTEMPTS_MAX: usize = 3;
+
+/// Runs the fetches of one source under the block's snapshot of it, or takes that.
+pub(super) async fn fetch(
+    caller: &Caller<'_>,
+    spec: &ServerSpec,
+    jobs: &[Job<'_>],
+    bounds: Bounds,
+    held: &mut Vec<BlockSource>,
+) -> Result<Vec<Fetched>, Reason> {
+    // postgres_fdw keeps the connection that it has, whatever becomes of server and mapping.
+    if held.iter().any(|s| s.spec.name == spec.name && s.spec != *spec) {
+        return Err(Reason::about("the server was altered in the block", &spec.name));
+    }
+    let place = match held.iter().position(|s| s.spec == *spec) {
+        Some(place) => place,
+        None => {
+            held.push(BlockSource {
+                spec: spec.clone(),
+                lease: None,
+                snapshot: None,
+                shown: false,
+                fresh: false,
+                lost: false,
+            });
+            held.len() - 1
+        }
+    };
+    let source = &mut held[place];
+    if source.lost {
+        return Err(Reason::about(LOST, &spec.name));
+    }
+    source.fresh = true;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match once(caller, jobs, bounds, source).await {
+            Ok(fetched) => return Ok(fetched),
+            Err(Trouble::Stale) if attempts < ATTEMPTS_MAX => {}
+            Err(Trouble::Stale) => return Err(Reason::about(LOST, &spec.name)),
+            Err(Trouble::Reason(reason)) => return Err(reason),
+        }
+    }
+}
+
+async fn once(
+    caller: &Caller<'_>,
+    jobs: &[Job<'_>],
+    bounds: Bounds,
+    source: &mut BlockSource,
+) -> Result<Vec<Fetched>, Trouble> {
+    let BlockSource { spec, lease: held, snapshot, lost, .. } = source;
+    if let Some(open) = held {
+        let fetched = run(caller, spec, open, jobs, bounds, Transaction::Open, snapshot).await;
+        if let Err(trouble) = &fetched {
+            *lost = matches!(trouble, Trouble::Reason(r) if r.what == LOST);
+            if let Some(lease) = held.take() {
+                lease.discard();
+            }
+        }
+        return fetched;
+    }
+    // The first, or one in the place of another: then with the very same snapshot.
+    let before = snapshot.take();
+    *held = Some(lease(caller, spec).await.map_err(Trouble::Reason)?);
+    let Some(open) = held else { return Err(Trouble::Stale) };
+    let fetched = run(caller, spec, open, jobs, bounds, Transaction::First, snapshot).await;
+    let moved = match (&before, &*snapshot) {
+        (Some(before), Some(now)) => !before.stands(now),
+        (None, now) => now.is_none() && fetched.is_ok(),
+        (Some(_), None) => true,
+    };
+    if before.is_some() {
+        *snapshot = before;
+    }
+    if fetched.is_err() || moved {
+        if let Some(lease) = held.take() {
+            lease.discard();
+        }
+    }
+    match fetched {
+        Ok(_) if moved => Err(Trouble::Reason(Reason::about(MOVED, &spec.name))),
+        other => other,
+    }
+}
+
+/// A statement whose planning locks a foreign table as reading it does, and asks nobody.
+pub(crate) fn locking(sources: &Sources, fetch: &Fetch) -> Statement {
+    let (schema, name) = &fetch.home_name;
+    sources.statement(format!("SELECT FROM {} WHERE false", qualified(schema, name)))
+}
+
+/// Whether the scans that stand for these fetches are run: of each source one must be.
+pub(crate) fn runs(
+    plan: &[u8],
+    scans: &[ForeignScan],
+    fetches: &[Fetch],
+    servers: usize,
+    any_values: bool,
+) -> Runs {
+    let scanned = |f: &Fetch| scans.iter().any(|s| s.relation.as_ref() == Some(&f.home_name));
+    if servers > 1 && !fetches.iter().all(scanned) {
+        return Runs::Doubtful;
+    }
+    certain::runs(plan, !any_values)
+}
+
+/// Whether planning at home asks a source.
+pub(crate) fn estimates_remotely(facts: &HomeFacts) -> bool {
+    let asks = |o: &Option<Vec<String>>| {
+        option(o, "use_remote_estimate").is_some_and(|v| !v.eq_ignore_ascii_case("false"))
+    };
+    let mut relations = facts.relations.iter();
+    relations.any(|r| asks(&r.options) || r.server.as_ref().is_some_and(|s| asks(&s.options)))
+}
