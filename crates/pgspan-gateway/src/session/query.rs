@@ -4,7 +4,9 @@
 use super::block::{TOUCHED, lock_table};
 use super::home::{self, Around};
 use super::request::Batch;
-use super::state::{append_keys, copied_select, fetch_bounded, key_values};
+use super::state::{
+    append_keys, copied_select, fetch_bounded, key_values, plan_key, without_values,
+};
 use super::still::{HomeState, Question, home_state};
 use super::stop::{LOCK_NOT_AVAILABLE, NOTICE, Stop, cancelled};
 use super::{End, Session};
@@ -789,28 +791,4 @@ fn fragment(sources: &crate::sources::Sources, fetch: &Fetch) -> Fragment {
 /// Names the strategy for counts and `SHOW pgspan.last_route`.
 pub(crate) fn route(strategy: Strategy, what: &'static str) -> Route {
     Route { strategy, reason: Reason::new(what) }
-}
-
-fn plan_key(database: String, user: &str, request: &Request) -> PlanKey {
-    let params = match &request.batch {
-        None => Vec::new(),
-        Some(b) => {
-            let mut params = b.bind.params.clone();
-            let formats: Vec<u8> = b.bind.param_formats.iter().map(|f| u8::from(*f != 0)).collect();
-            let oids: Vec<u8> = request.param_oids.iter().flat_map(|o| o.to_be_bytes()).collect();
-            if !params.is_empty() {
-                params.push(Some(Bytes::from(formats)));
-                params.push(Some(Bytes::from(oids)));
-            }
-            params
-        }
-    };
-    (database, request.text.clone(), user.to_owned(), params)
-}
-
-/// The key of a plan that holds whatever values are bound.
-fn without_values(key: &PlanKey) -> PlanKey {
-    let (database, text, user, params) = key;
-    let types = params.last().cloned();
-    (database.clone(), text.clone(), user.clone(), types.into_iter().collect())
 }

@@ -4,10 +4,11 @@
 use super::block::BlockSource;
 use super::cancel::CancelHandle;
 use super::home::{self, Answers};
+use super::query::Request;
 use super::stop::{Stop, cancelled};
 use super::{ClientSide, End, Session};
 use crate::sources::fetch::{self, Bounds, Caller, Fetched};
-use crate::sources::{CachedPlan, carrier};
+use crate::sources::{CachedPlan, PlanKey, carrier};
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::{ServerConnection, Stream};
 use pgspan_sql::ask;
@@ -175,4 +176,29 @@ pub(crate) fn timeout(text: &str) -> Option<Duration> {
         _ => return None,
     };
     Some(Duration::from_millis(n * ms))
+}
+
+/// What a plan is kept by.
+pub(crate) fn plan_key(database: String, user: &str, request: &Request) -> PlanKey {
+    let params = match &request.batch {
+        None => Vec::new(),
+        Some(b) => {
+            let mut params = b.bind.params.clone();
+            let formats: Vec<u8> = b.bind.param_formats.iter().map(|f| u8::from(*f != 0)).collect();
+            let oids: Vec<u8> = request.param_oids.iter().flat_map(|o| o.to_be_bytes()).collect();
+            if !params.is_empty() {
+                params.push(Some(Bytes::from(formats)));
+                params.push(Some(Bytes::from(oids)));
+            }
+            params
+        }
+    };
+    (database, request.text.clone(), user.to_owned(), params)
+}
+
+/// The key of a plan that holds whatever values are bound.
+pub(crate) fn without_values(key: &PlanKey) -> PlanKey {
+    let (database, text, user, params) = key;
+    let types = params.last().cloned();
+    (database.clone(), text.clone(), user.clone(), types.into_iter().collect())
 }

@@ -92,10 +92,8 @@ async fn once(
     if before.is_some() {
         *snapshot = before;
     }
-    if fetched.is_err() || moved {
-        if let Some(lease) = held.take() {
-            lease.discard();
-        }
+    if let Some(lease) = held.take_if(|_| fetched.is_err() || moved) {
+        lease.discard();
     }
     match fetched {
         Ok(_) if moved => Err(Trouble::Reason(Reason::about(MOVED, &spec.name))),
