@@ -6,7 +6,7 @@
 
 use crate::catalog::CatalogSnapshot;
 use crate::nodes::{self, Unknown, place, string, strings};
-use crate::parse::{Lexeme, lex, read};
+use crate::parse::{Lexeme, Unread, lex, read};
 use crate::route::Reason;
 use crate::scope::{self, Names, Qualifier, Unresolved, Use, WithUse};
 use pg_query::NodeEnum;
@@ -162,7 +162,7 @@ const NAME_BYTES_MAX: usize = 63;
 /// The reason of what has nothing to accelerate.
 pub const NO_FOREIGN_TABLE: &str = "no foreign table is named";
 
-/// The reason of what PostgreSQL's grammar does not know, or what nests too deep.
+/// The reason of what PostgreSQL's grammar does not know.
 pub const NOT_PARSED: &str = "not parsed";
 
 /// Date and time input words that mean something else at each reading.
@@ -192,7 +192,10 @@ impl From<Unresolved> for Reason {
 /// # Errors
 /// The reason why the statement goes to home unchanged.
 pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason> {
-    let statements = read(text).ok_or(Reason::new(NOT_PARSED))?;
+    let statements = read(text).map_err(|unread| match unread {
+        Unread::NotSql => Reason::new(NOT_PARSED),
+        Unread::TooDeep => Reason::new("it nests too deep to be read"),
+    })?;
     let [only] = statements.as_slice() else {
         return Err(Reason::new("more than one statement"));
     };
@@ -551,6 +554,9 @@ mod tests {
         let hidden = "WITH ro AS (SELECT 1) SELECT * FROM ro";
         assert_eq!(reason(hidden), "no foreign table is named");
         assert_eq!(reason("SELECT x.a FROM ro"), "a name that is not resolved: x");
+        assert_eq!(reason("SELEC 1 FROM ro"), "not parsed");
+        let deep = format!("SELECT a{} FROM ro", " || a".repeat(99));
+        assert_eq!(reason(&deep), "it nests too deep to be read");
         let cte = "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM ro, x";
         assert!(!reason(cte).is_empty());
     }

@@ -50,11 +50,26 @@ pub fn lex(text: &str) -> Vec<Lexeme> {
         .collect()
 }
 
-/// The statements of a text, or `None` when it is not PostgreSQL's SQL (home will say so
-/// itself), or nests deeper than the tree's decoder goes (prost: 100 levels).
-pub fn read(text: &str) -> Option<Vec<NodeEnum>> {
-    let parsed = pg_query::parse(text, pg_query::ParserOptions::DEFAULT).ok()?;
-    parsed.protobuf.stmts.into_iter().map(|s| s.stmt?.node).collect()
+/// Why a text is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// PostgreSQL's grammar does not know it; home will say so itself.
+    NotSql,
+    /// It nests deeper than the tree's decoder goes (prost: 100 levels, two for an operator).
+    TooDeep,
+}
+
+/// The statements of a text.
+///
+/// # Errors
+/// Why it is not read.
+pub fn read(text: &str) -> Result<Vec<NodeEnum>, Unread> {
+    let parsed = pg_query::parse(text, pg_query::ParserOptions::DEFAULT).map_err(|e| match e {
+        pg_query::Error::Decode(_) => Unread::TooDeep,
+        _ => Unread::NotSql,
+    })?;
+    let statements = parsed.protobuf.stmts.into_iter().map(|s| s.stmt?.node);
+    statements.collect::<Option<_>>().ok_or(Unread::NotSql)
 }
 
 /// A parsed text.

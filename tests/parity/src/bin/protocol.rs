@@ -65,7 +65,8 @@ fn run(options: &Options) -> Result<usize, String> {
             println!("{}", script.name);
             compared.direct.iter().for_each(|line| println!("    {line}"));
         }
-        if compared.missing.is_empty() && compared.same() == script.known.is_none() {
+        let judged = script.depends || compared.same() == script.known.is_none();
+        if compared.missing.is_empty() && judged {
             known += usize::from(script.known.is_some());
             continue;
         }

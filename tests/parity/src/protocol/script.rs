@@ -22,6 +22,8 @@ pub struct Script {
     pub loose_description: bool,
     /// Why the players differ: a divergence that was reviewed.
     pub known: Option<String>,
+    /// It only differs with some servers, by how they were built or by their version.
+    pub depends: bool,
 }
 
 /// One line of a script.
@@ -98,6 +100,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Script>, String> {
                 demands: Vec::new(),
                 loose_description: false,
                 known: None,
+                depends: false,
             }),
             _ => {
                 let script =
@@ -105,6 +108,10 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Script>, String> {
                 match (word, rest) {
                     ("demand", _) => script.demands.push(rest.to_owned()),
                     ("known", _) => script.known = Some(rest.to_owned()),
+                    ("depends", _) => {
+                        script.known = Some(rest.to_owned());
+                        script.depends = true;
+                    }
                     ("loose", "description") => script.loose_description = true,
                     _ => script.steps.push(step(word, rest).map_err(fail)?),
                 }
