@@ -120,6 +120,11 @@ fn render(root: &Path) -> Result<String, String> {
         }
     }
 
+    // Written by `make test-versions REPORT=docs/runs/versions.json`.
+    if root.join("docs/runs/versions.json").exists() {
+        out.push_str(&versions(&run(root, "versions")?));
+    }
+
     out.push_str(
         "\n### Known divergences of the tests\n\n| where | what | tests |\n|---|---|---|\n",
     );
@@ -131,7 +136,9 @@ fn render(root: &Path) -> Result<String, String> {
     for name in names(root, "tests/protocol", "script")? {
         scripts.push_str(&read(root, &name)?);
     }
-    let known = scripts.lines().filter_map(|line| line.strip_prefix("known "));
+    let known = scripts
+        .lines()
+        .filter_map(|line| line.strip_prefix("known ").or_else(|| line.strip_prefix("depends ")));
     for (reason, count) in by_reason(known) {
         let _ = writeln!(out, "| protocol | {reason} | {count} |");
     }
@@ -145,6 +152,37 @@ fn render(root: &Path) -> Result<String, String> {
         }
     }
     Ok(out)
+}
+
+/// What each pair of versions came to: home and source, and a column for each suite.
+fn versions(report: &Value) -> String {
+    let runs = report["runs"].as_array().map_or(&[][..], Vec::as_slice);
+    let of = |run: &Value, key: &str| run[key].as_str().unwrap_or_default().to_owned();
+    let distinct = |key: &str| {
+        let mut seen: Vec<String> = Vec::new();
+        for value in runs.iter().map(|run| of(run, key)) {
+            if !seen.contains(&value) {
+                seen.push(value);
+            }
+        }
+        seen
+    };
+    let suites = distinct("suite");
+    let mut out = format!(
+        "\n### Versions of PostgreSQL\n\n| home, source | {} |\n|---|{}\n",
+        suites.join(" | "),
+        "---|".repeat(suites.len())
+    );
+    for servers in distinct("servers") {
+        let cell = |suite: &String| {
+            let mut own =
+                runs.iter().filter(|r| of(r, "servers") == servers && of(r, "suite") == *suite);
+            own.next().map(|r| of(r, "result")).unwrap_or_default()
+        };
+        let cells: Vec<String> = suites.iter().map(cell).collect();
+        let _ = writeln!(out, "| {} | {} |", servers.replace(':', ", "), cells.join(" | "));
+    }
+    out
 }
 
 /// Files of a folder with an ending, in order.
@@ -164,6 +202,15 @@ fn names(root: &Path, folder: &str, ending: &str) -> Result<Vec<String>, String>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_a_table() {
+        let run = |servers: &str, suite: &str| serde_json::json!({"servers": servers, "suite": suite, "result": "9 passed, 0 failed"});
+        let report = serde_json::json!({"runs": [run("14:14", "parity"), run("15:18", "parity"), run("15:18", "demo")]});
+        let table = versions(&report);
+        assert!(table.contains("| home, source | parity | demo |\n|---|---|---|\n"), "{table}");
+        assert!(table.contains("| 14, 14 | 9 passed, 0 failed |  |"), "{table}");
+    }
 
     #[test]
     fn reasons_are_counted() {
