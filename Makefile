@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-versions test-clients protocol compatibility fuzz soak parity parity-mutation fuzz-parity bench bench-small bench-large bench-tpch check fmt build release bootstrap
+.PHONY: help demo test test-versions test-clients protocol compatibility fuzz soak parity parity-mutation fuzz-parity fuzz-sessions bench bench-small bench-large bench-tpch check fmt build release bootstrap
 
 CARGO ?= cargo
 # Extra arguments: make demo ARGS="--keep --lang zh"
@@ -51,6 +51,9 @@ test: bootstrap ## everything: lints, documentation, rules, tests, parity with P
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --random 300
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --fuzz 200
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --sessions 100
+	! PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --sessions 40 --mistake end > '$(target_dir)/mistake.log' 2>&1
+	! PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --sessions 20 --mistake write > '$(target_dir)/mistake.log' 2>&1
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --properties --values 20000
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- $(ARGS)
 
@@ -96,6 +99,11 @@ parity-mutation: build ## a deliberately wrong gateway must turn the parity suit
 fuzz-parity: release build ## 20,000 generated queries with each strategy, then every type and operation; FUZZ=2000 SEED=7
 	PGSPAN_BIN='$(target_dir)/release/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --fuzz $(FUZZ) --seed $(SEED) $(ARGS)
 	PGSPAN_BIN='$(target_dir)/release/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --properties $(ARGS)
+
+# How many sequences of steps.
+SEQUENCES ?= 50000
+fuzz-sessions: release build ## generated sequences in transaction blocks, each step compared; SEQUENCES=2000 SEED=7 (50,000)
+	PGSPAN_BIN='$(target_dir)/release/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --sessions $(SEQUENCES) --seed $(SEED) $(ARGS)
 
 check: ## fast, no servers: formatting, lints, rules, unit tests
 	$(CARGO) fmt --all --check

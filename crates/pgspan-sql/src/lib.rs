@@ -17,7 +17,6 @@
 //! | [`fragment`] | what one source is asked for |
 //! | [`rewrite`] | the statement with its foreign tables replaced by carriers |
 //! | [`plan`] | all of it → [`plan::FederatedPlan`] or the reason for fallback |
-//! | [`same`] | does home see the rows that a fetch brought? |
 //! | [`server`] | a foreign server's options → where and as whom to connect |
 //! | [`route`] | the words for strategies and reasons |
 
@@ -39,6 +38,5 @@ pub mod quote;
 pub mod remote;
 pub mod rewrite;
 pub mod route;
-pub mod same;
 pub mod scope;
 pub mod server;

@@ -19,6 +19,7 @@
 //! | [`protocol`] | scripts of messages, compared message by message |
 //! | [`random`] | queries over the shop that nobody thought of, from a seed ([`dice`]) |
 //! | [`fuzz`] | schemas and queries that nobody thought of, with each strategy in turn |
+//! | [`sequences`] | sequences of steps in transaction blocks, from a seed |
 //! | [`properties`], [`interrupts`] | each operation on each type, over very many values; ended at any moment |
 //! | [`options`], [`report`] | the command line; totals |
 //!
@@ -50,4 +51,5 @@ pub mod reply;
 pub mod report;
 pub mod runner;
 pub mod scenario;
+pub mod sequences;
 pub mod world;

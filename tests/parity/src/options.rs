@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::client::Address;
+use crate::sequences::Mistake;
 
 /// What `--help` prints.
 pub const USAGE: &str = "\
@@ -14,6 +15,8 @@ usage: cargo run -p pgspan-parity -- [options]
   --random N            play N generated queries instead of the files, and shrink what fails
   --fuzz N              play N generated queries over generated schemas, with each strategy in turn;
                         what fails is made small and written to tests/parity/fuzz-failures
+  --sessions N          play N generated sequences of steps over one or two sessions
+  --mistake end|write   the gateway's player forgets the end of a transaction, or a write
   --properties          try each operation on each type over many values (--filter names types)
   --values N            so many on either side (default 100000)
   --failures DIR        another folder for them
@@ -41,6 +44,10 @@ pub struct Options {
     pub random: Option<usize>,
     /// Play so many generated queries over generated schemas.
     pub fuzz: Option<usize>,
+    /// Play so many generated sequences.
+    pub sessions: Option<usize>,
+    /// A deliberate mistake in them.
+    pub mistake: Option<Mistake>,
     /// Try each operation on each type.
     pub properties: bool,
     /// So many values on either side.
@@ -77,6 +84,8 @@ impl Options {
             mutations: false,
             random: None,
             fuzz: None,
+            sessions: None,
+            mistake: None,
             properties: false,
             values: crate::properties::VALUES,
             failures: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz-failures")),
@@ -98,6 +107,14 @@ impl Options {
                 "--mutations" => options.mutations = true,
                 "--random" => options.random = Some(number(&value()?)?),
                 "--fuzz" => options.fuzz = Some(number(&value()?)?),
+                "--sessions" => options.sessions = Some(number(&value()?)?),
+                "--mistake" => {
+                    options.mistake = Some(match value()?.as_str() {
+                        "end" => Mistake::End,
+                        "write" => Mistake::Write,
+                        other => return Err(format!("`{other}` is not a mistake")),
+                    });
+                }
                 "--properties" => options.properties = true,
                 "--values" => options.values = number::<usize>(&value()?)?.max(20_000),
                 "--failures" => options.failures = PathBuf::from(value()?),

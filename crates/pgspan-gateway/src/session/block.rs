@@ -56,6 +56,18 @@ impl SourceSnapshot {
         })
     }
 
+    /// Asks one that does not work for anybody else.
+    ///
+    /// # Errors
+    /// The source's, or a lost connection.
+    pub async fn ask(lease: &mut Lease) -> Result<Option<SourceSnapshot>, ServerError> {
+        home::run_prepared(lease, SourceSnapshot::statement());
+        frontend::sync(&mut lease.outbox);
+        let got = home::answers(lease, &mut bytes::BytesMut::new()).await?;
+        let row = got.results.first().and_then(|r| r.rows.first());
+        Ok(row.and_then(|r| SourceSnapshot::read(r)))
+    }
+
     /// Reads the answer.
     pub fn read(row: &[Option<Bytes>]) -> Option<SourceSnapshot> {
         let [Some(text), Some(replica)] = row else { return None };
@@ -86,7 +98,18 @@ pub(crate) struct BlockSource {
     pub lost: bool,
 }
 
+impl BlockSource {
+    /// Whether the source has ended the connection; then it is lost for the block.
+    pub async fn has_hung_up(&mut self) -> bool {
+        if let Some(lease) = &mut self.lease {
+            self.lost |= SourceSnapshot::ask(lease).await.is_err();
+        }
+        self.lost
+    }
+}
+
 /// Under what the gateway read first in the block.
+#[derive(Clone)]
 pub(crate) struct Reading {
     /// Home's transaction.
     transaction: Bytes,

@@ -2,26 +2,26 @@
 //!
 //! A statement that is proven to touch no source passes. Any other one makes the block
 //! home's, which is right only if home's postgres_fdw sees what the gateway has seen: home
-//! reads once more, under the snapshot that it then keeps, what was fetched in the block.
-//! Where that is row for row the same, one snapshot shows all that the client has seen and
-//! will see: home's. Otherwise the client gets what PostgreSQL gives where a block cannot be
-//! serialized, and the texts that the gateway read with are home's in later blocks.
+//! is made to take its snapshot, and then the source is asked whether its own is still the
+//! one that the gateway holds. Transactions only ever join those that a snapshot shows, so
+//! home's, which was taken between the two, is the same. Otherwise the client gets what
+//! PostgreSQL gives where a block cannot be serialized, and the texts that the gateway read
+//! with are home's in later blocks.
 
-use super::block::role;
-use super::home::{self, Around};
+use super::block::{BlockSource, SourceSnapshot, role};
+use super::home::{self, Answers, Around};
 use super::stop::Stop;
 use super::{End, Session};
-use crate::sources::CachedPlan;
-use crate::sources::fetch::Fetched;
+use crate::sources::fetch::{self, Caller};
 use bytes::Bytes;
 use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::effect::{self, Effect, Part};
-use pgspan_sql::fragment::Carrier;
+use pgspan_sql::plan::qualified_home;
 use pgspan_sql::quote::literal;
-use pgspan_sql::same::same_rows;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus, put_ready};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
+use std::collections::BTreeSet;
 
 /// What goes to home next.
 pub(super) struct Passing<'a> {
@@ -110,69 +110,86 @@ impl Session {
         self.fail_block(opened).await.map_err(End::from)
     }
 
-    /// Home takes its snapshots of the sources, and says whether they show what was fetched.
+    /// Home takes its snapshots of the sources; then each is asked for its present one.
     async fn hand_to_home(&mut self) -> Result<Fate, End> {
         if let Some(lost) = self.block.sources.iter().find(|s| s.lost) {
             return Ok(Fate::Lost(lost_connection(&lost.spec.name)));
         }
         let read = self.block.read.clone();
-        let Some(reading) = &self.block.reading else { return Ok(Fate::Moved) };
-        let expected = reading.fingerprint.clone();
-        let question = reading.question.clone();
+        let Some(reading) = self.block.reading.clone() else { return Ok(Fate::Moved) };
+        let (expected, question) = (&reading.fingerprint, &reading.question);
+        // What the gateway has locked at the sources is home's to lock.
+        let fetches = read.iter().flat_map(|(_, plan)| &plan.plan.fetches);
+        let probes: BTreeSet<String> =
+            fetches.map(|f| format!("SELECT FROM {} LIMIT 1", qualified_home(f))).collect();
         // As the role, and with the meaning of names, of the block's first read.
-        let settings = format!(
-            "SELECT pg_catalog.set_config('role', {}, true), pg_catalog.set_config('search_path', {}, true)",
-            literal(&String::from_utf8_lossy(role(&expected[0]))),
-            literal(&reading.search_path()),
-        );
-        let mut again = Vec::new();
-        for (_, plan) in &read {
-            match self.fetch_again(plan).await? {
-                Ok(fetched) => again.push(fetched),
-                Err(fate) => return Ok(fate),
+        let first =
+            [String::from_utf8_lossy(role(&expected[0])).into_owned(), reading.search_path()];
+        let asked = "SELECT pg_catalog.current_setting('role'), pg_catalog.current_setting('search_path'), CURRENT_USER";
+        let got = match self.behind_savepoint(|server| home::run_once(server, asked)).await? {
+            Ok(got) => got,
+            Err(fate) => return Ok(fate),
+        };
+        let told = |n| String::from_utf8_lossy(got.value(1, n).map_or(b"", |v| v)).into_owned();
+        let settings =
+            ([told(2), told(1)] != first).then(|| [local(&first), local(&[told(0), told(1)])]);
+        let probed = self.behind_savepoint(|server| {
+            if let Some([then, _]) = &settings {
+                home::run_once(server, then);
+            }
+            home::run_prepared(server, question);
+            probes.iter().for_each(|probe| home::run_once(server, probe));
+            if let Some([_, now]) = &settings {
+                home::run_once(server, now);
+            }
+        });
+        let got = match probed.await? {
+            Ok(got) => got,
+            Err(fate) => return Ok(fate),
+        };
+        let answer = 1 + usize::from(settings.is_some());
+        let unaltered = (1..=2).all(|n| got.value(answer, n) == Some(&expected[n]));
+        let session = read.first().map(|(_, plan)| plan.session.clone());
+        let Some(session) = session.filter(|_| unaltered) else { return Ok(Fate::Moved) };
+        let Session { shared, endpoint, cancel, block, .. } = self;
+        let caller = Caller { shared, home: endpoint, cancel, session: &session };
+        for source in &mut block.sources {
+            if source.has_hung_up().await {
+                return Ok(Fate::Lost(lost_connection(&source.spec.name)));
+            }
+            if !stands(&caller, source).await {
+                return Ok(Fate::Moved);
             }
         }
+        Ok(Fate::Same)
+    }
+
+    /// Asks home in the client's block. What is locked meanwhile, here and at the sources, stays
+    /// so: a savepoint that is released keeps it.
+    async fn behind_savepoint(
+        &mut self,
+        ask: impl FnOnce(&mut ServerConnection),
+    ) -> Result<Result<Answers, Fate>, End> {
         let server = &mut self.server;
         home::savepoint(server);
-        home::run_once(server, &settings);
-        home::run_prepared(server, &question);
-        for ((_, plan), fetched) in read.iter().zip(&again) {
-            compare(server, plan, fetched);
-        }
-        home::back_to_savepoint(server);
+        ask(server);
+        home::release_savepoint(server);
         frontend::sync(&mut server.outbox);
         self.opened = true;
-        let got = match home::answers(server, &mut self.client.outbox).await {
-            Ok(got) => got,
+        match home::answers(server, &mut self.client.outbox).await {
+            Ok(got) => {
+                self.opened = false;
+                Ok(Ok(got))
+            }
             Err(ServerError::Sql(error)) => {
                 self.undo(Around::Savepoint).await?;
                 tracing::debug!(%error, "home could not read the source");
                 // Stopped, or the source is gone: what the statement itself would have met.
                 let own = matches!(error.sqlstate(), "57014" | "55P03");
                 let source = error.sqlstate().starts_with("08");
-                return Ok(if own || source { Fate::Lost(error) } else { Fate::Moved });
+                Ok(Err(if own || source { Fate::Lost(error) } else { Fate::Moved }))
             }
-            Err(lost) => return Err(lost.into()),
-        };
-        self.opened = false;
-        let unaltered =
-            got.value(2, 1) == Some(&expected[1]) && got.value(2, 2) == Some(&expected[2]);
-        let same = (0..read.len()).all(|i| got.value(3 + i, 0).is_some_and(|v| &v[..] == b"t"));
-        Ok(if unaltered && same { Fate::Same } else { Fate::Moved })
-    }
-
-    /// What a plan's fetches brought in the block: the same, from the same snapshots.
-    async fn fetch_again(&mut self, plan: &CachedPlan) -> Result<Result<Vec<Fetched>, Fate>, End> {
-        let keys = vec![None; plan.plan.fetches.len()];
-        match self.fetch(plan, &keys, Around::Savepoint).await {
-            Ok(fetched) => Ok(Ok(fetched)),
-            Err(Stop::End(end)) => Err(end),
-            Err(Stop::Refuse(error)) => Ok(Err(Fate::Lost(error))),
-            Err(Stop::GiveUp(reason)) => {
-                tracing::debug!(%reason, "the source could not be read again");
-                let lost = self.block.sources.iter().find(|s| s.lost);
-                Ok(Err(lost.map_or(Fate::Moved, |s| Fate::Lost(lost_connection(&s.spec.name)))))
-            }
+            Err(lost) => Err(lost.into()),
         }
     }
 
@@ -244,24 +261,20 @@ enum Fate {
     Lost(ErrorFields),
 }
 
-/// Appends the question whether home sees the rows of a plan's fetches.
-fn compare(server: &mut ServerConnection, plan: &CachedPlan, fetched: &[Fetched]) {
-    let fetches = &plan.plan.fetches;
-    let relations = plan.facts.needs.tables.iter().map(|n| plan.facts.home.relation(&n.written));
-    let same: Vec<String> = (1..)
-        .zip(fetches.iter().zip(relations))
-        .map(|(n, (f, relation))| relation.map_or_else(|| "false".into(), |r| same_rows(f, r, n)))
-        .collect();
-    let once = "pgspan:once";
-    let types: Vec<u32> = fetches.iter().map(|f| f.array_type).collect();
-    let formats: Vec<i16> =
-        fetches.iter().map(|f| i16::from(f.carrier == Carrier::Binary)).collect();
-    let values: Vec<Option<Bytes>> = fetched.iter().map(|f| Some(f.value.clone())).collect();
-    frontend::close_statement(&mut server.outbox, once);
-    frontend::parse(&mut server.outbox, once, &format!("SELECT {}", same.join(" AND ")), &types);
-    frontend::bind(&mut server.outbox, "pgspan:", once, &formats, &values, &[]);
-    home::execute(server);
-    frontend::close_statement(&mut server.outbox, once);
+/// Sets role and `search_path` to the end of the transaction.
+fn local([role, path]: &[String; 2]) -> String {
+    format!(
+        "SELECT pg_catalog.set_config('role', {}, true), pg_catalog.set_config('search_path', {}, true)",
+        literal(role),
+        literal(path)
+    )
+}
+
+/// Whether a source still has the snapshot that is held.
+async fn stands(caller: &Caller<'_>, source: &BlockSource) -> bool {
+    let Some(held) = &source.snapshot else { return false };
+    let Ok(mut lease) = fetch::lease(caller, &source.spec).await else { return false };
+    SourceSnapshot::ask(&mut lease).await.is_ok_and(|now| now.is_some_and(|n| held.stands(&n)))
 }
 
 /// The block cannot go on: home would see another state of the source.
