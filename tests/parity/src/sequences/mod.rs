@@ -96,7 +96,7 @@ fn work(options: &Options, lab: &Lab, count: usize, found: &mut Found) -> Result
             continue;
         }
         found.failures.push(format!("seed {seed}"));
-        if found.failures.len() <= SHRUNK_MAX {
+        if options.mistake.is_none() && found.failures.len() <= SHRUNK_MAX {
             let smallest = shrunk(&mut seats, steps.clone(), strategy, options.mistake)?;
             let last = compare(&mut seats, &smallest, strategy, options.mistake)?;
             match last.wrong {
