@@ -1,7 +1,7 @@
 //! A tree with types: what the engine will run, or why it cannot.
 
 use crate::decode::BATCH_ROWS;
-use crate::types::{Column, ColumnType, Repr, Scale, array_type, type_name};
+use crate::types::{Column, ColumnType, OfRun, Repr, Scale, array_type, type_name};
 use crate::{GiveUp, arithmetic, predicate, text, usage};
 use pgspan_sql::engine::operators::{Function, JoinKind, Node, Side, Tree};
 use pgspan_sql::engine::predicate::{Comparison, Operand, Predicate};
@@ -127,6 +127,15 @@ impl Program {
         Ok(Program { roots, fragments, finish })
     }
 
+    /// The program with the state of a run of its own.
+    pub(crate) fn for_run(&self) -> Program {
+        let mut own = self.clone();
+        let mut of_run = OfRun::default();
+        own.fragments.iter_mut().flatten().for_each(|column| of_run.renew(column));
+        own.roots.iter_mut().for_each(|root| renew(&mut root.op, &mut of_run));
+        own
+    }
+
     /// Whether its rows can be the answer as they are: of these types, in these formats
     /// (0 text, 1 binary); `iso` tells whether `DateStyle` is ISO.
     pub fn answers(&self, types: &[u32], formats: &[i16], iso: bool) -> bool {
@@ -217,7 +226,10 @@ impl Program {
             .into_iter()
             .flat_map(|r| &r.op.columns)
             .zip(first..)
-            .map(|(c, n)| format!("pg_catalog.unnest(${n}::pg_catalog.{}[])", type_name(c.oid)))
+            .map(|(c, n)| {
+                let name = type_name(c.oid).unwrap_or_default();
+                format!("pg_catalog.unnest(${n}::pg_catalog.{name}[])")
+            })
             .collect();
         let names: Vec<String> = (1..=arrays.len()).map(|i| format!("c{i}")).collect();
         format!("ROWS FROM ({}) AS {name}({})", arrays.join(", "), names.join(", "))
@@ -246,6 +258,23 @@ fn joins_only(op: &Op) -> bool {
 /// Whether a join builds its table of the probe side, because that is the smaller one.
 pub(crate) fn swaps(probe: &Op, build: &Op) -> bool {
     probe.rows < build.rows
+}
+
+fn renew(op: &mut Op, of_run: &mut OfRun) {
+    op.columns.iter_mut().for_each(|column| of_run.renew(column));
+    match &mut op.kind {
+        OpKind::Fragment(_) => {}
+        OpKind::Join { probe, build, .. } => {
+            renew(probe, of_run);
+            renew(build, of_run);
+        }
+        OpKind::Group { input, folds, .. } => {
+            folds.iter_mut().for_each(|fold| of_run.renew(&mut fold.column));
+            renew(input, of_run);
+        }
+        OpKind::Filter { input, .. } | OpKind::Project { input, .. } => renew(input, of_run),
+        OpKind::Union { inputs } => inputs.iter_mut().for_each(|input| renew(input, of_run)),
+    }
 }
 
 fn order(op: &Op, out: &mut Vec<usize>) {

@@ -229,6 +229,7 @@ impl Program {
         limits: Limits,
         budget: &Budget,
     ) -> Result<(Vec<Vec<Feed>>, Started), GiveUp> {
+        let program = self.for_run();
         let mut feeds = Vec::new();
         let mut mouths: Vec<Option<Vec<Arc<Mouth>>>> = Vec::new();
         let mut progress = Vec::new();
@@ -238,7 +239,7 @@ impl Program {
             .iter()
             .map(|(f, c)| (*f, Arc::new(Keys::new(*c, streams.get(*f).copied().unwrap_or(1)))))
             .collect();
-        for (i, (columns, n)) in self.fragments.iter().zip(streams).enumerate() {
+        for (i, (columns, n)) in program.fragments.iter().zip(streams).enumerate() {
             let keys: Vec<Arc<Keys>> =
                 wanted.iter().filter(|(f, _)| *f == i).map(|(_, k)| k.clone()).collect();
             let schema = schema(columns);
@@ -251,9 +252,9 @@ impl Program {
             mouths.push(Some(m.into_iter().map(Arc::new).collect()));
         }
         let partitions = streams.iter().copied().max().unwrap_or(1).max(1);
-        let mut builder = Builder { program: self, mouths, partitions };
+        let mut builder = Builder { program: &program, mouths, partitions };
         let mut cores = Vec::new();
-        for root in &self.roots {
+        for root in &program.roots {
             let plan = one_partition(builder.plan(&root.op)?);
             cores.push(Core { plan, columns: root.op.columns.clone(), top: root.top.clone() });
         }

@@ -2,6 +2,7 @@
 
 use crate::GiveUp;
 use arrow::datatypes::DataType;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -15,11 +16,25 @@ pub struct ColumnType {
 }
 
 /// The display scale of all values of a numeric column: declared, or that of the first
-/// value seen, which all others must have.
+/// value that a run sees, which all others must have.
 #[derive(Debug, Clone)]
 pub(crate) struct Scale(Arc<AtomicI32>);
 
 const UNSEEN: i32 = i32::MIN;
+
+/// The scales of one run, by those of the program that it runs.
+#[derive(Default)]
+pub(crate) struct OfRun(HashMap<*const AtomicI32, Scale>);
+
+impl OfRun {
+    /// Gives a column a scale of the run's own, the same as all that shared one.
+    pub fn renew(&mut self, column: &mut Column) {
+        if let Repr::Number { scale, declared: false } = &mut column.repr {
+            let own = self.0.entry(Arc::as_ptr(&scale.0)).or_insert_with(Scale::unseen);
+            *scale = own.clone();
+        }
+    }
+}
 
 impl Scale {
     pub fn fixed(scale: i32) -> Scale {
@@ -206,73 +221,49 @@ fn declared_scale(typmod: i32) -> Option<i32> {
     held.then_some(scale)
 }
 
-/// The OID of the array type of a built-in type whose binary form carries over between
-/// databases (pg_type.dat); `None` for all others.
+/// Built-in types whose binary form carries over between databases (pg_type.dat): OID, OID
+/// of the array type, name.
+const CARRIED: &[(u32, u32, &str)] = &[
+    (16, 1000, "bool"),
+    (17, 1001, "bytea"),
+    (20, 1016, "int8"),
+    (21, 1005, "int2"),
+    (23, 1007, "int4"),
+    (25, 1009, "text"),
+    (26, 1028, "oid"),
+    (114, 199, "json"),
+    (700, 1021, "float4"),
+    (701, 1022, "float8"),
+    (829, 1040, "macaddr"),
+    (869, 1041, "inet"),
+    (650, 651, "cidr"),
+    (1042, 1014, "bpchar"),
+    (1043, 1015, "varchar"),
+    (1082, 1182, "date"),
+    (1083, 1183, "time"),
+    (1114, 1115, "timestamp"),
+    (1184, 1185, "timestamptz"),
+    (1186, 1187, "interval"),
+    (1266, 1270, "timetz"),
+    (1560, 1561, "bit"),
+    (1562, 1563, "varbit"),
+    (1700, 1231, "numeric"),
+    (2950, 2951, "uuid"),
+    (3802, 3807, "jsonb"),
+];
+
+/// The OID of the array type of a type that is carried; `None` for all others.
 pub fn array_type(oid: u32) -> Option<u32> {
-    Some(match oid {
-        16 => 1000,
-        17 => 1001,
-        20 => 1016,
-        21 => 1005,
-        23 => 1007,
-        25 => 1009,
-        26 => 1028,
-        114 => 199,
-        700 => 1021,
-        701 => 1022,
-        829 => 1040,
-        869 => 1041,
-        650 => 651,
-        1042 => 1014,
-        1043 => 1015,
-        1082 => 1182,
-        1083 => 1183,
-        1114 => 1115,
-        1184 => 1185,
-        1186 => 1187,
-        1266 => 1270,
-        1560 => 1561,
-        1562 => 1563,
-        1700 => 1231,
-        2950 => 2951,
-        3802 => 3807,
-        _ => return None,
-    })
+    CARRIED.iter().find(|(own, ..)| *own == oid).map(|(_, array, _)| *array)
 }
 
-/// The type's name as SQL, for a cast that no search path changes.
-pub(crate) fn type_name(oid: u32) -> &'static str {
-    match oid {
-        16 => "bool",
-        17 => "bytea",
-        20 => "int8",
-        21 => "int2",
-        23 => "int4",
-        25 => "text",
-        26 => "oid",
-        114 => "json",
-        700 => "float4",
-        701 => "float8",
-        829 => "macaddr",
-        869 => "inet",
-        650 => "cidr",
-        1042 => "bpchar",
-        1043 => "varchar",
-        1082 => "date",
-        1083 => "time",
-        1114 => "timestamp",
-        1184 => "timestamptz",
-        1186 => "interval",
-        1266 => "timetz",
-        1560 => "bit",
-        1562 => "varbit",
-        1700 => "numeric",
-        2950 => "uuid",
-        _ => "jsonb",
-    }
+/// Such a type's name as SQL, for a cast that no search path changes.
+pub(crate) fn type_name(oid: u32) -> Option<&'static str> {
+    CARRIED.iter().find(|(own, ..)| *own == oid).map(|(.., name)| *name)
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
 
@@ -291,5 +282,21 @@ mod tests {
         let s = Scale::unseen();
         assert!(s.admits(4) && s.admits(4) && !s.admits(2));
         assert_eq!(s.get(), 4);
+    }
+
+    #[test]
+    fn a_scale_is_that_of_a_run() {
+        let column = Column::of(ColumnType { oid: 1700, typmod: -1 }).unwrap();
+        let scale = |c: &Column| match &c.repr {
+            Repr::Number { scale, .. } => scale.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert!(scale(&column).admits(4));
+        let (mut input, mut output) = (column.clone(), column.clone());
+        let mut of_run = OfRun::default();
+        of_run.renew(&mut input);
+        of_run.renew(&mut output);
+        assert!(scale(&input).admits(2) && !scale(&output).admits(4));
+        assert_eq!(scale(&column).get(), 4);
     }
 }

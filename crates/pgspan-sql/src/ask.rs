@@ -6,7 +6,7 @@ use crate::catalog::CatalogSnapshot;
 use crate::quote::{literal, text_array};
 use crate::route::Reason;
 
-/// Names of all foreign tables (`t`); every built-in function name with whether none
+/// Names of all foreign tables (`t`); of relations with children (`p`); every built-in function name with whether none
 /// of its overloads is volatile (`f`); names of functions (`u`) outside
 /// `pg_catalog` with whether all are immutable; names of operators (`o`) there that are not;
 /// names of types (`y`) to which a cast runs such a function: one of the cast's own, or one
@@ -39,6 +39,8 @@ UNION \
 SELECT e.whole FROM strange s JOIN edge e ON e.part OPERATOR(pg_catalog.=) s.o) \
 SELECT 't', c.relname::pg_catalog.text, true FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) 'f' \
 UNION ALL \
+SELECT 'p', c.relname::pg_catalog.text, true FROM pg_catalog.pg_class c WHERE c.relhassubclass \
+UNION ALL \
 SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
 FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid GROUP BY p.proname \
 UNION ALL \
@@ -65,15 +67,36 @@ pub const REPORTED_SETTINGS: &[&str] = &[
     "standard_conforming_strings",
 ];
 
-/// Settings that are asked for with each fingerprint, in its order after the role.
-const ASKED_SETTINGS: &[&str] = &[
+/// Settings that are asked for with each fingerprint, in its order. Together with the
+/// reported ones these are all that the parser, the constant folder, a function that calls
+/// itself immutable, or what this gateway does may look at; `tests/parity/src/settings.rs`
+/// knows why each other setting of a server is not among them.
+pub const ASKED_SETTINGS: &[&str] = &[
     "search_path",
     "constraint_exclusion",
     "array_nulls",
     "lc_monetary",
+    "lc_numeric",
+    "lc_time",
     "statement_timeout",
     "idle_in_transaction_session_timeout",
+    "default_transaction_isolation",
+    "timezone_abbreviations",
+    "extra_float_digits",
+    "bytea_output",
+    "xmlbinary",
+    "xmloption",
+    "default_text_search_config",
+    "backslash_quote",
+    "transform_null_equals",
+    "quote_all_identifiers",
+    "restrict_nonsystem_relation_kind",
+    "transaction_timeout",
+    "plan_cache_mode",
 ];
+
+/// Those of them that older servers do not have.
+const NEWER_SETTINGS: &[&str] = &["restrict_nonsystem_relation_kind", "transaction_timeout"];
 
 /// The client's wish for a strategy (`SET pgspan.strategy = engine`): a setting of ours
 /// that PostgreSQL keeps as it keeps those of its extensions.
@@ -95,7 +118,11 @@ pub enum Preference {
 }
 
 fn setting(name: &str) -> String {
-    format!("pg_catalog.current_setting({})", literal(name))
+    if NEWER_SETTINGS.contains(&name) {
+        format!("COALESCE(pg_catalog.current_setting({}, true), '')", literal(name))
+    } else {
+        format!("pg_catalog.current_setting({})", literal(name))
+    }
 }
 
 /// Role and settings, as one text.
@@ -103,6 +130,12 @@ fn settings() -> String {
     let mut settings: Vec<_> = ASKED_SETTINGS.iter().map(|s| setting(s)).collect();
     settings.push(STRATEGY.to_owned());
     format!("pg_catalog.concat_ws('|', CURRENT_USER, {})", settings.join(", "))
+}
+
+/// Column 1 of a fingerprint without the role.
+pub fn without_role(settings: &[u8]) -> &[u8] {
+    let end = settings.iter().position(|byte| *byte == b'|').unwrap_or(settings.len());
+    &settings[end..]
 }
 
 /// What is visible to a transaction, as `xmin:xmax:` and the transactions between them
@@ -131,23 +164,41 @@ pub fn is_still(snapshot: &str) -> bool {
     !xmin.is_empty() && xmin == xmax
 }
 
+/// The names that a fingerprint is about, quoted.
+struct Fingerprinted {
+    /// All relations.
+    names: Vec<String>,
+    /// The foreign tables among them.
+    foreign: Vec<String>,
+    /// Those that have children or partitions.
+    parents: Vec<String>,
+}
+
 /// What the plan of one statement rests on, as one row of text columns:
-/// 1 role and settings ([`Session::read`]), 2 relations and their definitions, 3 foreign
-/// servers, mappings and rights, 4 isolation level and, behind a blank, when the transaction
-/// began, which no two of a session share, 5 the snapshot ([`is_still`]).
+/// 1 role and settings ([`Session::read`]), 2 what the names mean, 3 how that is defined,
+/// 4 foreign servers, mappings and rights, 5 isolation level and, behind a blank, when the
+/// transaction began, which no two of a session share, 6 the snapshot ([`is_still`]).
 ///
-/// A plan is used again only while columns 1 to 3 are what they were. A superuser reads
+/// A plan is used again only while columns 1 to 4 are what they were. A superuser reads
 /// the mappings' table itself, which is quicker than the view.
-fn fingerprint(
-    names: &[String],
-    foreign: &[String],
-    shared: &SharedNames,
-    superuser: bool,
-) -> String {
+fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> String {
+    let Fingerprinted { names, foreign, parents } = of;
     let oid = |n: &String| format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(n));
     // One index look-up each: as subqueries they start quicker than joins.
     let relations = names.iter().map(|n| {
-        format!("{o}, (SELECT c.xmin FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) {o})", o = oid(n))
+        format!(
+            "(SELECT c.xmin FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) {})",
+            oid(n)
+        )
+    });
+    // A further child leaves no trace in the parent's own row.
+    let trees = parents.iter().map(|n| {
+        format!(
+            "(WITH RECURSIVE h(o) AS (SELECT {} UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN h ON i.inhparent OPERATOR(pg_catalog.=) h.o) \
+             SELECT pg_catalog.sum(i.inhrelid::pg_catalog.int8 OPERATOR(pg_catalog.+) i.xmin::pg_catalog.text::pg_catalog.int8) \
+             FROM pg_catalog.pg_inherits i JOIN h ON i.inhparent OPERATOR(pg_catalog.=) h.o)",
+            oid(n)
+        )
     });
     let columns = foreign.iter().map(|n| {
         format!(
@@ -190,13 +241,21 @@ fn fingerprint(
     let list =
         |items: Vec<String>| if items.is_empty() { "NULL".to_owned() } else { items.join(", ") };
     format!(
-        "SELECT {settings}, pg_catalog.concat_ws('|', {relations}), pg_catalog.concat_ws('|', {servers}), \
+        "SELECT {settings}, pg_catalog.concat_ws('|', {meanings}), pg_catalog.concat_ws('|', {definitions}), pg_catalog.concat_ws('|', {servers}), \
          pg_catalog.concat({isolation}, ' ', EXTRACT(EPOCH FROM pg_catalog.transaction_timestamp())), {SNAPSHOT}",
         settings = settings(),
-        relations = list(
+        meanings = list(
+            names
+                .iter()
+                .map(|n| format!("COALESCE({}, 0)", oid(n)))
+                .chain(namesakes.map(|n| format!("COALESCE({n}, 0)")))
+                .collect()
+        ),
+        definitions = list(
             relations
                 .chain(columns)
-                .chain(namesakes.map(|n| format!("COALESCE({n}, 0)")))
+                .chain(trees)
+                .map(|d| format!("COALESCE({d}::pg_catalog.text, '')"))
                 .collect()
         ),
         servers = list(servers.collect()),
@@ -207,12 +266,19 @@ fn fingerprint(
 /// The fingerprint questions for an analyzed statement: for a role that is not a
 /// superuser, and for one that is.
 pub fn fingerprints_of(a: &Analysis, catalog: &CatalogSnapshot) -> [String; 2] {
-    let foreign = |t: &&crate::analyze::TableRef| catalog.is_foreign_name(&t.name);
-    let mut own: Vec<_> = a.tables.iter().filter(foreign).map(|t| t.sql_name()).collect();
-    own.sort();
-    own.dedup();
-    let names = table_names(a);
-    [false, true].map(|superuser| fingerprint(&names, &own, &a.names, superuser))
+    let among = |of: fn(&CatalogSnapshot, &str) -> bool| {
+        let tables = a.tables.iter().filter(|t| of(catalog, &t.name));
+        let mut found: Vec<_> = tables.map(crate::analyze::TableRef::sql_name).collect();
+        found.sort();
+        found.dedup();
+        found
+    };
+    let of = Fingerprinted {
+        names: table_names(a),
+        foreign: among(CatalogSnapshot::is_foreign_name),
+        parents: among(CatalogSnapshot::is_parent_name),
+    };
+    [false, true].map(|superuser| fingerprint(&of, &a.names, superuser))
 }
 
 /// Names of the statement's tables as written, quoted, each once.
@@ -263,9 +329,7 @@ pub fn home_facts(names: &[String]) -> String {
           'select', pg_catalog.has_table_privilege(c.oid, 'SELECT'), \
           'server', CASE WHEN f.ftrelid IS NULL THEN NULL ELSE pg_catalog.json_build_object('name', s.srvname, 'postgres_fdw', h.proname OPERATOR(pg_catalog.=) 'postgres_fdw_handler', 'wrapper_options', w.fdwoptions, 'options', s.srvoptions, 'mapped', m.umid IS NOT NULL, 'mapping', m.umoptions) END, \
           'options', f.ftoptions, \
-          'view_hazard', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN EXISTS (WITH RECURSIVE v(o) AS (SELECT c.oid UNION SELECT d.refobjid FROM v JOIN pg_catalog.pg_rewrite rw ON rw.ev_class OPERATOR(pg_catalog.=) v.o JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) rw.oid AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass) \
-             SELECT 1 FROM v JOIN pg_catalog.pg_class vc ON vc.oid OPERATOR(pg_catalog.=) v.o LEFT JOIN pg_catalog.pg_rewrite rw ON rw.ev_class OPERATOR(pg_catalog.=) v.o LEFT JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) rw.oid AND d.refclassid OPERATOR(pg_catalog.=) ANY(ARRAY['pg_catalog.pg_proc', 'pg_catalog.pg_type']::pg_catalog.regclass[]) \
-             WHERE vc.relkind OPERATOR(pg_catalog.=) ANY(ARRAY['f','p']::\"char\"[]) OR vc.relhassubclass OR vc.relrowsecurity OR d.objid IS NOT NULL) ELSE false END, \
+          'view', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN {view} END, \
           'columns', CASE WHEN f.ftrelid IS NULL THEN NULL ELSE {columns} END)) \
           FROM pg_catalog.unnest({names}) AS n(name) \
           LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid \
@@ -277,14 +341,40 @@ pub fn home_facts(names: &[String]) -> String {
           LEFT JOIN pg_catalog.pg_proc h ON h.oid OPERATOR(pg_catalog.=) w.fdwhandler \
           LEFT JOIN LATERAL (SELECT u.umid, u.umoptions FROM pg_catalog.pg_user_mappings u WHERE u.srvid OPERATOR(pg_catalog.=) s.oid AND (u.umuser OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR u.usename OPERATOR(pg_catalog.=) CURRENT_USER) ORDER BY u.umuser USING OPERATOR(pg_catalog.>) LIMIT 1) m ON true))",
         columns = columns_json("c.oid"),
+        view = view_json("c.oid"),
         names = text_array(names),
+    )
+}
+
+/// What a view rests on, as JSON: whether that may be more than local tables and functions
+/// that compute, and a text that is another whenever a view below it is. What a view calls
+/// of PostgreSQL's own leaves no dependency, so that is read from the view's stored tree.
+fn view_json(view: &str) -> String {
+    format!(
+        "(WITH RECURSIVE v(o) AS (SELECT {view} UNION SELECT d.refobjid FROM v JOIN pg_catalog.pg_rewrite rw ON rw.ev_class OPERATOR(pg_catalog.=) v.o \
+          JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) rw.oid \
+          AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass), \
+         r AS (SELECT rw.oid, rw.xmin, rw.ev_action::pg_catalog.text AS tree FROM v JOIN pg_catalog.pg_rewrite rw ON rw.ev_class OPERATOR(pg_catalog.=) v.o), \
+         called(f) AS (SELECT m.ids[1]::pg_catalog.oid FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':(?:funcid|opfuncid|hashfuncid|aggfnoid|winfnoid|tsmhandler) ([0-9]+)', 'g') AS m(ids) \
+          UNION SELECT o.oprcode::pg_catalog.oid FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':opno ([0-9]+)', 'g') AS m(ids) \
+          JOIN pg_catalog.pg_operator o ON o.oid OPERATOR(pg_catalog.=) m.ids[1]::pg_catalog.oid) \
+         SELECT pg_catalog.json_build_object('state', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.xmin), ',' ORDER BY r.oid) FROM r), 'hazard', \
+          EXISTS (SELECT 1 FROM v JOIN pg_catalog.pg_class vc ON vc.oid OPERATOR(pg_catalog.=) v.o \
+           WHERE vc.relkind OPERATOR(pg_catalog.<>) ALL(ARRAY['r','v']::\"char\"[]) OR vc.relhassubclass OR vc.relrowsecurity) \
+          OR EXISTS (SELECT 1 FROM r JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) r.oid \
+           AND d.refclassid OPERATOR(pg_catalog.=) ANY(ARRAY['pg_catalog.pg_proc', 'pg_catalog.pg_type', 'pg_catalog.pg_operator']::pg_catalog.regclass[])) \
+          OR EXISTS (SELECT 1 FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':relid ([0-9]+)', 'g') AS m(ids) \
+           WHERE m.ids[1]::pg_catalog.int8 OPERATOR(pg_catalog.>) 0 AND m.ids[1]::pg_catalog.int8 OPERATOR(pg_catalog.<) 16384) \
+          OR EXISTS (SELECT 1 FROM called LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) called.f WHERE called.f OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
+           AND (p.oid IS NULL OR p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid OR p.provolatile OPERATOR(pg_catalog.=) 'v' OR {stateful}))))",
+        stateful = crate::catalog::stateful_condition(),
     )
 }
 
 /// Everything about one remote relation, as one JSON value ([`crate::facts::SourceFacts`]).
 pub fn source_facts(schema: &str, name: &str) -> String {
     format!(
-        "SELECT pg_catalog.json_build_object('database', {LOCALE_JSON}, 'oid', c.oid::pg_catalog.int8, 'kind', c.relkind, \
+        "SELECT pg_catalog.json_build_object('version', pg_catalog.current_setting('server_version_num')::pg_catalog.int4, 'database', {LOCALE_JSON}, 'oid', c.oid::pg_catalog.int8, 'kind', c.relkind, \
          'row_security', c.relrowsecurity, 'subclass', c.relhassubclass, 'rows', c.reltuples, 'pages', c.relpages, 'columns', {columns}, \
          'reading', pg_catalog.concat_ws('|', pg_catalog.current_setting('array_nulls'), pg_catalog.current_setting('transform_null_equals'))) \
          FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({name})::pg_catalog.oid",
@@ -384,6 +474,8 @@ pub struct Session {
     pub superuser: bool,
     /// `server_encoding`.
     pub encoding: String,
+    /// `plan_cache_mode`.
+    pub plan_cache_mode: String,
     /// `pgspan.strategy`.
     pub preference: Preference,
 }
@@ -399,6 +491,9 @@ impl Session {
         reported: impl Fn(&str) -> Option<&'a str>,
     ) -> Result<Session, Reason> {
         let asked: Vec<&str> = column.split('|').collect();
+        let [_role, .., preference] = asked.as_slice() else {
+            return Err(Reason::new("no settings"));
+        };
         if asked.len() != ASKED_SETTINGS.len() + 2 {
             return Err(Reason::new("a setting with | in it"));
         }
@@ -418,15 +513,19 @@ impl Session {
                 return Err(Reason::about("setting", name));
             }
         }
+        if value("default_transaction_isolation") == "serializable" {
+            // A statement outside a block would take part in what makes them so.
+            return Err(Reason::about("isolation level", "serializable"));
+        }
         let client = value("client_encoding");
         if client != value("server_encoding") && client != "SQL_ASCII" {
             return Err(Reason::about("client_encoding", client));
         }
-        let preference = match asked.last().map(|s| s.to_ascii_lowercase()).as_deref() {
-            Some("" | "auto") => Preference::Auto,
-            Some("home_join") => Preference::HomeJoin,
-            Some("engine") => Preference::Engine,
-            Some("fallback") => Preference::Fallback,
+        let preference = match preference.to_ascii_lowercase().as_str() {
+            "" | "auto" => Preference::Auto,
+            "home_join" => Preference::HomeJoin,
+            "engine" => Preference::Engine,
+            "fallback" => Preference::Fallback,
             _ => {
                 return Err(Reason::new(
                     "pgspan.strategy is none of auto, home_join, engine, fallback",
@@ -438,6 +537,7 @@ impl Session {
             statement_timeout: value("statement_timeout").to_owned(),
             superuser: value("is_superuser") == "on",
             encoding: value("server_encoding").to_owned(),
+            plan_cache_mode: value("plan_cache_mode").to_owned(),
         })
     }
 }
@@ -465,11 +565,36 @@ mod tests {
 
     #[test]
     fn settings_that_change_a_meaning_are_refused() {
-        let s = Session::read("postgres|public|partition|on|C|5s|0|", reported).unwrap();
+        let column = |name: &str, value: &str| {
+            let mut values: Vec<&str> = ASKED_SETTINGS
+                .iter()
+                .map(|s| match *s {
+                    s if s == name => value,
+                    "constraint_exclusion" => "partition",
+                    "array_nulls" => "on",
+                    "statement_timeout" => "5s",
+                    "idle_in_transaction_session_timeout" => "0",
+                    "default_transaction_isolation" => "read committed",
+                    _ => "",
+                })
+                .collect();
+            values.insert(0, "postgres");
+            values.push("");
+            values.join("|")
+        };
+        let s = Session::read(&column("", ""), reported).unwrap();
         assert_eq!((s.statement_timeout.as_str(), s.superuser), ("5s", true));
-        assert!(Session::read("postgres|public|on|on|C|0|0|", reported).is_err());
-        assert!(Session::read("postgres|public|partition|on|C|0|1min|", reported).is_err());
+        for (name, value) in [
+            ("constraint_exclusion", "on"),
+            ("array_nulls", "off"),
+            ("idle_in_transaction_session_timeout", "1min"),
+            ("default_transaction_isolation", "serializable"),
+            ("search_path", "a|b"),
+        ] {
+            assert!(Session::read(&column(name, value), reported).is_err(), "{name}");
+        }
         let latin = |n: &str| if n == "client_encoding" { Some("LATIN1") } else { reported(n) };
-        assert!(Session::read("postgres|public|partition|on|C|0|0|", latin).is_err());
+        assert!(Session::read(&column("", ""), latin).is_err());
+        assert_eq!(without_role(b"role|a|b"), b"|a|b");
     }
 }

@@ -12,6 +12,7 @@ pub struct CatalogSnapshot {
     outside_functions: HashSet<String>,
     strange_operators: HashSet<String>,
     strange_types: HashSet<String>,
+    parents: HashSet<String>,
     finder: Option<AhoCorasick>,
 }
 
@@ -33,17 +34,33 @@ const STATEFUL: &[&str] = &[
     // The rewritten statement starts later than the transaction around it.
     "statement_timestamp",
     "pg_show_all_settings",
-    "cursor_to_xml",
-    "database_to_xml",
-    "schema_to_xml",
-    "table_to_xml",
-    "query_to_xml",
     "pg_lock_status",
-    "pg_stat_get_activity",
+    // It runs the text that it is given.
+    "ts_stat",
+    "ts_rewrite",
     "pg_trigger_depth",
     "inet_client_addr",
     "inet_client_port",
 ];
+
+/// Parts of names of such functions: those that run a query or read a table that they are
+/// told the name of, and counts of what this and other sessions do.
+const STATEFUL_PARTS: &[&str] = &["_to_xml", "pg_stat_get_"];
+
+/// Whether an answer of this built-in function depends on session or transaction state.
+fn is_stateful(name: &str) -> bool {
+    STATEFUL.contains(&name) || STATEFUL_PARTS.iter().any(|part| name.contains(part))
+}
+
+/// The same as an SQL condition on a row `p` of `pg_proc`.
+pub(crate) fn stateful_condition() -> String {
+    let names = crate::quote::text_array(STATEFUL.iter());
+    let parts = crate::quote::text_array(STATEFUL_PARTS.iter());
+    format!(
+        "(p.proname OPERATOR(pg_catalog.=) ANY({names}::pg_catalog.name[]) OR EXISTS (SELECT 1 FROM pg_catalog.unnest({parts}) AS s(part) \
+         WHERE pg_catalog.strpos(p.proname::pg_catalog.text, s.part) OPERATOR(pg_catalog.>) 0))"
+    )
+}
 
 impl CatalogSnapshot {
     /// `functions`: every function name of `pg_catalog`, and whether none of its
@@ -68,6 +85,7 @@ impl CatalogSnapshot {
             outside_functions,
             strange_operators,
             strange_types: HashSet::new(),
+            parents: HashSet::new(),
             finder,
         }
     }
@@ -76,6 +94,16 @@ impl CatalogSnapshot {
     /// for a cast that need not be written.
     pub fn with_strange_types(self, strange_types: HashSet<String>) -> CatalogSnapshot {
         CatalogSnapshot { strange_types, ..self }
+    }
+
+    /// With the names of relations that have children or partitions.
+    pub fn with_parents(self, parents: HashSet<String>) -> CatalogSnapshot {
+        CatalogSnapshot { parents, ..self }
+    }
+
+    /// Whether some relation of this name has children or partitions, in whatever schema.
+    pub fn is_parent_name(&self, name: &str) -> bool {
+        self.parents.contains(name)
     }
 
     /// Whether the text may name a foreign table. Never a false "no", except that
@@ -100,7 +128,7 @@ impl CatalogSnapshot {
     /// Whether every built-in function of this name is immutable or stable, and none
     /// shows session state.
     pub fn is_safe_function(&self, name: &str) -> bool {
-        !STATEFUL.contains(&name) && self.functions.get(name).copied().unwrap_or(false)
+        !is_stateful(name) && self.functions.get(name).copied().unwrap_or(false)
     }
 
     /// Whether there is a function of this name outside `pg_catalog`: `row.name` may call it.
@@ -161,5 +189,6 @@ mod tests {
         assert!(!s.is_safe_function("random"));
         assert!(!s.is_safe_function("f_ro"));
         assert!(!s.is_safe_function("current_setting"));
+        assert!(is_stateful("table_to_xml_and_xmlschema") && !is_stateful("xmlagg"));
     }
 }

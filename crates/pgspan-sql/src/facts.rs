@@ -68,6 +68,16 @@ impl std::fmt::Debug for ForeignServer {
     }
 }
 
+/// What a view rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct View {
+    /// It may reach foreign tables, partitions, row security, a user's functions, or
+    /// functions that do more than compute.
+    pub hazard: bool,
+    /// Another text for each version of it and of the views below it.
+    pub state: Option<String>,
+}
+
 /// A relation at home, by the name that the statement writes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct HomeRelation {
@@ -99,8 +109,8 @@ pub struct HomeRelation {
     pub server: Option<ForeignServer>,
     /// Its own options.
     pub options: Option<Vec<String>>,
-    /// A view that may reach foreign tables, partitions, row security or user functions.
-    pub view_hazard: bool,
+    /// What it rests on, if it is a view.
+    pub view: Option<View>,
     /// Live columns in attribute order, for foreign tables.
     pub columns: Option<Vec<Column>>,
 }
@@ -121,6 +131,8 @@ pub struct HomeFacts {
 /// Everything about one remote relation.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct SourceFacts {
+    /// `server_version_num`.
+    pub version: u32,
     /// The source's database.
     pub database: Database,
     /// OID there.
@@ -157,6 +169,15 @@ impl HomeFacts {
 }
 
 impl SourceFacts {
+    /// Whether it is the same table, defined alike. How many rows it has does not matter.
+    pub fn same_definition(&self, other: &SourceFacts) -> bool {
+        let SourceFacts { version, database, oid, kind, row_security, subclass, columns, .. } =
+            self;
+        (version, database, oid, kind) == (&other.version, &other.database, &other.oid, &other.kind)
+            && (row_security, subclass, columns)
+                == (&other.row_security, &other.subclass, &other.columns)
+    }
+
     /// Reads the answer to [`crate::ask::source_facts`].
     ///
     /// # Errors

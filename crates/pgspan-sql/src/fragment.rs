@@ -40,6 +40,8 @@ pub struct Fetch {
     pub columns: Vec<(u32, Option<usize>)>,
     /// Type OIDs that the source must answer with; 0 where user types differ in OID.
     pub expected_types: Vec<u32>,
+    /// Their type modifiers.
+    pub expected_typmods: Vec<i32>,
     /// The carrier's format.
     pub carrier: Carrier,
     /// The SELECT for the source.
@@ -90,9 +92,20 @@ pub fn remote_type<'a>(
     types.all(|t| t == first).then_some(first)
 }
 
-/// Whether a column's values can travel in binary.
-pub fn is_binary_safe(column: &Column) -> bool {
-    let builtin = |oid: u32| oid < 16_384 && !TEXT_ONLY.contains(&oid);
+/// Types in whose binary form PostgreSQL 17 gave some values (the infinite intervals)
+/// another meaning.
+const CHANGED_IN_17: &[u32] = &[1186, 1187];
+
+/// Whether values of a type mean the same in binary to servers of these versions.
+pub fn is_same_in_binary(type_oid: u32, home: u32, source: u32) -> bool {
+    !CHANGED_IN_17.contains(&type_oid) || (home >= 170_000) == (source >= 170_000)
+}
+
+/// Whether a column's values can travel in binary from a source to home, of these versions.
+pub fn is_binary_safe(column: &Column, home: u32, source: u32) -> bool {
+    let builtin = |oid: u32| {
+        oid < 16_384 && !TEXT_ONLY.contains(&oid) && is_same_in_binary(oid, home, source)
+    };
     if column.typtype == "e" {
         return true;
     }

@@ -17,6 +17,7 @@
 //! | [`fragment`] | what one source is asked for |
 //! | [`rewrite`] | the statement with its foreign tables replaced by carriers |
 //! | [`plan`] | all of it → [`plan::FederatedPlan`] or the reason for fallback |
+//! | [`reading`] | whether settings change how a text is read |
 //! | [`server`] | a foreign server's options → where and as whom to connect |
 //! | [`route`] | the words for strategies and reasons |
 
@@ -35,6 +36,7 @@ pub mod order_free;
 pub mod parse;
 pub mod plan;
 pub mod quote;
+pub mod reading;
 pub mod remote;
 pub mod rewrite;
 pub mod route;

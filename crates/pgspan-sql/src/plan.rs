@@ -13,6 +13,7 @@ use crate::route::{Reason, Route, Strategy};
 use crate::scope::{Qualifier, Use};
 use crate::server::ServerSpec;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A foreign table that the statement reads, before its source has been asked.
 #[derive(Debug, Clone)]
@@ -133,7 +134,7 @@ pub fn needs(a: &Analysis, home: &HomeFacts) -> Result<Needs, Reason> {
                     return Err(Reason::about("row security at home", written));
                 }
             }
-            Some("v") if relation.view_hazard => {
+            Some("v") if relation.view.as_ref().is_none_or(|view| view.hazard) => {
                 return Err(Reason::about("a view that is not proven local", written));
             }
             // A view's conditions may be shipped, and a view may change unnoticed.
@@ -186,7 +187,7 @@ pub fn plan(
     home: &HomeFacts,
     needs: &Needs,
     scans: &[ForeignScan],
-    sources: &[SourceFacts],
+    sources: &[Arc<SourceFacts>],
     output_types: &[u32],
     limits: Limits,
 ) -> Result<FederatedPlan, Reason> {
@@ -408,7 +409,7 @@ fn fetch(
             || read_there.words.contains(there);
         if needed {
             same_declaration(home, source, column)?;
-            binary &= fragment::is_binary_safe(column);
+            binary &= fragment::is_binary_safe(column, home.version, source.version);
             layout.push((column.type_oid, Some(fetched.len())));
             fetched.push(column);
         } else {
@@ -427,6 +428,7 @@ fn fetch(
         row_type: relation.row_type.unwrap_or(0),
         array_type: relation.array_type.unwrap_or(0),
         expected_types: fetched.iter().map(|c| builtin(c.type_oid)).collect(),
+        expected_typmods: fetched.iter().map(|c| c.typmod).collect(),
         condition: condition.map(str::to_owned),
         sql: fragment::select(&fetched, &need.remote, condition),
         columns: layout,
@@ -459,7 +461,7 @@ const PLAIN_TEXT: &[u32] = &[16, 20, 21, 23, 25, 26, 1042, 1043, 1700, 2950, 114
 fn direct(
     a: &Analysis,
     needs: &Needs,
-    (relations, sources): (&[&HomeRelation], &[SourceFacts]),
+    (relations, sources): (&[&HomeRelation], &[Arc<SourceFacts>]),
     scans: &[ForeignScan],
     carried_by: &[Option<usize>],
     output_types: &[u32],

@@ -248,6 +248,16 @@ impl Bind {
         Ok(Bind { portal, statement, param_formats, params, result_formats })
     }
 
+    /// Whether there are as many formats as PostgreSQL accepts for its parameters and so many
+    /// columns: none, one for all, or one for each; and only such as there are.
+    pub fn formats_fit(&self, columns: usize) -> bool {
+        let fit = |formats: &[i16], count: usize| {
+            (formats.len() <= 1 || formats.len() == count)
+                && formats.iter().all(|format| matches!(format, 0 | 1))
+        };
+        fit(&self.param_formats, self.params.len()) && fit(&self.result_formats, columns)
+    }
+
     /// The format of parameter `i` (0 text, 1 binary).
     pub fn param_format(&self, i: usize) -> i16 {
         match self.param_formats.len() {

@@ -9,19 +9,29 @@
 //! run this way.
 
 use super::home::{self, Around};
-use super::query::{Request, describe_clients};
+use super::query::{Request, describe_clients, refused};
 use super::state::receive_for;
 use super::still::Question;
 use super::stop::{Stop, hung_up};
 use super::{End, Session};
 use crate::sources::CachedPlan;
-use crate::sources::fetch::BUSY;
+use crate::sources::fetch::{BUSY, OTHER_TYPES, SOURCE_ERROR};
 use crate::strategy::home_join;
 use pgspan_pool::ServerError;
 use pgspan_sql::analyze::Kind;
 use pgspan_sql::route::Route;
 use pgspan_sql::{clock, plan};
 use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
+
+/// What came of an attempt to fetch first.
+pub(super) enum Ahead {
+    /// The client has its answer.
+    Answered(Route),
+    /// The usual order is to be used.
+    No,
+    /// The plan does not hold.
+    Stale,
+}
 
 impl Session {
     /// Whether the fetch may go first.
@@ -43,38 +53,48 @@ impl Session {
             && self.still.expects(question, &plan.fingerprint, &self.server)
     }
 
-    /// Runs a statement whose plan is known in two trips. `None`: nothing has been sent to
-    /// the client, and home is outside a transaction; the usual order is to be used.
+    /// Runs a statement whose plan is known in two trips. Unless it is answered, nothing has
+    /// been sent to the client, and home is outside a transaction.
     pub(super) async fn fetch_first(
         &mut self,
         request: &Request,
         around: Around,
         question: Question<'_>,
         plan: &CachedPlan,
-    ) -> Result<Option<Route>, Stop> {
+    ) -> Result<Ahead, Stop> {
         if !self.may_fetch_first(request, around, question, plan) {
-            return Ok(None);
+            return Ok(Ahead::No);
         }
         let keys = vec![None; plan.plan.fetches.len()];
         let fetched = match self.fetch(plan, &keys, around).await {
             Ok(fetched) => fetched,
             Err(Stop::GiveUp(reason)) => {
-                // The plan may no longer hold: home is asked before it is tried again.
                 self.still.doubt();
-                return if reason.what == BUSY { Err(reason.into()) } else { Ok(None) };
+                return match reason.what {
+                    BUSY => Err(reason.into()),
+                    // The source is not what the plan takes it for.
+                    SOURCE_ERROR | OTHER_TYPES => Ok(Ahead::Stale),
+                    _ => Ok(Ahead::No),
+                };
             }
             Err(other) => return Err(other),
         };
         self.stop_if_cancelled()?;
-        home_join::run_opened(self, request, around, plan, &fetched, question).await
+        let ran = home_join::run_opened(self, request, around, plan, &fetched, question).await?;
+        Ok(ran.map_or(Ahead::No, Ahead::Answered))
     }
 
-    /// Appends the opening.
-    pub(crate) fn open_with(&mut self, request: &Request, around: Around, question: Question<'_>) {
-        around.open(&mut self.server);
-        self.opened = true;
-        home::run_prepared(&mut self.server, question.statement());
+    /// Appends the opening; gives the number of statements before the question.
+    pub(crate) async fn open_with(
+        &mut self,
+        request: &Request,
+        around: Around,
+        plan: &CachedPlan,
+        question: Question<'_>,
+    ) -> Result<usize, Stop> {
+        let before = self.open(around, plan, question, false).await?;
         describe_clients(&mut self.server, request);
+        Ok(before)
     }
 
     /// Reads home's answer to the opening. `false`: home is not what it was; everything has
@@ -85,23 +105,24 @@ impl Session {
         around: Around,
         plan: &CachedPlan,
         question: Question<'_>,
+        before: usize,
     ) -> Result<bool, Stop> {
         let mut row = Vec::new();
-        let mut completed = 0;
+        let mut missing = before + 1;
         let mut described = request.batch.is_none();
-        while completed < 2 || !described {
+        while missing > 0 || !described {
             let frame = receive_for(&mut self.server, &mut self.client).await?;
             let wire = |e| Stop::from(ServerError::from(e));
             match frame.tag {
                 b'D' => row = backend::data_row(frame.body()).map_err(wire)?,
-                b'C' => completed += 1,
+                b'C' => missing -= 1,
                 b'T' | b'n' => described = true,
                 b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
                 b'E' => {
                     let error = ErrorFields::decode(frame.body()).map_err(wire)?;
                     home::forget_prepared(&mut self.server);
                     self.drain(Some(&error)).await?;
-                    return Err(ServerError::Sql(error).into());
+                    return Err(refused(ServerError::Sql(error)));
                 }
                 b'Z' => {
                     let text = "an answer without an end".to_owned();

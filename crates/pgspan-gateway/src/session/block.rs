@@ -113,8 +113,8 @@ impl BlockSource {
 pub(crate) struct Reading {
     /// Home's transaction.
     transaction: Bytes,
-    /// Role and settings, relations, servers and mappings, as home answered.
-    pub fingerprint: [Bytes; 3],
+    /// Role and settings, names, definitions, servers and mappings, as home answered.
+    pub fingerprint: [Bytes; 4],
     /// The question to which that was the answer.
     pub question: Statement,
 }
@@ -445,8 +445,8 @@ impl Session {
             return Ok(());
         }
         let fingerprint = || {
-            let [settings, relations, servers, _] = &home.fingerprint;
-            [settings.clone(), relations.clone(), servers.clone()]
+            let [settings, names, definitions, servers, _] = &home.fingerprint;
+            [settings.clone(), names.clone(), definitions.clone(), servers.clone()]
         };
         match &self.block.reading {
             Some(reading) if reading.transaction != home.transaction => {

@@ -45,6 +45,7 @@ fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
     let mut functions = HashMap::new();
     let mut operators = HashSet::new();
     let mut types = HashSet::new();
+    let mut parents = HashSet::new();
     let mut outside = HashMap::new();
     for row in rows {
         let text = |i: usize| {
@@ -54,6 +55,9 @@ fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
         match text(0).as_str() {
             "t" => {
                 tables.insert(text(1));
+            }
+            "p" => {
+                parents.insert(text(1));
             }
             "o" => {
                 operators.insert(text(1));
@@ -76,4 +80,5 @@ fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
     }
     CatalogSnapshot::new(tables, functions, outside.into_keys().collect(), operators)
         .with_strange_types(types)
+        .with_parents(parents)
 }

@@ -34,7 +34,12 @@ impl Statement {
     }
 
     fn numbered(number: u64, sql: impl Into<String>) -> Statement {
-        Statement { number, name: format!("pgspan:{number}"), sql: sql.into() }
+        Statement { number, name: Statement::name_of(number), sql: sql.into() }
+    }
+
+    /// The name of the statement of this number.
+    pub fn name_of(number: u64) -> String {
+        format!("pgspan:{number}")
     }
 
     /// Its number.
@@ -58,7 +63,7 @@ pub(crate) fn prepare(server: &mut ServerConnection, statement: &Statement, oids
     if server.prepared.len() >= PREPARED_MAX {
         // Knowledge is dropped and statements with it, so that a server does not fill up.
         for number in server.prepared.drain() {
-            frontend::close_statement(&mut server.outbox, &format!("pgspan:{number}"));
+            frontend::close_statement(&mut server.outbox, &Statement::name_of(number));
         }
     }
     // One of the same name may be left from before a failure.
@@ -66,6 +71,16 @@ pub(crate) fn prepare(server: &mut ServerConnection, statement: &Statement, oids
     frontend::parse(&mut server.outbox, &statement.name, &statement.sql, oids);
     server.prepared.insert(statement.number);
     true
+}
+
+/// As [`prepare`], for a text that means something else each time it is read.
+pub(crate) fn prepare_anew(
+    server: &mut ServerConnection,
+    statement: &Statement,
+    oids: &[u32],
+) -> bool {
+    server.prepared.remove(&statement.number);
+    prepare(server, statement, oids)
 }
 
 /// After an error it is not known which of the last statements exist.
@@ -247,6 +262,7 @@ fn constant(number: u64) -> &'static Statement {
             "SET max_parallel_workers_per_gather = 0",
             "SET enable_bitmapscan = off",
             "SET enable_bitmapscan TO DEFAULT",
+            "SET LOCAL plan_cache_mode = force_custom_plan",
         ]
         .iter()
         .zip(0..)
@@ -320,6 +336,12 @@ impl Means {
 /// Appends a statement that takes the transaction's snapshot and does nothing else.
 pub(crate) fn take_snapshot(server: &mut ServerConnection) {
     run_prepared(server, constant(4));
+}
+
+/// Appends what makes home plan the statement that is bound next for the values that it has,
+/// until the transaction ends.
+pub(crate) fn plan_for_values(server: &mut ServerConnection) {
+    run_prepared(server, constant(12));
 }
 
 impl Around {

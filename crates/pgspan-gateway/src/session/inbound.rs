@@ -130,10 +130,6 @@ impl Session {
                     }
                     let text = &self.client.inbox[text];
                     self.block.ran(text, self.owed.ready(), self.is_outside());
-                    if text.get(..10).is_some_and(|t| t.eq_ignore_ascii_case(b"DEALLOCATE")) {
-                        // Which one is home's to tell; what is not known is relayed.
-                        self.statements = super::request::Statements::default();
-                    }
                     self.count_relayed();
                     self.relay(tag, size);
                 }
@@ -210,6 +206,7 @@ impl Session {
 
     /// A message goes to home; `None`: too long to be seen whole, it follows.
     pub(super) fn hand_over(&mut self, tag: u8, raw: Option<&[u8]>) {
+        self.note_relayed(tag, raw);
         self.owed.sent(tag);
         match (tag, raw) {
             // Whatever a Query does, the unnamed statement is gone.
@@ -270,8 +267,7 @@ impl Session {
                 starts = self.is_for_us(&parse.sql);
                 let foreign = starts && self.names_foreign(&parse.sql);
                 let param_oids = parse.param_oids.into();
-                self.statements
-                    .insert(&parse.name, Prepared { sql: parse.sql, param_oids, foreign });
+                self.statements.insert(&parse.name, Prepared::new(parse.sql, param_oids, foreign));
             }
             b'B' => {
                 let mut f = frame::Fields::new(b'B', body);

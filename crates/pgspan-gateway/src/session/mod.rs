@@ -12,6 +12,7 @@ pub(crate) mod catalog;
 pub(crate) mod gate;
 pub(crate) mod home;
 pub(crate) mod inbound;
+pub(crate) mod make;
 pub(crate) mod outbound;
 pub(crate) mod owed;
 pub(crate) mod query;
@@ -21,6 +22,7 @@ pub(crate) mod show;
 pub(crate) mod state;
 pub(crate) mod still;
 pub(crate) mod stop;
+pub(crate) mod trust;
 
 use crate::gateway::{Database, Endpoint, Shared};
 use crate::spare::Origin;
@@ -121,6 +123,8 @@ pub(crate) struct Session {
     pub block: Block,
     /// A transaction or savepoint of the gateway's own is open at home.
     pub opened: bool,
+    /// Whether what is prepared at home is what it was.
+    pub trust: trust::Trust,
     /// What is known of home while nothing changes there.
     pub still: still::Still,
     /// How the last statement was run.
@@ -183,6 +187,7 @@ impl Session {
             server_rest: 0,
             block: Block::default(),
             opened: false,
+            trust: trust::Trust::default(),
             still: still::Still::default(),
             last_route: RELAYED,
         }

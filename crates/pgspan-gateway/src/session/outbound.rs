@@ -44,6 +44,9 @@ impl Session {
                         .ok_or_else(|| End::Server("bad ReadyForQuery".to_owned()))?;
                     let failed = std::mem::take(&mut self.failed);
                     let idle = self.server.status == TransactionStatus::Idle;
+                    if idle {
+                        self.trust.ended();
+                    }
                     if self.block.answered(idle, failed) {
                         self.block.end();
                     }

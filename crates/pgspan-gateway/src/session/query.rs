@@ -1,33 +1,30 @@
 //! The straight line: the only place where the steps of a cross-database query meet.
 //! Each step takes values and returns a value.
 
+use super::ahead::Ahead;
 use super::block::{TOUCHED, lock_table};
 use super::home::{self, Around};
-use super::request::Batch;
+use super::request::{Batch, Reading};
 use super::state::{
-    append_keys, copied_select, fetch_bounded, key_values, plan_key, without_values,
+    append_keys, fetch_bounded, key_values, plan_key, sleep, timed_out, timeout, without_values,
 };
 use super::still::{HomeState, Question, home_state};
-use super::stop::{LOCK_NOT_AVAILABLE, NOTICE, Stop, cancelled};
+use super::stop::{HOME_ERROR, LOCK_NOT_AVAILABLE, NOTICE, Stop, cancelled};
 use super::{End, Session};
 use crate::config::SnapshotOrder;
 use crate::gateway::Shared;
-use crate::sources::PlanFacts;
-use crate::sources::block::{estimates_remotely, locking, runs};
 use crate::sources::engine::engine_plan;
 use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
-use crate::sources::{Analyzed, CachedPlan, Fragment, PlanKey};
+use crate::sources::{Analyzed, CachedPlan, PlanKey};
 use crate::strategy::snapshot::release;
 use crate::strategy::{direct, engine, explain, home_join};
 use bytes::Bytes;
 use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::analyze::Kind;
+use pgspan_sql::ask;
 use pgspan_sql::ask::Preference;
 use pgspan_sql::facts::HomeFacts;
-use pgspan_sql::fragment::Fetch;
-use pgspan_sql::plan::{self, Limits};
 use pgspan_sql::route::{Reason, Route, Strategy};
-use pgspan_sql::{ask, remote};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frontend;
 use std::pin::pin;
@@ -69,7 +66,24 @@ pub(crate) struct Request {
     pub param_oids: Arc<[u32]>,
     /// Set in the extended protocol.
     pub batch: Option<Batch>,
+    /// When home has read the text.
+    pub read: Read,
 }
+
+/// When home reads, or has read, the text of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// With this request.
+    Now,
+    /// Earlier, under this; `None` when that is not known.
+    Earlier(Option<Reading>),
+}
+
+/// The reason when a prepared statement may mean something else than its text does now.
+const READ_OTHERWISE: &str = "prepared under other settings or names";
+
+/// So often a plan is made anew for a statement, where each time home changed meanwhile.
+const ROUNDS_MAX: usize = 4;
 
 /// How long a plan is not tried again whose fetch outgrew the limits, or at which home had
 /// something to say.
@@ -194,7 +208,7 @@ impl Session {
         }
         let mut key = plan_key(database, &self.user, request);
         let any_values = without_values(&key);
-        let known = match self.shared.sources.plan(&any_values) {
+        let mut known = match self.shared.sources.plan(&any_values) {
             Some(plan) => {
                 key.clone_from(&any_values);
                 Some(plan)
@@ -203,93 +217,114 @@ impl Session {
         };
         if let Some(plan) = &known {
             check_rest(plan)?;
+            if !self.sources_hold(plan).await? {
+                known = None;
+            }
         }
-        let wants_engine = |p: &CachedPlan| around == Around::Own && prefers_engine(p);
-        if let Some(table) =
-            known.as_ref().filter(|p| !wants_engine(p)).and_then(|p| p.plan.too_large.clone())
-        {
-            return Err(Reason::about(OUTGROWN, table).into());
-        }
-        let all_rows = request.batch.as_ref().is_none_or(|b| b.max_rows == 0);
-        let explains = matches!(analysis.kind, Kind::Explain(_));
-        let is_direct =
-            |p: &CachedPlan| p.plan.direct.is_some() && around == Around::Own && all_rows;
-        if let Some(plan) = known.as_ref().filter(|_| around == Around::Savepoint) {
-            self.block.may_read(plan)?;
-        }
-        let home = match known.filter(|p| !explains && !is_direct(p) && !wants_engine(p)) {
-            // The usual case: the plan is known, and holds.
-            Some(plan) => {
-                let shared = self.shared.clone();
-                let question = self.question(&shared, &analyzed, around);
-                if let Some(route) = self.fetch_first(request, around, question, &plan).await? {
+        for _ in 0..ROUNDS_MAX {
+            self.stop_if_cancelled()?;
+            let mut made = false;
+            let reads_as = |p: &Arc<CachedPlan>| self.reads_as(request, &analyzed, p);
+            let plan = match known.take().filter(reads_as) {
+                Some(plan) => plan,
+                None => {
+                    made = true;
+                    let plan = self.make_plan(request, around, &analyzed).await?;
+                    if plan.any_values {
+                        key.clone_from(&any_values);
+                    }
+                    if plan.plan.repeatable {
+                        self.shared.sources.keep_plan(key.clone(), plan.clone());
+                    }
+                    if !self.reads_as(request, &analyzed, &plan) {
+                        return Err(Reason::new(READ_OTHERWISE).into());
+                    }
+                    plan
+                }
+            };
+            match self.use_plan(request, around, &analyzed, &key, &plan).await {
+                Ok(Some(route)) => {
+                    if plan.calls_users {
+                        // What a user's function does nobody knows.
+                        self.trust.ran(None);
+                    }
                     return Ok(route);
                 }
-                let (home, fetched) =
-                    self.snapshot_and_fetch(request, around, &analyzed, &plan).await?;
-                self.block.drop_abandoned();
-                if home.fingerprint == plan.fingerprint {
-                    let fetched = match fetched {
-                        Err(stop) => self.outgrown(request, around, &key, &plan, stop).await?,
-                        Ok(fetched) => Outgrown::Fetched(fetched),
-                    };
-                    return match fetched {
-                        Outgrown::Fetched(f) => self.finish(request, around, &key, &plan, &f).await,
-                        Outgrown::Answered(route) => Ok(route),
-                    };
-                }
-                home
+                Err(Stop::GiveUp(reason)) if reason.what == REFUSED && !made => {}
+                other => drop(other?),
             }
-            None => {
-                let (home, plan) = self.snapshot(request, around, &analyzed, &key).await?;
-                if let Some(plan) = plan.filter(|_| !explains) {
-                    if wants_engine(&plan) {
-                        return self.by_engine(request, around, &key, &plan).await;
-                    }
-                    if is_direct(&plan) {
-                        return direct::run(self, request, around, &plan).await;
-                    }
-                }
-                home
+            // Home is not what it was when the plan was made.
+            self.undo(around).await?;
+        }
+        Err(Reason::new("home does not stand still").into())
+    }
+
+    /// Whether home has read the client's statement as it would read its text under this
+    /// plan: PostgreSQL keeps a prepared statement as it was read.
+    fn reads_as(&self, request: &Request, analyzed: &Analyzed, plan: &CachedPlan) -> bool {
+        match &request.read {
+            Read::Now => true,
+            Read::Earlier(None) => false,
+            Read::Earlier(Some(reading)) => {
+                reading.same(&Reading::of(&plan.fingerprint), analyzed.depends_on_settings)
             }
-        };
-        if home.session.preference == Preference::Fallback {
-            return Err(Reason::new("pgspan.strategy is fallback").into());
         }
-        let plan = self.make_plan(request, around, &analyzed, &home).await?;
-        // In a block each question has a snapshot of its own: what they said together
-        // holds if the fingerprint is still the same after them.
-        let consistent = around == Around::Own
-            || plan.facts_known
-            || self.fingerprint_again(&analyzed, around).await?.fingerprint == home.fingerprint;
-        if plan.plan.repeatable && consistent {
-            if plan.any_values {
-                key = any_values;
-            }
-            self.shared.sources.keep_plan(key.clone(), plan.clone());
-        }
-        if explains {
-            return explain::run(self, request, around, &plan).await;
-        }
-        if wants_engine(&plan) {
-            return self.by_engine(request, around, &key, &plan).await;
-        }
-        if is_direct(&plan) {
-            return direct::run(self, request, around, &plan).await;
-        }
-        if let Some(table) = &plan.plan.too_large {
-            return Err(Reason::about(OUTGROWN, table.clone()).into());
+    }
+
+    /// Runs a statement by a plan. `None`: the plan does not hold; nothing has been sent.
+    async fn use_plan(
+        &mut self,
+        request: &Request,
+        around: Around,
+        analyzed: &Analyzed,
+        key: &PlanKey,
+        plan: &Arc<CachedPlan>,
+    ) -> Result<Option<Route>, Stop> {
+        let explains = matches!(plan.analysis.kind, Kind::Explain(_));
+        let columns = if explains { 1 } else { plan.fields.len() };
+        if !request.batch.as_ref().is_none_or(|b| b.bind.formats_fit(columns)) {
+            // Home tells what is wrong with them.
+            return Err(Reason::new("another number of formats").into());
         }
         if around == Around::Savepoint {
-            self.block.may_read(&plan)?;
+            self.block.may_read(plan)?;
         }
-        let keys = self.ask_keys(&plan, around).await?;
-        match self.fetch(&plan, &keys, around).await {
-            Ok(fetched) => self.finish(request, around, &key, &plan, &fetched).await,
-            Err(stop) => match self.outgrown(request, around, &key, &plan, stop).await? {
-                Outgrown::Fetched(f) => self.finish(request, around, &key, &plan, &f).await,
-                Outgrown::Answered(route) => Ok(route),
-            },
+        let wants_engine = around == Around::Own && prefers_engine(plan);
+        let all_rows = request.batch.as_ref().is_none_or(|b| b.max_rows == 0);
+        let is_direct = plan.plan.direct.is_some() && around == Around::Own && all_rows;
+        if explains || wants_engine || is_direct {
+            if !self.snapshot(request, around, analyzed, plan).await? {
+                return Ok(None);
+            }
+            return if explains {
+                explain::run(self, request, around, plan).await
+            } else if wants_engine {
+                self.by_engine(request, around, key, plan).await
+            } else {
+                direct::run(self, request, around, plan).await
+            }
+            .map(Some);
+        }
+        if let Some(table) = plan.plan.too_large.clone() {
+            return Err(Reason::about(OUTGROWN, table).into());
+        }
+        let shared = self.shared.clone();
+        let question = self.question(&shared, analyzed, around);
+        match self.fetch_first(request, around, question, plan).await? {
+            Ahead::Answered(route) => return Ok(Some(route)),
+            Ahead::Stale => return Ok(None),
+            Ahead::No => {}
+        }
+        let fetched = self.snapshot_and_fetch(request, around, analyzed, plan).await;
+        self.block.drop_abandoned();
+        let Some(fetched) = fetched? else { return Ok(None) };
+        let fetched = match fetched {
+            Err(stop) => self.outgrown(request, around, key, plan, stop).await?,
+            Ok(fetched) => Outgrown::Fetched(fetched),
+        };
+        match fetched {
+            Outgrown::Fetched(f) => self.finish(request, around, key, plan, &f).await.map(Some),
+            Outgrown::Answered(route) => Ok(Some(route)),
         }
     }
 
@@ -397,7 +432,7 @@ impl Session {
     }
 
     /// The fingerprint question for the session's role.
-    fn question<'a>(
+    pub(super) fn question<'a>(
         &self,
         shared: &'a Shared,
         analyzed: &'a Analyzed,
@@ -408,44 +443,96 @@ impl Session {
         self.still.question(&shared.sources.unchanged, whole, around)
     }
 
-    /// Home's snapshot; with a known direct plan, also whether it holds.
+    /// Appends the opening of a statement at home: what makes its names mean what the plan
+    /// takes them for, and the question that proves it. Gives the number of statements
+    /// before the question; with `early` their answer comes ahead of the question's.
+    ///
+    /// The rewritten statement is read before the snapshot in which the fingerprint is, so
+    /// that home reads it as the plan does. PostgreSQL locks a statement's tables before
+    /// it takes a snapshot for it; so does this.
+    ///
+    /// # Errors
+    /// Home does not read the rewritten statement.
+    pub(crate) async fn open(
+        &mut self,
+        around: Around,
+        plan: &CachedPlan,
+        question: Question<'_>,
+        early: bool,
+    ) -> Result<usize, Stop> {
+        let server = &mut self.server;
+        let mut before = 1;
+        if around == Around::Savepoint {
+            around.open(server);
+            for statement in &plan.locks {
+                lock_table(server, statement);
+            }
+        }
+        let rewritten = plan.analysis.kind != Kind::CopyOut;
+        let parses = match (rewritten, plan.plan.repeatable) {
+            (false, _) => false,
+            (true, true) => home::prepare(server, &plan.home, &plan.home_types),
+            (true, false) => home::prepare_anew(server, &plan.home, &plan.home_types),
+        };
+        if parses && around == Around::Own {
+            // A text is read in a transaction that has a snapshot: in one before this. In
+            // one write, what failed or was cancelled there would be followed by the rest.
+            frontend::sync(&mut server.outbox);
+            home::answers(server, &mut self.client.outbox).await.map_err(refused)?;
+        }
+        if around == Around::Own {
+            around.open(server);
+            if let Some(lock) = &plan.lock {
+                home::run_prepared(server, lock);
+                before += 1;
+            }
+        }
+        self.opened = true;
+        if early {
+            home::take_snapshot(server);
+            frontend::flush(&mut server.outbox);
+            before += 1;
+        }
+        home::run_prepared(server, question.statement());
+        if plan.asks_again {
+            home::run_once(server, &ask::home_facts(&ask::table_names(&plan.analysis)));
+        }
+        Ok(before)
+    }
+
+    /// Whether what home said is what the plan rests on; `i` is the result behind the
+    /// fingerprint's.
+    fn holds(plan: &CachedPlan, home: &HomeState, got: &home::Answers, i: usize) -> bool {
+        let same_facts = || {
+            let facts = got.value(i, 0).and_then(|json| HomeFacts::read(json).ok());
+            facts.is_some_and(|facts| facts == plan.facts.home)
+        };
+        home.fingerprint == plan.fingerprint && (!plan.asks_again || same_facts())
+    }
+
+    /// Home's snapshot; whether the plan holds in it.
     async fn snapshot(
         &mut self,
         request: &Request,
         around: Around,
         analyzed: &Analyzed,
-        key: &PlanKey,
-    ) -> Result<(HomeState, Option<Arc<CachedPlan>>), Stop> {
+        plan: &CachedPlan,
+    ) -> Result<bool, Stop> {
         let shared = self.shared.clone();
         let question = self.question(&shared, analyzed, around);
-        around.open(&mut self.server);
-        self.opened = true;
-        home::run_prepared(&mut self.server, question.statement());
+        let before = self.open(around, plan, question, false).await?;
         describe_clients(&mut self.server, request);
         frontend::sync(&mut self.server.outbox);
-        let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
+        let got = home::answers(&mut self.server, &mut self.client.outbox).await;
+        let got = got.map_err(refused)?;
         self.stop_if_cancelled()?;
-        let home = self.home_state(question, &got, 1, around).await?;
+        let home = self.home_state(question, &got, before, around).await?;
         self.check_reading(&home, analyzed, around)?;
-        let plan = self.shared.sources.plan(key).filter(|p| p.fingerprint == home.fingerprint);
-        Ok((home, plan))
-    }
-
-    async fn fingerprint_again(
-        &mut self,
-        analyzed: &Analyzed,
-        around: Around,
-    ) -> Result<HomeState, Stop> {
-        let shared = self.shared.clone();
-        let question = self.question(&shared, analyzed, around);
-        home::run_prepared(&mut self.server, question.statement());
-        frontend::sync(&mut self.server.outbox);
-        let got = home::answers(&mut self.server, &mut self.client.outbox).await?;
-        self.home_state(question, &got, 0, around).await
+        Ok(Session::holds(plan, &home, &got, before + 1))
     }
 
     /// Reads the fingerprint that is the `i`th result.
-    async fn home_state(
+    pub(super) async fn home_state(
         &mut self,
         question: Question<'_>,
         got: &home::Answers,
@@ -469,11 +556,9 @@ impl Session {
         around: Around,
         analyzed: &Analyzed,
         plan: &Arc<CachedPlan>,
-    ) -> Result<(HomeState, Result<Vec<Fetched>, Stop>), Stop> {
+    ) -> Result<Option<Result<Vec<Fetched>, Stop>>, Stop> {
         let shared = self.shared.clone();
         let question = self.question(&shared, analyzed, around);
-        around.open(&mut self.server);
-        self.opened = true;
         // In a block home's answers have snapshots of their own: keys may miss a row that the
         // statement finds.
         let has_keys = around == Around::Own && plan.plan.fetches.iter().any(|f| f.keys.is_some());
@@ -482,16 +567,7 @@ impl Session {
         let alone = self.shared.running.load(Ordering::Relaxed) <= 2;
         let home_first = around == Around::Own && !parallel;
         let waits = home_first && !has_keys && alone && !question.is_short();
-        if waits {
-            home::take_snapshot(&mut self.server);
-            frontend::flush(&mut self.server.outbox);
-        }
-        if around == Around::Savepoint {
-            for statement in &plan.locks {
-                lock_table(&mut self.server, statement);
-            }
-        }
-        home::run_prepared(&mut self.server, question.statement());
+        let before = self.open(around, plan, question, waits).await?;
         if has_keys {
             append_keys(&mut self.server, plan);
         }
@@ -499,23 +575,23 @@ impl Session {
         frontend::sync(&mut self.server.outbox);
         let mut asked = home::Asked::default();
         if waits {
-            asked.read(&mut self.server, &mut self.client.outbox, Some(2)).await?;
+            asked.read(&mut self.server, &mut self.client.outbox, Some(before)).await?;
         }
-        let first = if waits { 2 } else { 1 };
+        let behind = before + 1;
         if has_keys || (home_first && !waits) {
-            let got = asked.finish(&mut self.server, &mut self.client.outbox).await?;
+            let got = asked.finish(&mut self.server, &mut self.client.outbox).await;
+            let got = got.map_err(refused)?;
             self.stop_if_cancelled()?;
-            let home = self.home_state(question, &got, first, around).await?;
-            if home.fingerprint != plan.fingerprint {
-                return Ok((home, stale()));
+            let home = self.home_state(question, &got, before, around).await?;
+            if !Session::holds(plan, &home, &got, behind) {
+                return Ok(None);
             }
             let keys = if has_keys {
-                key_values(plan, &got, first + 1)
+                key_values(plan, &got, behind + usize::from(plan.asks_again))
             } else {
                 vec![None; plan.plan.fetches.len()]
             };
-            let fetched = self.fetch(plan, &keys, around).await;
-            return Ok((home, fetched));
+            return Ok(Some(self.fetch(plan, &keys, around).await));
         }
         let keys = vec![None; plan.plan.fetches.len()];
         let Session { server, client, endpoint, cancel, block, still, .. } = &mut *self;
@@ -530,7 +606,7 @@ impl Session {
                 loop {
                     tokio::select! {
                         biased;
-                        got = &mut answer => break got?,
+                        got = &mut answer => break got,
                         rows = &mut fetch, if fetched.is_none() => fetched = Some(rows),
                     }
                 }
@@ -539,160 +615,37 @@ impl Session {
                 return Err(cancelled());
             }
             let aside = &mut client.outbox;
-            let home = home_state(server, aside, still, question, &got, first, around).await?;
+            let told = match got {
+                Ok(got) => home_state(server, aside, still, question, &got, before, around)
+                    .await
+                    .map(|home| (Session::holds(plan, &home, &got, behind), home)),
+                Err(error) => Err(refused(error)),
+            };
+            let holds = matches!(told, Ok((true, _)));
+            if around == Around::Savepoint && !holds && fetched.is_none() {
+                // The source's snapshot is the block's, and so is its connection.
+                let session = told.as_ref().map_or(&plan.session, |(_, home)| &home.session);
+                let deadline = timeout(&session.statement_timeout);
+                let done = tokio::select! {
+                    biased;
+                    done = &mut fetch => done,
+                    () = sleep(deadline) => Err(timed_out()),
+                };
+                if let Err(stop @ (Stop::Refuse(_) | Stop::End(_))) = done {
+                    return Err(stop);
+                }
+            }
+            let (holds, home) = told?;
             // What is fetched under another plan, or under another timeout, is dropped.
             let fetched = match fetched {
-                _ if home.fingerprint != plan.fingerprint => stale(),
-                Some(rows) => rows,
-                None => fetch.await,
+                _ if !holds => None,
+                Some(rows) => Some(rows),
+                None => Some(fetch.await),
             };
             (home, fetched)
         };
         self.check_reading(&home, analyzed, around)?;
-        Ok((home, fetched))
-    }
-
-    /// Asks home and sources for what a plan needs, and makes it.
-    async fn make_plan(
-        &mut self,
-        request: &Request,
-        around: Around,
-        analyzed: &Analyzed,
-        home: &HomeState,
-    ) -> Result<Arc<CachedPlan>, Stop> {
-        let analysis = analyzed.outcome.clone()?;
-        let select = &request.text[analysis.query_start..];
-        let select = match analysis.kind {
-            Kind::CopyOut => copied_select(select)?,
-            _ => select,
-        };
-        let names = ask::table_names(&analysis);
-        let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
-        let facts_key = (database, names, home.fingerprint.clone());
-        let known = self.shared.sources.home_facts(&facts_key);
-        let server = &mut self.server;
-        if known.is_none() {
-            home::run_once(server, &ask::home_facts(&facts_key.1));
-        }
-        // The original: its description, and what postgres_fdw would ship.
-        let original = "pgspan:original";
-        frontend::close_statement(&mut server.outbox, original);
-        frontend::parse(&mut server.outbox, original, select, &request.param_oids);
-        frontend::describe_statement(&mut server.outbox, original);
-        let sql = format!("{}{select}", ask::EXPLAIN_PREFIX);
-        home::run_with_parameters(server, &sql, request);
-        frontend::sync(&mut server.outbox);
-        let got = home::answers(server, &mut self.client.outbox).await?;
-        if got.noticed {
-            return Err(Reason::new(NOTICE).into());
-        }
-        let odd = || Stop::GiveUp(Reason::new("catalog answer"));
-        let explained = usize::from(known.is_none());
-        let facts = match known {
-            Some(facts) => facts,
-            None => Arc::new(HomeFacts::read(got.value(0, 0).ok_or_else(odd)?)?),
-        };
-        let plan_text = got.value(explained, 0).cloned().ok_or_else(odd)?;
-        let mut scans = remote::foreign_scans(&plan_text)?;
-        let fields = got.fields.into_iter().next().flatten().ok_or_else(odd)?;
-        let parameters = got.parameters.into_iter().next().unwrap_or_default();
-        if self.cancel.is_cancelled() {
-            return Err(cancelled());
-        }
-        let mut needs = plan::needs(&analysis, &facts)?;
-        if around == Around::Savepoint && estimates_remotely(&facts) {
-            // Home's postgres_fdw has taken its snapshot for that.
-            return Err(Reason::about("server option", "use_remote_estimate").into());
-        }
-        // A foreign table that was made around the gateway, and that the fingerprint
-        // therefore does not cover yet: what is known of it holds for this run.
-        let is_covered = |written: &str| {
-            let mut tables = analysis.tables.iter().filter(|t| t.sql_name() == written);
-            tables.all(|t| analyzed.catalog.is_foreign_name(&t.name))
-        };
-        let covered = facts.relations.iter().all(|r| r.server.is_none() || is_covered(&r.written));
-        if !covered {
-            self.database.disturb();
-            needs.repeatable = false;
-        }
-        // A view may change without a trace in the fingerprint, and in a block the
-        // fingerprint and the facts have different snapshots.
-        let has_views = facts.relations.iter().any(|r| r.kind.as_deref() == Some("v"));
-        if around == Around::Own && !has_views && covered {
-            self.shared.sources.keep_home_facts(facts_key, facts.clone());
-        }
-        let caller = self.caller(&home.session);
-        let mut sources = Vec::new();
-        for need in &needs.tables {
-            let spec = needs.servers.get(need.server).ok_or_else(odd)?;
-            let known = caller.shared.sources.relation(spec, &need.remote);
-            let facts = match known {
-                Some(known) => known,
-                None => {
-                    let facts = tokio::select! {
-                        got = fetch::facts(&caller, spec, &need.remote) => got?,
-                        () = self.cancel.cancelled() => return Err(cancelled()),
-                    };
-                    caller.shared.sources.keep_relation(spec, &need.remote, facts.clone());
-                    facts
-                }
-            };
-            sources.push(facts);
-        }
-        let limits = &self.shared.config.limits;
-        let types: Vec<u32> = fields.iter().map(|f| f.type_oid).collect();
-        let declared = u32::try_from(parameters.len()).unwrap_or(u32::MAX);
-        let limits = Limits {
-            rows_max: limits.home_join_rows_max,
-            keys_max: limits.keys_max,
-            pages_min: limits.engine_pages_min.into(),
-        };
-        // Of small tables all rows are fetched, whatever is bound: home evaluates every
-        // condition anyway, and one plan serves all values.
-        let small = sources.iter().all(|s| plan::estimated_rows(s) < plan::SMALL_ROWS);
-        let values = request.batch.as_ref().is_some_and(|b| !b.bind.params.is_empty());
-        let any_values = small && values && analysis.tables.len() > needs.tables.len();
-        if any_values {
-            scans.iter_mut().for_each(|s| s.conditional = false);
-        }
-        let made = plan::plan(
-            &request.text,
-            &analysis,
-            declared,
-            &facts,
-            &needs,
-            &scans,
-            &sources,
-            &types,
-            limits,
-        )?;
-        let runs = runs(&plan_text, &scans, &made.fetches, made.servers.len(), any_values);
-        let mut bound_types = parameters.clone();
-        bound_types.extend(made.fetches.iter().map(|f| f.array_type));
-        Ok(Arc::new(CachedPlan {
-            fingerprint: home.fingerprint.clone(),
-            session: home.session.clone(),
-            analysis,
-            fields,
-            parameters,
-            facts_known: explained == 0,
-            any_values,
-            together: crate::sources::together::Together::default(),
-            engine: std::sync::Mutex::new(None),
-            prefers_engine: std::sync::atomic::AtomicBool::new(false),
-            facts: Arc::new(PlanFacts { home: facts, needs, sources }),
-            home: self.shared.sources.typed_statement(
-                made.home_sql.clone(),
-                &bound_types,
-                &home.fingerprint,
-            ),
-            fragments: made.fetches.iter().map(|f| fragment(&self.shared.sources, f)).collect(),
-            direct: made.direct.as_ref().map(|d| self.shared.sources.statement(d.sql.clone())),
-            rests_until: std::sync::Mutex::new(None),
-            runs,
-            locks: made.fetches.iter().map(|f| locking(&self.shared.sources, f)).collect(),
-            plan: made,
-        }))
+        Ok(fetched)
     }
 
     /// This session as one that asks sources, under settings that home has told.
@@ -728,9 +681,18 @@ impl Session {
     }
 }
 
-/// In place of what was fetched under a plan that is to be made anew.
-fn stale<T>() -> Result<T, Stop> {
-    Err(Reason::new("the plan no longer holds").into())
+/// The reason when home answers the opening with an error: what the plan speaks of may be
+/// there no longer.
+const REFUSED: &str = "home refuses what the plan asks";
+
+/// What an error means that home answers the opening with.
+pub(crate) fn refused(error: ServerError) -> Stop {
+    match (Stop::from(error), REFUSED) {
+        (Stop::GiveUp(reason), what) if reason.what == HOME_ERROR => {
+            Stop::GiveUp(Reason { what, ..reason })
+        }
+        (stop, _) => stop,
+    }
 }
 
 /// What became of a fetch that outgrew its bounds.
@@ -776,15 +738,6 @@ fn check_rest(plan: &CachedPlan) -> Result<(), Stop> {
 pub(crate) fn describe_clients(server: &mut ServerConnection, request: &Request) {
     if let Some(batch) = &request.batch {
         frontend::describe_statement(&mut server.outbox, &batch.bind.statement);
-    }
-}
-
-fn fragment(sources: &crate::sources::Sources, fetch: &Fetch) -> Fragment {
-    let keys = fetch.keys.as_ref();
-    Fragment {
-        all: sources.statement(fetch.sql.clone()),
-        by_keys: keys.map(|k| sources.statement(k.sql.clone())),
-        keys: keys.map(|k| sources.statement(k.home_sql.clone())),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the client has prepared, and the shape of a batch.
 
+use crate::sources::Fingerprint;
 use bytes::Bytes;
+use pgspan_sql::ask;
 use pgspan_wire::WireError;
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend::{Bind, Execute, Parse, Target};
@@ -14,6 +16,39 @@ pub(crate) struct Prepared {
     pub param_oids: Arc<[u32]>,
     /// Its text names a foreign table.
     pub foreign: bool,
+    /// What home has read it under; `None` when that is not known.
+    pub reading: Option<Reading>,
+}
+
+impl Prepared {
+    /// One of which it is not known what home reads it under.
+    pub fn new(sql: Bytes, param_oids: Arc<[u32]>, foreign: bool) -> Prepared {
+        Prepared { sql, param_oids, foreign, reading: None }
+    }
+}
+
+/// What decides how a text is read at Parse: settings, what names mean, and what the server
+/// reports of its settings by itself. Home reads a prepared statement once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reading([Bytes; 3]);
+
+impl Reading {
+    /// The part of a fingerprint that decides it.
+    pub fn of(fingerprint: &Fingerprint) -> Reading {
+        let [settings, names, _, _, reported] = fingerprint;
+        let settings = settings.slice_ref(ask::without_role(settings));
+        Reading([settings, names.clone(), reported.clone()])
+    }
+
+    /// Whether these are its settings: column 1 of a fingerprint, and the reported ones.
+    pub fn has_settings(&self, settings: &Bytes, reported: &Bytes) -> bool {
+        self.0[0][..] == *ask::without_role(settings) && self.0[2] == *reported
+    }
+
+    /// Whether a text is read the same under both.
+    pub fn same(&self, other: &Reading, has_literals: bool) -> bool {
+        if has_literals { self == other } else { self.0[1] == other.0[1] }
+    }
 }
 
 /// Statements by name; the empty name is the unnamed statement.
@@ -33,6 +68,27 @@ impl Statements {
     pub fn remove(&mut self, name: &str) {
         if let Some(old) = self.by_name.remove(name) {
             self.foreign -= usize::from(old.foreign);
+        }
+    }
+
+    /// Drops those whose names are not to be kept.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.by_name.retain(|name, _| keep(name));
+        self.foreign = self.by_name.values().filter(|p| p.foreign).count();
+    }
+
+    /// Home was given a statement under settings that nobody knows; `None`: one of them.
+    pub fn read_unseen(&mut self, name: Option<&str>) {
+        match name {
+            Some(name) => self.read(name, None),
+            None => self.by_name.values_mut().for_each(|p| p.reading = None),
+        }
+    }
+
+    /// Notes what home has read a statement under.
+    pub fn read(&mut self, name: &str, reading: Option<Reading>) {
+        if let Some(prepared) = self.by_name.get_mut(name) {
+            prepared.reading = reading;
         }
     }
 

@@ -1,11 +1,12 @@
 //! From a whole request to the straight line or to the relay.
 
 use super::gate::Passing;
-use super::query::Request;
-use super::request;
+use super::query::{Read, Request};
+use super::request::{self, Reading};
 use super::{End, Session};
 use pgspan_pool::ServerError;
 use pgspan_sql::route::Reason;
+use pgspan_wire::backend::{self, TransactionStatus};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
 use std::sync::Arc;
@@ -22,7 +23,10 @@ impl Session {
         if let Some(select) =
             super::show::is_show(text.as_bytes()).then(|| self.show(text)).flatten()
         {
+            // A SELECT of literals.
+            let trust = self.trust;
             self.hand_over(b'Q', None);
+            self.trust = trust;
             frontend::query(&mut self.server.outbox, &select);
             return Ok(());
         }
@@ -30,7 +34,13 @@ impl Session {
             self.count_relayed();
             return self.pass_query(frame).await;
         }
-        let request = Request { text: text.to_owned(), param_oids: Arc::new([]), batch: None };
+        self.regain_trust().await?;
+        let request = Request {
+            text: text.to_owned(),
+            param_oids: Arc::new([]),
+            batch: None,
+            read: Read::Now,
+        };
         if self.answer(&request).await? {
             self.close_unnamed().await
         } else {
@@ -59,6 +69,8 @@ impl Session {
             // One statement is known again by its text.
             let texts = self.texts_of(frames);
             let text = texts.iter().all(|t| *t == texts[0]).then(|| texts.first()).flatten();
+            // What it does is not proven by its Parse.
+            let text = text.filter(|_| frames.iter().any(|f| f.tag == b'B'));
             if let Some(error) = self.pass(Passing { effect, text: text.map(|t| &t[..]) }).await? {
                 for frame in frames {
                     if let Some(name) = super::inbound::parsed_name(frame.tag, &frame.raw) {
@@ -77,11 +89,20 @@ impl Session {
     pub(super) async fn serve_batch(&mut self) -> Result<(), End> {
         let mut frames = self.held.take();
         self.refresh_catalog().await?;
+        self.regain_trust().await?;
         let shape = request::batch(&frames);
         self.notice_statement(&mut frames);
         let batch = match shape {
             Ok(Some(batch)) => batch,
             Ok(None) | Err(_) => {
+                if let [head @ .., sync] = frames.as_slice()
+                    && sync.tag == b'S'
+                    && self.is_foreign_head(head)
+                {
+                    self.relay_head(head, true).await?;
+                    backend::put_ready(&mut self.client.outbox, self.server.status);
+                    return Ok(());
+                }
                 let runs_foreign =
                     frames.iter().any(|f| f.tag == b'B') && self.statements.any_foreign();
                 if runs_foreign {
@@ -95,22 +116,35 @@ impl Session {
         };
         let text = std::str::from_utf8(&prepared.sql).ok().filter(|_| prepared.foreign);
         let Some(text) = text.filter(|t| !super::show::is_show(t.as_bytes())) else {
+            if batch.head.first().is_none_or(|f| f.tag != b'P') {
+                self.show_anew(&batch.bind.statement, &prepared).await?;
+            }
             self.count_relayed();
             return self.pass_batch(&frames).await;
         };
         let head = batch.head.len();
+        let name = batch.bind.statement.clone();
+        if head > 0 && !self.relay_head(&frames[..head], !name.is_empty()).await? {
+            backend::put_ready(&mut self.client.outbox, self.server.status);
+            return Ok(());
+        }
+        let reading = self.statements.get(&name).and_then(|p| p.reading.clone());
+        let parsed_here = frames.first().is_some_and(|f| f.tag == b'P');
         let request = Request {
             text: text.to_owned(),
             param_oids: prepared.param_oids.clone(),
             batch: Some(batch),
+            read: if parsed_here { Read::Now } else { Read::Earlier(reading.clone()) },
         };
-        if head > 0 && !self.relay_head(&frames[..head]).await? {
-            return Ok(());
-        }
         if self.answer(&request).await? {
             return Ok(());
         }
-        self.pass_batch(&frames[head..]).await
+        let alike = self.is_read_alike(reading.as_ref()).await?;
+        self.pass_batch(&frames[head..]).await?;
+        if alike {
+            self.statements.read(&name, reading);
+        }
+        Ok(())
     }
 
     /// The client wants answers before its Sync. Parse and Describe alone are closed
@@ -120,7 +154,9 @@ impl Session {
         self.refresh_catalog().await?;
         let mut frames = self.held.take();
         self.notice_statement(&mut frames);
-        if frames.iter().all(|f| b"PDC".contains(&f.tag)) {
+        if self.is_foreign_head(&frames) {
+            self.discard_to_sync = !self.relay_head(&frames, true).await?;
+        } else if frames.iter().all(|f| b"PDC".contains(&f.tag)) {
             self.relay_whole(&frames);
             frontend::sync(&mut self.server.outbox);
             self.owed.sent(b'S');
@@ -155,8 +191,25 @@ impl Session {
                 frame.raw = raw.freeze();
             }
             let param_oids = parse.param_oids.into();
-            let prepared = request::Prepared { sql: parse.sql, param_oids, foreign };
+            let prepared = request::Prepared::new(parse.sql, param_oids, foreign);
             self.statements.insert(&parse.name, prepared);
+        }
+    }
+
+    /// A prepared SHOW of the gateway's own tells of now: at home another SELECT takes the
+    /// place of the one that stood for it.
+    async fn show_anew(&mut self, name: &str, prepared: &request::Prepared) -> Result<(), End> {
+        let text = std::str::from_utf8(&prepared.sql).ok();
+        let show = text.filter(|t| super::show::is_show(t.as_bytes())).and_then(|t| self.show(t));
+        let Some(select) = show.filter(|_| self.server.status != TransactionStatus::Failed) else {
+            return Ok(());
+        };
+        frontend::close_statement(&mut self.server.outbox, name);
+        frontend::parse(&mut self.server.outbox, name, &select, &prepared.param_oids);
+        frontend::sync(&mut self.server.outbox);
+        match super::home::answers(&mut self.server, &mut self.client.outbox).await {
+            Ok(_) | Err(ServerError::Sql(_)) => Ok(()),
+            Err(lost) => Err(lost.into()),
         }
     }
 
@@ -183,33 +236,107 @@ impl Session {
         }
     }
 
-    /// Relays Parse and Describe and waits for their answers. `false`: they failed, and
-    /// the client has its error.
-    async fn relay_head(&mut self, head: &[Frame]) -> Result<bool, End> {
+    /// Whether messages are one Parse of a text that names a foreign table, and Describes of
+    /// what it prepares.
+    fn is_foreign_head(&self, frames: &[Frame]) -> bool {
+        let [parse, describes @ ..] = frames else { return false };
+        let prepared = super::inbound::parsed_name(parse.tag, &parse.raw)
+            .and_then(|name| Some((self.statements.get(&name)?, name)));
+        let Some((prepared, name)) = prepared else { return false };
+        let of_it = frontend::Target::Statement(name);
+        prepared.foreign
+            && !super::show::is_show(&prepared.sql)
+            && describes.iter().all(|d| {
+                d.tag == b'D' && frontend::Target::decode(b'D', d.body()).is_ok_and(|t| t == of_it)
+            })
+    }
+
+    /// Relays Parse and Describe and waits for their answers, without ReadyForQuery. With
+    /// `lasts`, notes what home has read the statement under. `false`: they failed, and the
+    /// client has its error.
+    async fn relay_head(&mut self, head: &[Frame], lasts: bool) -> Result<bool, End> {
         let lost = |e: ServerError| End::Server(e.to_string());
         let name = head.first().and_then(|f| super::inbound::parsed_name(f.tag, &f.raw));
         self.unnamed_at_home |= name.as_deref() == Some("");
         for f in head {
+            self.note_relayed(f.tag, Some(&f.raw));
             self.server.outbox.extend_from_slice(&f.raw);
         }
+        let asks = lasts && self.ask_reading(name.as_deref());
         frontend::sync(&mut self.server.outbox);
         self.server.send().await.map_err(|e| lost(e.into()))?;
-        let mut ok = true;
+        let mut unanswered = head.len();
+        let mut row = Vec::new();
+        let mut failed = false;
         loop {
             let frame = self.server.receive().await.map_err(lost)?;
-            ok &= frame.tag != b'E';
-            if frame.tag != b'Z' {
-                self.client.outbox.extend_from_slice(&frame.raw);
-            } else if ok {
-                return Ok(true);
-            } else {
-                if let Some(name) = name {
-                    // Whether home kept an older one of that name is home's to tell.
-                    self.statements.remove(&name);
+            match frame.tag {
+                b'Z' => break,
+                b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
+                _ if unanswered > 0 => {
+                    failed = frame.tag == b'E';
+                    if failed {
+                        super::home::forget_prepared(&mut self.server);
+                    }
+                    unanswered -= usize::from(b"1Tn".contains(&frame.tag));
+                    if failed {
+                        unanswered = 0;
+                    }
+                    self.client.outbox.extend_from_slice(&frame.raw);
                 }
-                self.client.outbox.extend_from_slice(&frame.raw);
-                return Ok(false);
+                b'D' => row = backend::data_row(frame.body()).unwrap_or_default(),
+                b'E' => super::home::forget_prepared(&mut self.server),
+                _ => {}
             }
+        }
+        if failed {
+            if let Some(name) = name {
+                // Whether home kept an older one of that name is home's to tell.
+                self.statements.remove(&name);
+            }
+            return Ok(false);
+        }
+        if asks && let Some(name) = &name {
+            self.statements.read(name, super::still::reading(&self.server, row));
+        }
+        Ok(true)
+    }
+
+    /// Appends the question what home reads a text under; `false`: it is not asked.
+    fn ask_reading(&mut self, name: Option<&str>) -> bool {
+        let text = name.and_then(|name| self.statements.get(name)).map(|p| p.sql.clone());
+        let Some(text) = text.as_deref().and_then(|t| std::str::from_utf8(t).ok()) else {
+            return false;
+        };
+        if self.server.status == TransactionStatus::Failed {
+            return false;
+        }
+        let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
+        let catalog = self.database.catalog();
+        let analyzed = self.shared.sources.analyzed(&database, text, &catalog);
+        if analyzed.outcome.is_err() {
+            return false;
+        }
+        super::home::run_prepared(&mut self.server, &analyzed.fingerprint[0]);
+        true
+    }
+
+    /// Whether home would read a text now under the settings that it was read under.
+    async fn is_read_alike(&mut self, reading: Option<&Reading>) -> Result<bool, End> {
+        let Some(reading) = reading else { return Ok(false) };
+        if self.server.status == TransactionStatus::Failed {
+            return Ok(false);
+        }
+        let shared = self.shared.clone();
+        super::home::run_prepared(&mut self.server, &shared.sources.unchanged);
+        frontend::sync(&mut self.server.outbox);
+        match super::home::answers(&mut self.server, &mut self.client.outbox).await {
+            Ok(got) => {
+                let settings = got.value(0, 0).cloned().unwrap_or_default();
+                Ok(reading.has_settings(&settings, &super::still::reported(&self.server)))
+            }
+            Err(ServerError::Sql(_)) => Ok(false),
+            Err(lost) => Err(lost.into()),
         }
     }
 }

@@ -74,7 +74,7 @@ pub(crate) async fn answers_for(
     if got.is_err() {
         home::forget_prepared(source);
     }
-    Ok(got.map_err(|e| Reason::about(fetch::SOURCE_ERROR, e.to_string()))?)
+    Ok(got.map_err(|e| fetch::failed("source", &e))?)
 }
 
 /// PostgreSQL's error when `statement_timeout` passes.

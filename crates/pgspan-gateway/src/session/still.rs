@@ -4,6 +4,7 @@
 //! home a twentieth does.
 
 use super::home::{self, Answers, Around, Statement};
+use super::request::Reading;
 use super::stop::Stop;
 use crate::sources::Fingerprint;
 use bytes::{Bytes, BytesMut};
@@ -50,14 +51,17 @@ impl<'a> Question<'a> {
     }
 }
 
+/// What a whole answer tells of what a plan rests on.
+type Told = [Bytes; 4];
+
 /// What a session knows of home under the snapshot that it saw last. Of this session
 /// alone: another one has temporary tables, and so another meaning of names.
 #[derive(Default)]
 pub(crate) struct Still {
     /// A snapshot that [`ask::is_still`]; empty for none.
     snapshot: Bytes,
-    /// Number of a fingerprint question, and the first three columns of its answer.
-    known: Vec<(u64, [Bytes; 3])>,
+    /// Number of a fingerprint question, and the first four columns of its answer.
+    known: Vec<(u64, Told)>,
     /// So many questions in a row found the snapshot unchanged.
     streak: u32,
     /// So many have to, beyond the first: more after each short question in vain, so that
@@ -90,8 +94,8 @@ impl Still {
     ) -> bool {
         let Question::Unchanged { whole, .. } = question else { return false };
         let known = self.known.iter().find(|(number, _)| *number == whole.number());
-        known.is_some_and(|(_, answer)| answer[..] == fingerprint[..3])
-            && reported(server) == fingerprint[3]
+        known.is_some_and(|(_, answer)| answer[..] == fingerprint[..4])
+            && reported(server) == fingerprint[4]
     }
 
     /// Whether the answer to the short question confirms it.
@@ -105,8 +109,8 @@ impl Still {
     ) -> bool {
         let Question::Unchanged { whole, .. } = question else { return false };
         let answer = self.confirmed(whole, settings, snapshot);
-        answer.is_some_and(|answer| answer[..] == fingerprint[..3])
-            && reported(server) == fingerprint[3]
+        answer.is_some_and(|answer| answer[..] == fingerprint[..4])
+            && reported(server) == fingerprint[4]
     }
 
     /// A guess was in vain: the whole question again, for a while.
@@ -116,12 +120,7 @@ impl Still {
     }
 
     /// The answer that a short question confirms.
-    fn confirmed(
-        &mut self,
-        whole: &Statement,
-        settings: &Bytes,
-        snapshot: &Bytes,
-    ) -> Option<[Bytes; 3]> {
+    fn confirmed(&mut self, whole: &Statement, settings: &Bytes, snapshot: &Bytes) -> Option<Told> {
         let known = self.known.iter().find(|(number, _)| *number == whole.number());
         let answer = known.map(|(_, answer)| answer).filter(|a| a[0] == *settings).cloned();
         let same = !self.snapshot.is_empty() && self.snapshot == *snapshot;
@@ -140,7 +139,7 @@ impl Still {
     }
 
     /// Takes note of a whole answer.
-    fn learn(&mut self, whole: &Statement, answer: [Bytes; 3], snapshot: Bytes) {
+    fn learn(&mut self, whole: &Statement, answer: Told, snapshot: Bytes) {
         if !std::str::from_utf8(&snapshot).is_ok_and(ask::is_still) {
             *self = Still { patience: self.patience, ..Still::default() };
             return;
@@ -190,11 +189,11 @@ pub(crate) async fn home_state(
             (&asked_again, 0)
         }
     };
-    let answer = [column(got, i, 0), column(got, i, 1), column(got, i, 2)];
+    let answer = [0, 1, 2, 3].map(|n| column(got, i, n));
     if around == Around::Own {
-        still.learn(whole, answer.clone(), column(got, i, 4));
+        still.learn(whole, answer.clone(), column(got, i, 5));
     } else {
-        let told = column(got, i, 3);
+        let told = column(got, i, 4);
         let blank = told.iter().rposition(|b| *b == b' ').unwrap_or(told.len());
         if told[..blank] != b"read committed"[..] {
             let isolation = String::from_utf8_lossy(&told[..blank]).into_owned();
@@ -206,16 +205,24 @@ pub(crate) async fn home_state(
 }
 
 /// With what the server has told of its settings by itself.
-fn state_of(server: &ServerConnection, answer: [Bytes; 3]) -> Result<HomeState, Stop> {
+fn state_of(server: &ServerConnection, answer: Told) -> Result<HomeState, Stop> {
     let told = |name: &str| server.parameters.get(name).map(String::as_str);
     let session = ask::Session::read(&String::from_utf8_lossy(&answer[0]), told)?;
-    let [settings, relations, servers] = answer;
-    let fingerprint = [settings, relations, servers, reported(server)];
+    let [settings, names, definitions, servers] = answer;
+    let fingerprint = [settings, names, definitions, servers, reported(server)];
     Ok(HomeState { fingerprint, session, transaction: Bytes::new() })
 }
 
+/// What a text is read under, from the answer to its fingerprint question.
+pub(crate) fn reading(server: &ServerConnection, row: Vec<Option<Bytes>>) -> Option<Reading> {
+    let mut columns = row.into_iter().map(Option::unwrap_or_default);
+    let mut next = || columns.next();
+    let fingerprint = [next()?, next()?, next()?, next()?, reported(server)];
+    Some(Reading::of(&fingerprint))
+}
+
 /// Settings that the server reports by itself.
-fn reported(server: &ServerConnection) -> Bytes {
+pub(crate) fn reported(server: &ServerConnection) -> Bytes {
     let value = |name: &&str| server.parameters.get(*name).map_or("", String::as_str);
     Bytes::from(ask::REPORTED_SETTINGS.iter().map(value).collect::<Vec<_>>().join("|"))
 }
@@ -224,8 +231,8 @@ fn reported(server: &ServerConnection) -> Bytes {
 mod tests {
     use super::*;
 
-    fn answer(text: &'static str) -> [Bytes; 3] {
-        [Bytes::from("role"), Bytes::from(text), Bytes::new()]
+    fn answer(text: &'static str) -> Told {
+        [Bytes::from("role"), Bytes::from(text), Bytes::new(), Bytes::new()]
     }
 
     fn asks_short(still: &Still, short: &Statement, whole: &Statement) -> bool {

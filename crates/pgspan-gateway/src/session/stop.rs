@@ -43,13 +43,24 @@ impl From<ServerError> for End {
 /// `lock_not_available`: the end of `lock_timeout`.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
+/// The reason when home reports an error: home is to give it itself.
+pub(crate) const HOME_ERROR: &str = "home reported an error";
+
+/// `syntax_error`.
+pub(crate) const SYNTAX_ERROR: &str = "42601";
+
+/// The reason when a text of the gateway's own is not SQL. Home answers all the same, but
+/// no test may meet it.
+pub(crate) const DEFECT: &str = "a defect of the gateway: its text is not SQL";
+
 /// What an error of home's means: it was stopped, which another attempt would only put
 /// off; or home is to show what it makes of the statement itself.
 fn refusal(error: ErrorFields) -> Stop {
     match error.sqlstate() {
         // query_canceled, by a timeout or by somebody.
         "57014" | LOCK_NOT_AVAILABLE => Stop::Refuse(error),
-        _ => Stop::GiveUp(Reason::about("home reported an error", error.to_string())),
+        SYNTAX_ERROR => Reason::about(DEFECT, error.to_string()).into(),
+        _ => Stop::GiveUp(Reason::about(HOME_ERROR, error.to_string())),
     }
 }
 

@@ -186,6 +186,7 @@ mod tests {
             array_type: 98,
             columns: vec![(23, Some(0)), (25, None), (25, Some(1))],
             expected_types: Vec::new(),
+            expected_typmods: Vec::new(),
             carrier,
             sql: String::new(),
             condition: None,

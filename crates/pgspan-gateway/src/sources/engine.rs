@@ -24,6 +24,7 @@ use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::engine::shape;
 use pgspan_sql::engine::split::{CARRIER, Finish as Does, Split, split};
 use pgspan_sql::engine::tree;
+use pgspan_sql::fragment::is_same_in_binary;
 use pgspan_sql::rewrite::{self, NOT_REWRITTEN};
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{ErrorFields, Field};
@@ -69,6 +70,7 @@ impl EnginePlan {
             types: self.finish_types.clone(),
             values: values.into_iter().map(|v| (v, 1)).collect(),
             typmods: false,
+            for_values: false,
         }
     }
 }
@@ -656,11 +658,22 @@ async fn describe(
                 .take(wanted)
                 .map(|f| ColumnType { oid: f.type_oid, typmod: f.typmod })
                 .collect();
+            if let Some(odd) = types[*i].iter().find(|t| !travels(plan, place, t.oid)) {
+                let what = "a type that servers of different versions read differently";
+                return Err(Reason::about(what, odd.oid.to_string()).into());
+            }
             let json = answers.value(n, 0).ok_or_else(odd)?;
             rows[*i] = planned_rows(json).ok_or_else(odd)?;
         }
     }
     Ok((types, rows))
+}
+
+/// Whether values of a type mean the same in binary at home as where they come from.
+fn travels(plan: &CachedPlan, place: Option<usize>, type_oid: u32) -> bool {
+    let of_place = plan.facts.needs.tables.iter().zip(&plan.facts.sources);
+    let mut sources = of_place.filter(|(need, _)| Some(need.server) == place).map(|(_, s)| s);
+    sources.all(|s| is_same_in_binary(type_oid, plan.facts.home.version, s.version))
 }
 
 /// The rows that an EXPLAIN expects.

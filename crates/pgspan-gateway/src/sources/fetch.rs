@@ -12,6 +12,7 @@ use crate::session::home::{
     NO_PARAMETERS, answers, begin, commit, execute, forget_prepared, prepare, run_once,
     run_prepared,
 };
+use crate::session::stop::{DEFECT, SYNTAX_ERROR};
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::{Lease, LeaseError, Reservation, ServerConnection, ServerError};
 use pgspan_sql::ask;
@@ -72,12 +73,16 @@ pub(crate) fn unreachable_source(spec: &ServerSpec, error: &LeaseError) -> Reaso
 /// The reason when a source refuses what it is asked.
 pub(crate) const SOURCE_ERROR: &str = "the source reported an error";
 
+/// The reason when what a source gives is of other types than it was.
+pub(crate) const OTHER_TYPES: &str = "other types at the source";
+
 /// The reason when a connection to a source broke.
 pub(crate) const LOST: &str = "source connection lost";
 
 /// Why a source of this name gave no answer.
 pub(crate) fn failed(name: &str, error: &ServerError) -> Reason {
     let what = match error {
+        ServerError::Sql(e) if e.sqlstate() == SYNTAX_ERROR => DEFECT,
         ServerError::Sql(_) => SOURCE_ERROR,
         _ => LOST,
     };
@@ -245,7 +250,7 @@ pub(super) async fn run(
                     .and_then(|i| jobs.get(i))
                     .is_some_and(|j| types_fit(j.fetch, &fields));
                 if !fits {
-                    changed = Some(Reason::about("other types at the source", &spec.name));
+                    changed = Some(Reason::about(OTHER_TYPES, &spec.name));
                 }
             }
             (b'D', Some(Step::Snapshot)) => {
@@ -288,7 +293,10 @@ fn close(connection: &mut ServerConnection) {
 }
 
 fn types_fit(fetch: &Fetch, fields: &[backend::Field]) -> bool {
-    fetch.expected_types.iter().zip(fields).all(|(want, got)| *want == 0 || *want == got.type_oid)
+    let types = fetch.expected_types.iter().zip(fields);
+    let typmods = fetch.expected_typmods.iter().zip(fields);
+    types.into_iter().all(|(want, got)| *want == 0 || *want == got.type_oid)
+        && typmods.into_iter().all(|(want, got)| *want == got.typmod)
 }
 
 /// Appends the messages; gives the steps in order, and the jobs whose fragments are

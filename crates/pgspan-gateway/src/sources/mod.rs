@@ -38,14 +38,16 @@ use std::time::{Duration, Instant};
 pub(crate) struct Analyzed {
     pub catalog: Arc<CatalogSnapshot>,
     pub outcome: Result<Arc<Analysis>, Reason>,
+    /// Settings may change how it is read.
+    pub depends_on_settings: bool,
     /// The questions whose answers a plan rests on: for a role that is not a
     /// superuser, and for one that is.
     pub fingerprint: [Statement; 2],
 }
 
-/// What a plan rests on: role and settings, relations, servers as home answered, and
-/// what the server reports of its settings by itself.
-pub(crate) type Fingerprint = [Bytes; 4];
+/// What a plan rests on: settings and role, what names mean, how that is defined, servers as
+/// home answered, and what the server reports of its settings by itself.
+pub(crate) type Fingerprint = [Bytes; 5];
 
 /// A plan with what is needed to use it again.
 pub(crate) struct CachedPlan {
@@ -60,10 +62,15 @@ pub(crate) struct CachedPlan {
     pub parameters: Vec<u32>,
     /// It ships no condition, so it holds whatever values are bound.
     pub any_values: bool,
-    /// Home's facts were known under the very fingerprint that the plan rests on.
-    pub facts_known: bool,
-    /// The rewritten statement.
+    /// The rewritten statement, and its parameters' types.
     pub home: Statement,
+    pub home_types: Vec<u32>,
+    /// What locks home's own tables before the snapshot.
+    pub lock: Option<Statement>,
+    /// A user's function, operator or type has a name that the statement uses.
+    pub calls_users: bool,
+    /// The fingerprint does not cover all of home's facts: each use asks for them again.
+    pub asks_again: bool,
     /// The statements of each fetch.
     pub fragments: Vec<Fragment>,
     /// The direct statement.
@@ -104,10 +111,10 @@ impl CachedPlan {
 
 /// What home and the sources said of a statement's relations.
 pub(crate) struct PlanFacts {
-    pub home: Arc<HomeFacts>,
+    pub home: HomeFacts,
     pub needs: Needs,
     /// In the order of `needs.tables`.
-    pub sources: Vec<SourceFacts>,
+    pub sources: Vec<Arc<SourceFacts>>,
 }
 
 /// The statements of one fetch: for all rows, for those of the given keys, and home's
@@ -124,11 +131,8 @@ pub(crate) type PlanKey = (String, String, String, Vec<Option<Bytes>>);
 /// Text, parameter types, and the fingerprint that its names are resolved under.
 type StatementKey = (String, Vec<u32>, Vec<Bytes>);
 
-/// Database, names as written, and the fingerprint under which home answered.
-type FactsKey = (String, Vec<String>, Fingerprint);
-
 struct KnownRelation {
-    facts: SourceFacts,
+    facts: Arc<SourceFacts>,
     read_at: Instant,
 }
 
@@ -143,7 +147,6 @@ pub(crate) struct Sources {
     plans: Mutex<LruCache<PlanKey, Arc<CachedPlan>>>,
     /// Numbered statements by text and parameter types.
     statements: Mutex<LruCache<StatementKey, Statement>>,
-    home_facts: Mutex<LruCache<FactsKey, Arc<HomeFacts>>>,
     relations: Mutex<HashMap<(ServerSpec, String, String), KnownRelation>>,
     /// Texts with which a block must not begin to read at the sources, with their database.
     homes: Mutex<LruCache<(String, String), ()>>,
@@ -167,7 +170,6 @@ impl Sources {
             analyzed: Mutex::new(LruCache::new(size)),
             plans: Mutex::new(LruCache::new(size)),
             statements: Mutex::new(LruCache::new(size)),
-            home_facts: Mutex::new(LruCache::new(size)),
             relations: Mutex::default(),
             homes: Mutex::new(LruCache::new(size)),
             relation_age_max: Duration::from_secs(limits.catalog_s_max),
@@ -191,7 +193,9 @@ impl Sources {
         let fingerprint =
             outcome.as_ref().map(|a| ask::fingerprints_of(a, catalog)).unwrap_or_default();
         let fingerprint = fingerprint.map(|sql| self.statement(sql));
-        let analyzed = Arc::new(Analyzed { catalog: catalog.clone(), outcome, fingerprint });
+        let depends_on_settings = pgspan_sql::reading::depends_on_settings(text);
+        let catalog = catalog.clone();
+        let analyzed = Arc::new(Analyzed { catalog, outcome, depends_on_settings, fingerprint });
         lock(&self.analyzed).put(key, analyzed.clone());
         analyzed
     }
@@ -214,15 +218,6 @@ impl Sources {
         let statement = Statement::new(key.0.clone());
         statements.put(key, statement.clone());
         statement
-    }
-
-    /// What home answered about these names under this fingerprint.
-    pub fn home_facts(&self, key: &FactsKey) -> Option<Arc<HomeFacts>> {
-        lock(&self.home_facts).get(key).cloned()
-    }
-
-    pub fn keep_home_facts(&self, key: FactsKey, facts: Arc<HomeFacts>) {
-        lock(&self.home_facts).put(key, facts);
     }
 
     pub fn plan(&self, key: &PlanKey) -> Option<Arc<CachedPlan>> {
@@ -249,14 +244,19 @@ impl Sources {
     }
 
     /// What is known of a remote relation, unless it is too old.
-    pub fn relation(&self, spec: &ServerSpec, name: &(String, String)) -> Option<SourceFacts> {
+    pub fn relation(&self, spec: &ServerSpec, name: &(String, String)) -> Option<Arc<SourceFacts>> {
         let key = (spec.clone(), name.0.clone(), name.1.clone());
         let relations = lock(&self.relations);
         let known = relations.get(&key).filter(|k| k.read_at.elapsed() < self.relation_age_max)?;
         Some(known.facts.clone())
     }
 
-    pub fn keep_relation(&self, spec: &ServerSpec, name: &(String, String), facts: SourceFacts) {
+    pub fn keep_relation(
+        &self,
+        spec: &ServerSpec,
+        name: &(String, String),
+        facts: Arc<SourceFacts>,
+    ) {
         let key = (spec.clone(), name.0.clone(), name.1.clone());
         let known = KnownRelation { facts, read_at: Instant::now() };
         lock(&self.relations).insert(key, known);

@@ -23,6 +23,7 @@ use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started, TOO_MANY_KEYS};
 use pgspan_pool::{ConnectOptions, LeaseError, Reservation, ServerConnection, ServerError};
 use pgspan_sql::engine::operators::Fragment;
 use pgspan_sql::engine::restrict::{Place, restricted};
+use pgspan_sql::quote::qualified;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frontend;
@@ -203,7 +204,8 @@ async fn gather_once(
                 }
             }
             let snapshot = held.iter().find(|h| h.place == place).map(|h| h.snapshot.as_str());
-            let leases = connections(&caller, spec, reservation, snapshot).await?;
+            let in_parts = tables_in_parts(fragments, &streams, place);
+            let leases = connections(&caller, spec, reservation, snapshot, &in_parts).await?;
             let several = leases.len() > 1 || snapshot.is_some();
             for (mut lease, (job, feed)) in leases.into_iter().zip(jobs) {
                 at_work.push(cancel.at_work(lease.cancel_key.clone()));
@@ -456,6 +458,12 @@ fn share(
         reserved.push(reservation);
     }
     Ok((streams, Some(reserved)))
+}
+
+/// The tables of a source that several connections read.
+fn tables_in_parts(fragments: &[Fragment], streams: &[usize], place: usize) -> Vec<String> {
+    let own = fragments.iter().zip(streams).filter(|(f, n)| f.server == Some(place) && **n > 1);
+    own.filter_map(|(f, _)| f.table.as_ref()).map(|(s, name)| qualified(s, name)).collect()
 }
 
 /// One of the parts that a table is read in, by ranges of its pages. The last is open,

@@ -14,15 +14,16 @@ use crate::sources::fetch::Fetched;
 use bytes::{Bytes, BytesMut};
 use pgspan_sql::analyze::Kind;
 use pgspan_sql::fragment::Carrier;
+use pgspan_sql::quote::literal;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields, Field};
 use pgspan_wire::frontend;
 
 /// Up to so many fetched rows home may use its generic plan, which takes an array for
-/// ten rows; above, the statement is parsed anew and planned for what is really there.
+/// ten rows; above, the statement is planned for what is really there.
 const GENERIC_ROWS_MAX: u64 = 1_000;
 
-/// The rewritten statement when it is not kept.
+/// A statement over rows that is not kept.
 const ONCE: &str = "pgspan:once";
 
 /// Binds, executes, and streams the answer.
@@ -50,14 +51,14 @@ pub(crate) async fn run_opened(
     fetched: &[Fetched],
     question: Question<'_>,
 ) -> Result<Option<Route>, Stop> {
-    session.open_with(request, around, question);
+    let before = session.open_with(request, around, plan, question).await?;
     let bound = carried(plan, fetched);
     let typmods = bound.typmods;
-    let tail = put(session, request, around, plan, bound).await?;
-    if !session.opened_with(request, around, plan, question).await? {
+    let around_it = put(session, request, around, plan, bound).await?;
+    if !session.opened_with(request, around, plan, question, before).await? {
         return Ok(None);
     }
-    answer(session, request, around, plan, tail, typmods).await?;
+    answer(session, request, around, plan, around_it, typmods).await?;
     Ok(Some(route(Strategy::HomeJoin, plan.plan.route.reason.what)))
 }
 
@@ -72,6 +73,17 @@ pub(crate) struct Bound<'a> {
     pub values: Vec<(Bytes, i16)>,
     /// Whether it must give the original's type modifiers too.
     pub typmods: bool,
+    /// Whether home is to plan it for these values, whatever it has kept.
+    pub for_values: bool,
+}
+
+/// What stands around the statement in its write.
+#[derive(Clone, Copy)]
+struct AroundIt {
+    /// Statements of the gateway's own before it.
+    before: usize,
+    /// Close messages of the client's behind it.
+    behind: usize,
 }
 
 /// The rewritten statement with the fetched rows.
@@ -79,16 +91,16 @@ pub(crate) fn carried<'a>(plan: &'a CachedPlan, fetched: &[Fetched]) -> Bound<'a
     let mut types = plan.parameters.clone();
     types.extend(plan.plan.fetches.iter().map(|f| f.array_type));
     let rows: u64 = fetched.iter().map(|f| f.rows).sum();
-    let keep = rows <= GENERIC_ROWS_MAX && plan.plan.repeatable;
     let values = plan.plan.fetches.iter().zip(fetched);
     Bound {
         sql: &plan.plan.home_sql,
-        kept: keep.then_some(&plan.home),
+        kept: Some(&plan.home),
         types,
         values: values
             .map(|(f, rows)| (rows.value.clone(), i16::from(f.carrier == Carrier::Binary)))
             .collect(),
         typmods: true,
+        for_values: rows > GENERIC_ROWS_MAX,
     }
 }
 
@@ -101,23 +113,33 @@ pub(crate) async fn answer_bound(
     bound: Bound<'_>,
 ) -> Result<(), Stop> {
     let typmods = bound.typmods;
-    let tail = put(session, request, around, plan, bound).await?;
-    answer(session, request, around, plan, tail, typmods).await
+    let around_it = put(session, request, around, plan, bound).await?;
+    answer(session, request, around, plan, around_it, typmods).await
 }
 
-/// Sends it, to the end of the transaction. Gives the number of Close messages in it that
-/// are the client's.
+/// Sends it, to the end of the transaction.
 async fn put(
     session: &mut Session,
     request: &Request,
     around: Around,
     plan: &CachedPlan,
     bound: Bound<'_>,
-) -> Result<usize, Stop> {
+) -> Result<AroundIt, Stop> {
     let max_rows = request.batch.as_ref().map_or(0, |b| b.max_rows);
     let portal = request.batch.as_ref().map_or("pgspan:", |b| b.bind.portal.as_str());
+    let for_values = bound.for_values;
+    if for_values {
+        home::plan_for_values(&mut session.server);
+    }
     ask(session, request, plan, bound, portal)?;
     let server = &mut session.server;
+    let mut before = usize::from(for_values);
+    if for_values && around == Around::Savepoint {
+        // The rest of the client's block is planned as the client wants.
+        let mode = literal(&plan.session.plan_cache_mode);
+        home::run_once(server, &format!("SET LOCAL plan_cache_mode = {mode}"));
+        before += 1;
+    }
     frontend::describe_portal(&mut server.outbox, portal);
     match request.batch {
         Some(_) => frontend::execute(&mut server.outbox, portal, max_rows),
@@ -130,7 +152,7 @@ async fn put(
     around.close(server);
     frontend::sync(&mut server.outbox);
     server.send().await.map_err(|e| Stop::from(pgspan_pool::ServerError::from(e)))?;
-    Ok(tail.len())
+    Ok(AroundIt { before, behind: tail.len() })
 }
 
 /// Appends Parse (unless home has it) and Bind of the rewritten statement.
@@ -189,9 +211,10 @@ async fn answer(
     request: &Request,
     around: Around,
     plan: &CachedPlan,
-    tail: usize,
+    around_it: AroundIt,
     typmods: bool,
 ) -> Result<(), Stop> {
+    let AroundIt { mut before, behind } = around_it;
     let mut held = BytesMut::new();
     // What is for the client even if the rest is not.
     let mut aside = BytesMut::new();
@@ -217,6 +240,7 @@ async fn answer(
                             .map_err(pgspan_pool::ServerError::from)?,
                     )
                 }
+                b'C' if before > 0 => before -= 1,
                 b'D' if !executed => held.extend_from_slice(&frame.raw),
                 b'C' | b's' if !executed => {
                     executed = true;
@@ -228,7 +252,7 @@ async fn answer(
                     }
                     held.extend_from_slice(&frame.raw);
                 }
-                b'3' if executed && closes < tail => {
+                b'3' if executed && closes < behind => {
                     closes += 1;
                     held.extend_from_slice(&frame.raw);
                 }

@@ -34,7 +34,7 @@ pub(crate) async fn hold(
         }
         let spec = plan.plan.servers.get(place).ok_or(Reason::new("no server"))?;
         let caller = session.caller(&plan.session);
-        let (lease, snapshot) = exported(&caller, spec, None).await?;
+        let (lease, snapshot) = exported(&caller, spec, None, &[]).await?;
         session.snapshots.push(Held { place, lease, snapshot });
     }
     Ok(())
@@ -49,13 +49,19 @@ pub(crate) async fn release(session: &mut Session) {
     }
 }
 
+/// The reason when somebody waits for a lock that all parts of a table must share.
+const NOT_LOCKED: &str = "a table at the source is locked or may not be";
+
 /// Connections that all read one snapshot: that which is given, or, where there are
-/// several, one of their own.
+/// several, one of their own. Each holds a lock on the tables that are read in parts before
+/// any of them reads: what writes a table anew (CLUSTER, VACUUM FULL) moves its rows from
+/// one range of pages to another.
 pub(super) async fn connections(
     caller: &Caller<'_>,
     spec: &ServerSpec,
     mut reservation: Reservation,
     snapshot: Option<&str>,
+    in_parts: &[String],
 ) -> Result<Vec<Lease>, Stop> {
     let count = reservation.count();
     let mut leases = Vec::new();
@@ -65,13 +71,15 @@ pub(super) async fn connections(
         (1, None) => return Ok(vec![fetch::reserved(caller, spec, &mut reservation).await?]),
         (_, Some(_)) => {}
         (_, None) => {
-            let (lease, name) = exported(caller, spec, Some(&mut reservation)).await?;
+            let (lease, name) = exported(caller, spec, Some(&mut reservation), in_parts).await?;
             leases.push(lease);
             own = Some(name);
         }
     }
     let snapshot = snapshot.or(own.as_deref()).unwrap_or_default();
-    let sql = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", literal(snapshot));
+    // Who waits for these locks to go would keep us waiting for ever.
+    let lock = lock(in_parts, " NOWAIT");
+    let sql = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}{lock}", literal(snapshot));
     while leases.len() < count {
         leases.push(begun(caller, spec, Some(&mut reservation), &sql).await?.0);
     }
@@ -83,13 +91,26 @@ async fn exported(
     caller: &Caller<'_>,
     spec: &ServerSpec,
     reservation: Option<&mut Reservation>,
+    in_parts: &[String],
 ) -> Result<(Lease, String), Stop> {
-    let sql = format!("{BEGIN}; SELECT pg_catalog.pg_export_snapshot()");
+    let lock = lock(in_parts, "");
+    let sql = format!("{BEGIN}{lock}; SELECT pg_catalog.pg_export_snapshot()");
     let (lease, rows) = begun(caller, spec, reservation, &sql).await?;
     let snapshot = rows.last().and_then(|r| r.first()?.as_ref());
     let snapshot = snapshot.ok_or(Reason::new("the source exported no snapshot"))?;
     Ok((lease, String::from_utf8_lossy(snapshot).into_owned()))
 }
+
+/// What locks these tables, behind another statement.
+fn lock(tables: &[String], wait: &str) -> String {
+    match tables {
+        [] => String::new(),
+        tables => format!("; LOCK TABLE {} IN ACCESS SHARE MODE{wait}", tables.join(", ")),
+    }
+}
+
+/// `lock_not_available`, `insufficient_privilege` and `wrong_object_type`.
+const LOCK_ERRORS: &[&str] = &["55P03", "42501", "42809"];
 
 type SimpleRows = Vec<Vec<Option<bytes::Bytes>>>;
 
@@ -100,7 +121,12 @@ async fn begun(
     reservation: Option<&mut Reservation>,
     sql: &str,
 ) -> Result<(Lease, SimpleRows), Stop> {
-    let failed = |e: ServerError| Reason::about(fetch::SOURCE_ERROR, e.to_string());
+    let failed = |e: ServerError| match &e {
+        ServerError::Sql(error) if LOCK_ERRORS.contains(&error.sqlstate()) => {
+            Reason::about(NOT_LOCKED, e.to_string())
+        }
+        _ => Reason::about(fetch::SOURCE_ERROR, e.to_string()),
+    };
     let mut lease = match reservation {
         Some(reservation) => fetch::reserved(caller, spec, reservation).await?,
         None => fetch::lease(caller, spec).await?,

@@ -57,7 +57,10 @@ fn rewrite(group: &Node) -> Option<Node> {
     let far_folds: Vec<Fold> = folds
         .iter()
         .zip(&side_of_folds)
-        .map(|(f, s)| Fold { argument: Some(near_column(s)), ..f.clone() })
+        .map(|(f, s)| {
+            let Fold { function, argument: _, distinct } = *f;
+            Fold { function, argument: Some(near_column(s)), distinct }
+        })
         .collect();
     let (near, far) = if near_is_probe { (probe, build) } else { (build, probe) };
     let folded = Node::Group {

@@ -21,6 +21,7 @@ use crate::quote::{ident, qualified};
 use crate::remote;
 use crate::route::Reason;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// What the translation must know besides the plan.
 pub struct Known<'a> {
@@ -29,7 +30,7 @@ pub struct Known<'a> {
     /// Their definitions at home, in the order of `needs.tables`.
     pub relations: &'a [&'a HomeRelation],
     /// Their definitions at the source, likewise.
-    pub sources: &'a [SourceFacts],
+    pub sources: &'a [Arc<SourceFacts>],
     /// Subqueries and the names of their columns.
     pub subqueries: &'a [(String, Vec<String>)],
     /// There is no DISTINCT ON anywhere. EXPLAIN does not print by what a Unique tells rows

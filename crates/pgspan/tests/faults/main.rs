@@ -5,6 +5,7 @@
 mod client;
 mod crowd;
 mod ends;
+mod grounds;
 mod halves;
 mod rows;
 mod secrets;

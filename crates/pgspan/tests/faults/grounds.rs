@@ -1,0 +1,80 @@
+//! What a plan rests on cannot be forged by the client, and what is told of now is of now.
+
+use crate::client::{Client, message};
+use crate::world::{Turn, route, turn};
+
+/// A server with a mapping of its own, and a table there.
+fn make_server(world: &Turn) {
+    world.at_home(&format!(
+        "DROP SERVER IF EXISTS forged CASCADE;
+         DO $$ BEGIN EXECUTE pg_catalog.format('CREATE SERVER forged FOREIGN DATA WRAPPER postgres_fdw OPTIONS (%s)',
+           (SELECT pg_catalog.string_agg(pg_catalog.split_part(o, '=', 1) || ' ' || pg_catalog.quote_literal(pg_catalog.split_part(o, '=', 2)), ', ')
+            FROM pg_foreign_server s, pg_catalog.unnest(s.srvoptions) o WHERE s.srvname = 'orders')); END $$;
+         CREATE USER MAPPING FOR postgres SERVER forged OPTIONS (user 'postgres', password '{}');
+         CREATE FOREIGN TABLE forged_small (id int, name text) SERVER forged OPTIONS (table_name 'small')",
+        world.password()
+    ));
+}
+
+/// Has every question about user mappings answered with what home answered just now, but for
+/// the snapshot.
+const FORGE: &str = "DO $$ DECLARE n text; q text; cols text; BEGIN
+  FOR n, q IN SELECT name, statement FROM pg_prepared_statements WHERE NOT from_sql AND statement LIKE '%pg_user_mapping%' LOOP
+    DROP TABLE IF EXISTS noted;
+    EXECUTE 'CREATE TEMPORARY TABLE noted (a, b, c, d) AS ' || q;
+    SELECT string_agg(CASE attname WHEN 'pg_current_snapshot' THEN 'pg_current_snapshot()::text' ELSE quote_ident(attname) END, ', ' ORDER BY attnum)
+      INTO cols FROM pg_attribute WHERE attrelid = 'noted'::regclass AND attnum > 0;
+    EXECUTE format('DEALLOCATE %I', n);
+    EXECUTE format('PREPARE %I AS SELECT %s FROM noted', n, cols);
+  END LOOP; END $$";
+
+#[test]
+fn a_client_does_not_answer_for_its_own_rights() {
+    let world = turn();
+    make_server(&world);
+    let mut client = world.connect();
+    assert_eq!(client.query("CREATE TEMPORARY TABLE noted (x int)").code(), "ok");
+    let sql = "SELECT p.who, f.name FROM forged_small f JOIN people p USING (id)";
+    for _ in 0..3 {
+        assert_eq!(client.query(sql).code(), "ok");
+        assert_eq!(route(&mut client), "home_join");
+    }
+    assert_eq!(client.query(FORGE).code(), "ok");
+    world.at_home("DROP USER MAPPING FOR postgres SERVER forged");
+    let answer = client.query(sql);
+    assert_eq!(answer.code(), "42704", "{answer:?}");
+    drop(client);
+    world.at_home("DROP SERVER forged CASCADE");
+    world.assert_settled();
+}
+
+/// Binds and executes a named statement; its first value.
+fn execute(client: &mut Client, name: &str) -> String {
+    let mut bytes = message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes());
+    bytes.extend(message(b'E', &[0; 5]));
+    bytes.extend(message(b'S', &[]));
+    client.send(&bytes).unwrap();
+    let answer = client.finish();
+    assert_eq!(answer.code(), "ok", "{answer:?}");
+    answer.rows.into_iter().next().unwrap_or_default()
+}
+
+#[test]
+fn a_prepared_show_tells_of_now() {
+    let world = turn();
+    let mut client = world.connect();
+    let mut bytes = message(b'P', b"told\0SHOW pgspan.last_route\0\0\0");
+    bytes.extend(message(b'S', &[]));
+    client.send(&bytes).unwrap();
+    assert_eq!(client.finish().code(), "ok");
+    for (sql, strategy) in [
+        ("SELECT p.who, s.name FROM small s JOIN people p USING (id)", "home_join"),
+        ("SELECT 1", "relay"),
+        ("SELECT p.who, s.name FROM small s JOIN people p USING (id)", "home_join"),
+    ] {
+        assert_eq!(client.query(sql).code(), "ok");
+        assert_eq!(execute(&mut client, "told"), strategy);
+    }
+    drop(client);
+    world.assert_settled();
+}
