@@ -4,7 +4,7 @@
 //! What is not proven is unknown. The proof is by words, not by structure: a text is cut
 //! into tokens (which has no depth and no scopes), and nothing at home that any of its
 //! words could name, in whatever schema, may lead further than local tables and built-in
-//! functions ([`QUESTION`]).
+//! functions ([`question`]).
 
 use crate::parse::{Lexeme, lex};
 use pg_query::protobuf::Token;
