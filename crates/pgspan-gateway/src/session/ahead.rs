@@ -92,7 +92,7 @@ impl Session {
         plan: &CachedPlan,
         question: Question<'_>,
     ) -> Result<usize, Stop> {
-        let before = self.open(around, plan, question, false).await?;
+        let before = self.open(request, around, plan, question, false).await?;
         describe_clients(&mut self.server, request);
         Ok(before)
     }

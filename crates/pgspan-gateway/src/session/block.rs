@@ -332,13 +332,28 @@ pub(crate) const MIGHT_NOT_RUN: &str = "home might not run the foreign scan in t
 /// The reason for fallback when home may have touched a source first.
 pub(crate) const TOUCHED: &str = "home may have read or written the source in this block";
 
-/// Appends the lock that reading a foreign table takes at home, to the block's end: planning
-/// the statement takes it, and nothing is executed.
-pub(crate) fn lock_table(server: &mut ServerConnection, statement: &Statement) {
-    home::prepare(server, statement, &[]);
-    let out = &mut server.outbox;
-    frontend::bind(out, "pgspan:", statement.name(), &[], home::NO_PARAMETERS, &[]);
-    frontend::close_portal(out, "pgspan:");
+/// Appends what takes the locks of the client's statement at home, to the block's end and in
+/// PostgreSQL's order: home parses it. (What the client has prepared is described, which takes
+/// them too.) Nothing is executed, and no source is asked.
+///
+/// # Errors
+/// When the statement to be copied has no parentheses.
+pub(crate) fn lock_tables(
+    server: &mut ServerConnection,
+    request: &Request,
+    analysis: &Analysis,
+) -> Result<(), Stop> {
+    if request.batch.is_some() {
+        return Ok(());
+    }
+    let text = match analysis.kind {
+        Kind::CopyOut => super::state::copied_select(&request.text[analysis.query_start..])?,
+        _ => request.text.as_str(),
+    };
+    let original = "pgspan:original";
+    frontend::close_statement(&mut server.outbox, original);
+    frontend::parse(&mut server.outbox, original, text, &[]);
+    Ok(())
 }
 
 impl Session {

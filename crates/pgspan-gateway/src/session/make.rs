@@ -9,7 +9,7 @@ use super::home::{self, Around};
 use super::query::Request;
 use super::state::copied_select;
 use super::stop::{NOTICE, SYNTAX_ERROR, Stop, cancelled};
-use crate::sources::block::{estimates_remotely, locking, runs};
+use crate::sources::block::{estimates_remotely, runs};
 use crate::sources::fetch;
 use crate::sources::{Analyzed, CachedPlan, Fingerprint, Fragment, PlanFacts, Sources};
 use pgspan_pool::ServerError;
@@ -149,7 +149,6 @@ impl Session {
             direct: made.direct.as_ref().map(|d| sources_known.statement(d.sql.clone())),
             rests_until: std::sync::Mutex::new(None),
             runs,
-            locks: made.fetches.iter().map(|f| locking(sources_known, f)).collect(),
             plan: made,
         }))
     }

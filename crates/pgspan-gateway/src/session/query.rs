@@ -2,7 +2,7 @@
 //! Each step takes values and returns a value.
 
 use super::ahead::Ahead;
-use super::block::{TOUCHED, lock_table};
+use super::block::{TOUCHED, lock_tables};
 use super::home::{self, Around};
 use super::request::{Batch, Reading};
 use super::state::{
@@ -455,6 +455,7 @@ impl Session {
     /// Home does not read the rewritten statement.
     pub(crate) async fn open(
         &mut self,
+        request: &Request,
         around: Around,
         plan: &CachedPlan,
         question: Question<'_>,
@@ -464,9 +465,7 @@ impl Session {
         let mut before = 1;
         if around == Around::Savepoint {
             around.open(server);
-            for statement in &plan.locks {
-                lock_table(server, statement);
-            }
+            lock_tables(server, request, &plan.analysis)?;
         }
         let rewritten = plan.analysis.kind != Kind::CopyOut;
         let parses = match (rewritten, plan.plan.repeatable) {
@@ -520,7 +519,7 @@ impl Session {
     ) -> Result<bool, Stop> {
         let shared = self.shared.clone();
         let question = self.question(&shared, analyzed, around);
-        let before = self.open(around, plan, question, false).await?;
+        let before = self.open(request, around, plan, question, false).await?;
         describe_clients(&mut self.server, request);
         frontend::sync(&mut self.server.outbox);
         let got = home::answers(&mut self.server, &mut self.client.outbox).await;
@@ -567,7 +566,7 @@ impl Session {
         let alone = self.shared.running.load(Ordering::Relaxed) <= 2;
         let home_first = around == Around::Own && !parallel;
         let waits = home_first && !has_keys && alone && !question.is_short();
-        let before = self.open(around, plan, question, waits).await?;
+        let before = self.open(request, around, plan, question, waits).await?;
         if has_keys {
             append_keys(&mut self.server, plan);
         }

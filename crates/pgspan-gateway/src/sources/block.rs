@@ -1,14 +1,11 @@
 //! Fetching in a transaction block: each source keeps one transaction, with one snapshot,
 //! to the block's end. And what a plan must know to be run in one.
 
-use super::Sources;
 use super::fetch::{Bounds, Caller, Fetched, Job, LOST, Transaction, Trouble, lease, run};
 use crate::session::block::BlockSource;
-use crate::session::home::Statement;
 use pgspan_sql::certain::{self, Runs};
 use pgspan_sql::facts::{HomeFacts, option};
 use pgspan_sql::fragment::Fetch;
-use pgspan_sql::quote::qualified;
 use pgspan_sql::remote::ForeignScan;
 use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
@@ -99,12 +96,6 @@ async fn once(
         Ok(_) if moved => Err(Trouble::Reason(Reason::about(MOVED, &spec.name))),
         other => other,
     }
-}
-
-/// A statement whose planning locks a foreign table as reading it does, and asks nobody.
-pub(crate) fn locking(sources: &Sources, fetch: &Fetch) -> Statement {
-    let (schema, name) = &fetch.home_name;
-    sources.statement(format!("SELECT FROM {} WHERE false", qualified(schema, name)))
 }
 
 /// Whether the scans that stand for these fetches are run: of each source one must be.

@@ -79,8 +79,6 @@ pub(crate) struct CachedPlan {
     pub together: together::Together,
     /// Whether home's plan runs its foreign scans.
     pub runs: pgspan_sql::certain::Runs,
-    /// For each fetch, what locks its foreign table at home.
-    pub locks: Vec<Statement>,
     /// What was learned of the relations.
     pub facts: Arc<PlanFacts>,
     /// The engine's way to run it, once it was asked for.
