@@ -17,6 +17,7 @@
 //! | [`runner`], [`scenario`] | one query in its variants; many sessions in order |
 //! | [`mutant`] | a deliberately wrong gateway, to prove that the suite can fail |
 //! | [`protocol`] | scripts of messages, compared message by message |
+//! | [`settings`] | settings from the server's own list, drawn and compared |
 //! | [`random`] | queries over the shop that nobody thought of, from a seed ([`dice`]) |
 //! | [`fuzz`] | schemas and queries that nobody thought of, with each strategy in turn |
 //! | [`sequences`] | sequences of steps in transaction blocks, from a seed |
@@ -52,4 +53,5 @@ pub mod report;
 pub mod runner;
 pub mod scenario;
 pub mod sequences;
+pub mod settings;
 pub mod world;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pgspan_parity::case_file::{self, CaseFile};
 use pgspan_parity::lab::Lab;
 use pgspan_parity::options::Options;
-use pgspan_parity::{fuzz, mutant, properties, random, report, runner, sequences};
+use pgspan_parity::{fuzz, mutant, properties, random, report, runner, sequences, settings};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -30,6 +30,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool, String> {
     if let Some(count) = options.sessions {
         return sequences::run(options, &Lab::open(options)?, count);
+    }
+    if let Some(count) = options.settings {
+        return settings::run(options, &Lab::open(options)?, count);
     }
     if options.properties || options.fuzz.is_some() {
         let lab = Lab::open(options)?;

@@ -12,6 +12,7 @@ usage: cargo run -p pgspan-parity -- [options]
   --filter TEXT         only cases whose FILE/LABEL contains TEXT (may be repeated: any of them)
   --list                list the cases and stop
   --mutations           prove that the suite turns red on a deliberately wrong gateway
+  --settings N          play N scenarios under settings drawn from the server's list
   --random N            play N generated queries instead of the files, and shrink what fails
   --fuzz N              play N generated queries over generated schemas, with each strategy in turn;
                         what fails is made small and written to tests/parity/fuzz-failures
@@ -42,6 +43,8 @@ pub struct Options {
     pub mutations: bool,
     /// Play so many generated queries.
     pub random: Option<usize>,
+    /// Scenarios of settings to play in place of the files.
+    pub settings: Option<usize>,
     /// Play so many generated queries over generated schemas.
     pub fuzz: Option<usize>,
     /// Play so many generated sequences.
@@ -83,6 +86,7 @@ impl Options {
             list: false,
             mutations: false,
             random: None,
+            settings: None,
             fuzz: None,
             sessions: None,
             mistake: None,
@@ -105,6 +109,7 @@ impl Options {
                 "--filter" => options.filters.push(value()?),
                 "--list" => options.list = true,
                 "--mutations" => options.mutations = true,
+                "--settings" => options.settings = Some(number(&value()?)?),
                 "--random" => options.random = Some(number(&value()?)?),
                 "--fuzz" => options.fuzz = Some(number(&value()?)?),
                 "--sessions" => options.sessions = Some(number(&value()?)?),

@@ -242,7 +242,12 @@ impl Session {
                     plan
                 }
             };
-            match self.use_plan(request, around, &analyzed, &key, &plan).await {
+            let used = self.use_plan(request, around, &analyzed, &key, &plan).await;
+            if !matches!(used, Ok(Some(_))) {
+                // Home may have read the text under what the plan was not made for.
+                self.server.prepared.remove(&plan.home.number());
+            }
+            match used {
                 Ok(Some(route)) => {
                     if plan.calls_users {
                         // What a user's function does nobody knows.
