@@ -63,7 +63,7 @@ VERSIONS_DIR ?= /var/tmp/pgspan-postgres
 VERSIONS ?= 14:14 15:15 16:16 17:17 18:18 15:14 15:18
 # Generated queries and sessions for each of them.
 VERSIONS_FUZZ ?= 1000
-test-versions: release build ## parity, protocol, generated queries and the demo on PostgreSQL 14 to 18; VERSIONS="18:18"
+test-versions: release build ## parity, protocol, generated queries and sessions, the demo, on PostgreSQL 14 to 18; VERSIONS="18:18"
 	@scripts/postgres-versions '$(VERSIONS_DIR)'
 	@scripts/test-versions '$(target_dir)' '$(VERSIONS_DIR)' $(VERSIONS_FUZZ) $(VERSIONS)
 
