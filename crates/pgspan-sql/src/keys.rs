@@ -11,10 +11,10 @@ use crate::analyze::{Analysis, carrier};
 use crate::facts::HomeRelation;
 use crate::fragment::{Fetch, KeyFilter, remote_column};
 use crate::nodes::{self, Unknown, place, strings};
-use crate::parse::{read, select_value};
+use crate::parse::read;
 use crate::plan::keys_worth;
 use crate::quote::ident;
-use crate::remote::where_conditions;
+use crate::remote::condition_texts;
 use crate::scope::Qualifier;
 use pg_query::NodeEnum;
 use pg_query::protobuf::{AExprKind, BoolExprType, JoinType, Node};
@@ -95,11 +95,8 @@ impl<'a> Shape<'a> {
         for item in &select.from_clause {
             all.extend(walk(a, item, true, &mut joins)?);
         }
-        let texts = where_conditions(text, &select_value(text)?)?;
         let parts = conjuncts(&select.where_clause);
-        if parts.len() != texts.len() {
-            return None;
-        }
+        let texts = condition_texts(text, parts.len())?;
         for part in &parts {
             joins.note(a, part, &all);
         }

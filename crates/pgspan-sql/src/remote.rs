@@ -124,6 +124,15 @@ pub fn where_conditions(sql: &str, select: &Value) -> Option<Vec<String>> {
         Some(("BoolExpr", b)) if b["boolop"] == 1 => b["args"].as_array()?.len(),
         _ => 1,
     };
+    condition_texts(sql, expected)
+}
+
+/// The texts of so many conditions joined by AND in the top-level WHERE, or `None` when the
+/// text has another number of them.
+pub fn condition_texts(sql: &str, expected: usize) -> Option<Vec<String>> {
+    if expected == 0 {
+        return Some(Vec::new());
+    }
     let tokens = lex(sql);
     let ends = [
         Token::GroupP,

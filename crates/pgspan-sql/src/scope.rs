@@ -131,6 +131,13 @@ struct Level<'a> {
     with: Vec<(&'a str, usize)>,
 }
 
+impl<'a> Level<'a> {
+    /// What a qualifier may name here and now.
+    fn named(&self) -> impl Iterator<Item = &Item<'a>> {
+        self.items.iter().filter(|i| i.visible && (self.lateral || !i.lateral_only))
+    }
+}
+
 #[derive(Default)]
 struct Resolver<'a> {
     names: Names<'a>,
@@ -406,9 +413,7 @@ impl<'a> Resolver<'a> {
     /// The items that a qualifier may mean at the innermost level that has one.
     fn find(&self, fits: impl Fn(&Item<'a>) -> bool) -> Vec<Item<'a>> {
         for level in self.levels.iter().rev() {
-            let seen =
-                level.items.iter().filter(|i| i.visible && (level.lateral || !i.lateral_only));
-            let found: Vec<Item<'a>> = seen.filter(|i| fits(i)).cloned().collect();
+            let found: Vec<Item<'a>> = level.named().filter(|i| fits(i)).cloned().collect();
             if !found.is_empty() {
                 return found;
             }
@@ -451,9 +456,7 @@ impl<'a> Resolver<'a> {
         };
         let mut candidates = Vec::new();
         for level in self.levels.iter().rev() {
-            let seen =
-                level.items.iter().filter(|i| i.visible && (level.lateral || !i.lateral_only));
-            candidates.extend(seen.filter(|i| may_mean(i)).cloned());
+            candidates.extend(level.named().filter(|i| may_mean(i)).cloned());
         }
         if candidates.is_empty() {
             return Err(odd(&format!("{schema}.{name}")));

@@ -250,11 +250,7 @@ impl Session {
 
     /// The catalog is to be read before the next statement, if nothing is under way.
     fn catalog_is_due(&self) -> bool {
-        self.accelerates()
-            && self.owed.ready() == 0
-            && !self.owed.batch_open()
-            && self.server.status == TransactionStatus::Idle
-            && self.database.is_due(self.catalog_age_max())
+        self.accelerates() && self.is_outside() && self.database.is_due(self.catalog_age_max())
     }
 
     /// One message of the extended protocol.

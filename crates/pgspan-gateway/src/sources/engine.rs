@@ -380,9 +380,13 @@ async fn decorrelated(
     let mut now: Option<(String, Analysis)> = None;
     for n in 1..=ROUNDS_MAX {
         let Statement { once, carrier, .. } = *statement;
+        let rewritten;
         let own = match &now {
-            Some((text, analysis)) => Statement::new(text, analysis, once, carrier)?,
-            None => Statement::new(statement.text, statement.analysis, once, carrier)?,
+            Some((text, analysis)) => {
+                rewritten = Statement::new(text, analysis, once, carrier)?;
+                &rewritten
+            }
+            None => statement,
         };
         let mut next = None;
         for found in correlated::find(own.text, own.tree()) {
