@@ -5,6 +5,7 @@
 //! `docs/exactness.md`.
 
 use crate::catalog::CatalogSnapshot;
+use crate::folding::{Folds, folds};
 use crate::nodes::{self, Unknown, place, string, strings};
 use crate::parse::{Lexeme, Unread, lex, read};
 use crate::route::Reason;
@@ -148,6 +149,8 @@ pub struct Analysis {
     /// Whether the plan may be used again: no literal such as 'now' that is read
     /// differently each time.
     pub repeatable: bool,
+    /// Whether a plan that is kept may keep what a setting has decided.
+    pub folds: Folds,
     /// Whether the answer cannot depend on the moment at which the statement begins
     /// (beyond what it reads).
     pub timeless: bool,
@@ -229,6 +232,7 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
         references: qualified(&names, &tokens, catalog)?,
         bare: names.bare.iter().map(|n| (*n).to_owned()).collect(),
         with_uses: names.with_uses,
+        folds: folds(select)?,
         timeless: seen.timeless && seen.repeatable && crate::clock::are_timeless(&seen.names),
         names: seen.names,
         parameters: seen.parameters,

@@ -358,7 +358,8 @@ fn view_json(view: &str) -> String {
          called(f) AS (SELECT m.ids[1]::pg_catalog.oid FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':(?:funcid|opfuncid|hashfuncid|aggfnoid|winfnoid|tsmhandler) ([0-9]+)', 'g') AS m(ids) \
           UNION SELECT o.oprcode::pg_catalog.oid FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':opno ([0-9]+)', 'g') AS m(ids) \
           JOIN pg_catalog.pg_operator o ON o.oid OPERATOR(pg_catalog.=) m.ids[1]::pg_catalog.oid) \
-         SELECT pg_catalog.json_build_object('state', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.xmin), ',' ORDER BY r.oid) FROM r), 'hazard', \
+         SELECT pg_catalog.json_build_object('state', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.xmin), ',' ORDER BY r.oid) FROM r), 'folds', \
+          EXISTS (SELECT 1 FROM r LEFT JOIN called ON true LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) called.f WHERE {folds}), 'hazard', \
           EXISTS (SELECT 1 FROM v JOIN pg_catalog.pg_class vc ON vc.oid OPERATOR(pg_catalog.=) v.o \
            WHERE vc.relkind OPERATOR(pg_catalog.<>) ALL(ARRAY['r','v']::\"char\"[]) OR vc.relhassubclass OR vc.relrowsecurity) \
           OR EXISTS (SELECT 1 FROM r JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) r.oid \
@@ -367,6 +368,7 @@ fn view_json(view: &str) -> String {
            WHERE m.ids[1]::pg_catalog.int8 OPERATOR(pg_catalog.>) 0 AND m.ids[1]::pg_catalog.int8 OPERATOR(pg_catalog.<) 16384) \
           OR EXISTS (SELECT 1 FROM called LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) called.f WHERE called.f OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
            AND (p.oid IS NULL OR p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid OR p.provolatile OPERATOR(pg_catalog.=) 'v' OR {stateful}))))",
+        folds = crate::folding::view_condition(),
         stateful = crate::catalog::stateful_condition(),
     )
 }

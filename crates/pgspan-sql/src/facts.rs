@@ -74,6 +74,8 @@ pub struct View {
     /// It may reach foreign tables, partitions, row security, a user's functions, or
     /// functions that do more than compute.
     pub hazard: bool,
+    /// A plan may keep what a setting has decided ([`crate::folding`]).
+    pub folds: bool,
     /// Another text for each version of it and of the views below it.
     pub state: Option<String>,
 }

@@ -18,6 +18,7 @@
 //! | [`rewrite`] | the statement with its foreign tables replaced by carriers |
 //! | [`plan`] | all of it → [`plan::FederatedPlan`] or the reason for fallback |
 //! | [`reading`] | whether settings change how a text is read |
+//! | [`folding`] | whether a kept plan may keep what a setting has decided |
 //! | [`server`] | a foreign server's options → where and as whom to connect |
 //! | [`route`] | the words for strategies and reasons |
 
@@ -29,6 +30,7 @@ pub mod clock;
 pub mod effect;
 pub mod engine;
 pub mod facts;
+pub mod folding;
 pub mod fragment;
 pub mod keys;
 pub mod nodes;

@@ -106,6 +106,8 @@ const STATEMENTS: &[&str] = &[
     "select u.user_id, '{NULL}'::text[] from users u join remote_orders o on o.order_id = u.user_id where o.note = any ('{NULL,fast}'::text[]) order by 1",
     "select u.user_id, 'a\\\\b' from users u join remote_orders o on o.order_id = u.user_id where o.note is distinct from 'x\\y' order by 1",
     "select u.user_id, quote_ident('pending'), '12.3'::money::text from users u join remote_orders o on o.order_id = u.user_id order by 1",
+    "select u.user_id, timestamp '2024-01-05 12:00' at time zone 'EST', 'a' || sqrt(2::float8), quote_ident(o.order_status) from users u join remote_orders o on o.order_id = u.user_id order by 1",
+    "select u.user_id, s.x::text, (s.y + o.order_id)::text from users u join remote_orders o on o.order_id = u.user_id, (select '\\x0001'::bytea as x, sqrt(2::float8) as y) s order by 1",
     "select u.user_id, o.note from users u join remote_orders o on o.order_id = u.user_id where u.tags <> '{}' order by 1",
 ];
 

@@ -6,7 +6,7 @@
 
 use super::Session;
 use super::home::{self, Around};
-use super::query::Request;
+use super::query::{FOLDS, Request, keeps_plan};
 use super::state::copied_select;
 use super::stop::{NOTICE, SYNTAX_ERROR, Stop, cancelled};
 use crate::sources::block::{estimates_remotely, runs};
@@ -86,6 +86,11 @@ impl Session {
         if around == Around::Savepoint && estimates_remotely(&facts) {
             // Home's postgres_fdw has taken its snapshot for that.
             return Err(Reason::about("server option", "use_remote_estimate").into());
+        }
+        let views = || facts.relations.iter().filter_map(|r| r.view.as_ref());
+        let folds = views().next().is_some() && analysis.folds.over_views;
+        if keeps_plan(request, &analysis) && (folds || views().any(|view| view.folds)) {
+            return Err(Reason::new(FOLDS).into());
         }
         let covered = is_covered(&facts, analyzed);
         if !covered {

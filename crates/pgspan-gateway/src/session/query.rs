@@ -20,7 +20,7 @@ use crate::strategy::snapshot::release;
 use crate::strategy::{direct, engine, explain, home_join};
 use bytes::Bytes;
 use pgspan_pool::{ServerConnection, ServerError};
-use pgspan_sql::analyze::Kind;
+use pgspan_sql::analyze::{Analysis, Kind};
 use pgspan_sql::ask;
 use pgspan_sql::ask::Preference;
 use pgspan_sql::facts::HomeFacts;
@@ -81,6 +81,14 @@ pub(crate) enum Read {
 
 /// The reason when a prepared statement may mean something else than its text does now.
 const READ_OTHERWISE: &str = "prepared under other settings or names";
+
+/// The reason when home's own plan of a prepared statement may hold what is no longer so.
+pub(super) const FOLDS: &str = "a constant that settings make text, in a prepared statement";
+
+/// Whether PostgreSQL would plan a request's statement once for several executions.
+pub(super) fn keeps_plan(request: &Request, analysis: &Analysis) -> bool {
+    request.batch.is_some() && analysis.kind == Kind::Select
+}
 
 /// So often a plan is made anew for a statement, where each time home changed meanwhile.
 const ROUNDS_MAX: usize = 4;
@@ -198,6 +206,9 @@ impl Session {
         }
         if analysis.kind == Kind::CopyOut && request.batch.is_some() {
             return Err(Reason::new("COPY in the extended protocol").into());
+        }
+        if keeps_plan(request, &analysis) && analysis.folds.itself {
+            return Err(Reason::new(FOLDS).into());
         }
         if around == Around::Savepoint {
             if self.block.doomed {
