@@ -86,7 +86,7 @@ pub fn splice(
 }
 
 /// The reason of a rewriting that gave no SQL: a defect of the gateway's.
-pub const NOT_REWRITTEN: &str = "the statement could not be rewritten";
+pub const NOT_REWRITTEN: &str = "a defect of the gateway: the statement could not be rewritten";
 
 /// A name that a text does not contain, whatever its case.
 pub fn fresh(text: &str, name: &str) -> String {

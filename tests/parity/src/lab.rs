@@ -159,6 +159,32 @@ impl Lab {
         Err(format!("the replica did not reach {written} in {WAIT_MAX:?}"))
     }
 
+    /// Whether the gateway has counted no text of its own that a server could not read: home
+    /// answers all the same, so that no comparison shows it. Prints those that it has.
+    ///
+    /// # Errors
+    /// A gateway that does not answer.
+    pub fn has_no_defects(&self) -> Result<bool, String> {
+        if !self.routes_visible {
+            return Ok(true);
+        }
+        let reply = self.connect(&self.gateway, "postgres")?.simple("show pgspan.routes");
+        let rows: Vec<_> = reply.results.into_iter().flat_map(|result| result.rows).collect();
+        if rows.is_empty() {
+            return Err("the gateway does not tell its routes".to_owned());
+        }
+        let mut none = true;
+        for row in rows {
+            let texts = row.iter().flatten().map(|value| String::from_utf8_lossy(value));
+            let text = texts.collect::<Vec<_>>().join(" | ");
+            if text.contains("a defect of the gateway") {
+                println!("FAILED {text}");
+                none = false;
+            }
+        }
+        Ok(none)
+    }
+
     /// Asks the servers what they are.
     fn probe(&mut self) -> Result<(), String> {
         let mut home = self.connect(&self.home, "postgres")?;

@@ -28,20 +28,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<bool, String> {
-    if let Some(count) = options.sessions {
-        return sequences::run(options, &Lab::open(options)?, count);
-    }
-    if let Some(count) = options.settings {
-        return settings::run(options, &Lab::open(options)?, count);
-    }
-    if options.properties || options.fuzz.is_some() {
-        let lab = Lab::open(options)?;
-        return match options.fuzz {
-            Some(count) => fuzz::run(options, &lab, count),
-            None => properties::run(options, &lab),
-        };
-    }
-    let files = read(options)?;
+    let generated = options.sessions.or(options.settings).or(options.fuzz).is_some();
+    let files = if generated || options.properties { Vec::new() } else { read(options)? };
     let count: usize = files.iter().map(|file| file.cases.len()).sum();
     if options.list {
         for file in &files {
@@ -52,19 +40,37 @@ fn run(options: &Options) -> Result<bool, String> {
         println!("{count} cases");
         return Ok(true);
     }
-    if count == 0 {
+    if count == 0 && !generated && !options.properties {
         return Err("no case has such a name".to_owned());
     }
     let lab = Lab::open(options)?;
+    let agrees = play(options, &lab, &files)?;
+    Ok(lab.has_no_defects()? && agrees)
+}
+
+/// Plays what the options ask for. `false`: something differs.
+fn play(options: &Options, lab: &Lab, files: &[CaseFile]) -> Result<bool, String> {
+    if let Some(count) = options.sessions {
+        return sequences::run(options, lab, count);
+    }
+    if let Some(count) = options.settings {
+        return settings::run(options, lab, count);
+    }
+    if let Some(count) = options.fuzz {
+        return fuzz::run(options, lab, count);
+    }
+    if options.properties {
+        return properties::run(options, lab);
+    }
     if options.mutations {
-        let (passed, failed) = mutant::run(&lab, &files, options.threads)?;
+        let (passed, failed) = mutant::run(lab, files, options.threads)?;
         println!("{passed} passed, {failed} failed");
         return Ok(failed == 0);
     }
     if let Some(count) = options.random {
-        return random_queries(options, &lab, count);
+        return random_queries(options, lab, count);
     }
-    let report = runner::run(&lab, &files, options.threads, false);
+    let report = runner::run(lab, files, options.threads, false);
     report.print(options.routes);
     if let Some(path) = &options.report {
         report::write(path, &report.totals())?;

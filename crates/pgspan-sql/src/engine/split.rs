@@ -330,7 +330,11 @@ pub fn split(
     let top = top.map(|(t, rows)| TopN { rows, ..t });
     // The core.
     let columns: Vec<&str> = s.core.iter().map(String::as_str).filter(|c| !c.is_empty()).collect();
-    let list = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
+    if columns.is_empty() {
+        // Rows without columns cannot be carried.
+        return refuse("no column is needed");
+    }
+    let list = columns.join(", ");
     let with = with.map_or_else(String::new, |w| format!("{w} "));
     let mut core = format!("{with}SELECT {core_distinct}{list}");
     let list_end = core.len();

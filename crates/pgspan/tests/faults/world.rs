@@ -294,6 +294,7 @@ impl World {
             assert!(!log.contains(secret), "the gateway's log tells a secret");
         }
         assert!(!log.contains("panicked"), "{log}");
+        assert!(!log.contains("a defect of the gateway"), "{log}");
     }
 
     /// All that the gateway has logged.

@@ -21,8 +21,8 @@ fn main() -> ExitCode {
         }
     };
     match run(&options) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("protocol: {error}");
             ExitCode::FAILURE
@@ -30,8 +30,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// How many scripts failed.
-fn run(options: &Options) -> Result<usize, String> {
+/// Plays the scripts. `false`: some failed.
+fn run(options: &Options) -> Result<bool, String> {
     let mut files: Vec<_> = std::fs::read_dir(Path::new(SCRIPTS))
         .map_err(|error| format!("{SCRIPTS}: {error}"))?
         .flatten()
@@ -52,7 +52,7 @@ fn run(options: &Options) -> Result<usize, String> {
     }
     if options.list {
         scripts.iter().for_each(|script| println!("{}", script.name));
-        return Ok(0);
+        return Ok(true);
     }
     let lab = Lab::open(options)?;
     protocol::make_databases(&lab)?;
@@ -88,7 +88,7 @@ fn run(options: &Options) -> Result<usize, String> {
     }
     println!("{} scripts, {messages} messages compared, {known} known divergences", scripts.len());
     println!("{} passed, {failed} failed", scripts.len() - failed);
-    Ok(failed)
+    Ok(lab.has_no_defects()? && failed == 0)
 }
 
 /// Both transcripts side by side from a little before they part.
