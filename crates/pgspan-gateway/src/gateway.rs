@@ -8,12 +8,12 @@ use crate::session::cancel::CancelRegistry;
 use crate::sources::Sources;
 use crate::spare::Spare;
 use pgspan_pool::{ConnectOptions, SslMode};
-use pgspan_sql::catalog::CatalogSnapshot;
+use pgspan_sql::catalog::{CatalogSnapshot, Piece};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -47,47 +47,75 @@ pub(crate) struct Database {
 #[derive(Default)]
 struct DatabaseState {
     catalog: Arc<CatalogSnapshot>,
-    read_at: Option<Instant>,
-    /// DDL went by: until when the catalog is read again often (a replica may lag).
+    /// When each piece of it was asked for.
+    ages: [Age; Piece::ALL.len()],
+}
+
+/// How old a piece of the catalog is.
+#[derive(Default, Clone, Copy)]
+struct Age {
+    /// When it was asked for; `None`: never, or something has changed it since.
+    asked_at: Option<Instant>,
+    /// Until when it is asked for often: a replica may lag behind a change.
     restless_until: Option<Instant>,
 }
 
-/// A restless catalog is read at most this often.
+/// A restless piece is asked for at most this often.
 const RESTLESS_EVERY: Duration = Duration::from_millis(200);
+
+/// For how long a piece is restless behind a change.
+const RESTLESS_FOR: Duration = Duration::from_secs(10);
 
 impl Database {
     /// The catalog as last read.
     pub fn catalog(&self) -> Arc<CatalogSnapshot> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).catalog.clone()
+        self.lock().catalog.clone()
     }
 
-    /// Whether it is due to be read again.
-    pub fn is_due(&self, age_max: Duration) -> bool {
-        let s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Whether a piece of it is due to be read again.
+    pub fn is_due(&self, piece: Piece, age_max: Duration) -> bool {
+        let age = self.lock().ages[piece as usize];
         let now = Instant::now();
-        let restless = s.restless_until.is_some_and(|t| now < t);
+        let restless = age.restless_until.is_some_and(|t| now < t);
         let age_max = if restless { RESTLESS_EVERY } else { age_max };
-        s.read_at.is_none_or(|t| now.duration_since(t) > age_max)
+        age.asked_at.is_none_or(|t| now.duration_since(t) > age_max)
     }
 
-    /// Somebody reads it now; others go on with what is known.
-    pub fn being_read(&self) {
-        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        s.read_at = Some(Instant::now());
+    /// Somebody asks for a piece now; others go on with what is known.
+    pub fn being_read(&self, piece: Piece) {
+        self.lock().ages[piece as usize].asked_at = Some(Instant::now());
     }
 
-    /// Takes a newly read catalog.
-    pub fn replace(&self, catalog: CatalogSnapshot) {
-        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        s.catalog = Arc::new(catalog);
-        s.read_at = Some(Instant::now());
+    /// Takes a newly read piece. It stays in doubt if something has changed it since it was
+    /// asked for.
+    pub fn replace(&self, piece: Piece, rows: impl Iterator<Item = (String, String, bool)>) {
+        let known = self.catalog();
+        // What is as it was keeps what was made of it: texts that are analyzed, for one.
+        let Some(new) = known.with(piece, rows) else { return };
+        // Another piece may have come meanwhile.
+        let mut state = self.lock();
+        state.catalog = Arc::new(state.catalog.taking(piece, &new));
     }
 
-    /// DDL went by, or a statement met an unknown name.
-    pub fn disturb(&self) {
-        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        s.read_at = None;
-        s.restless_until = Some(Instant::now() + Duration::from_secs(10));
+    /// Pieces could not be read: they are asked for again soon.
+    pub fn not_read(&self, pieces: &[Piece]) {
+        let mut state = self.lock();
+        for piece in pieces {
+            state.ages[*piece as usize].restless_until = Some(Instant::now() + RESTLESS_FOR);
+        }
+    }
+
+    /// Something may have changed these pieces.
+    pub fn disturb(&self, pieces: &[Piece]) {
+        let mut state = self.lock();
+        for piece in pieces {
+            let restless_until = Some(Instant::now() + RESTLESS_FOR);
+            state.ages[*piece as usize] = Age { asked_at: None, restless_until };
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DatabaseState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

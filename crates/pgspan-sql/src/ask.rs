@@ -6,15 +6,38 @@ use crate::catalog::CatalogSnapshot;
 use crate::quote::{literal, text_array};
 use crate::route::Reason;
 
-/// Names of all foreign tables (`t`); of relations with children (`p`); every built-in function name with whether none
-/// of its overloads is volatile (`f`); names of functions (`u`) outside
-/// `pg_catalog` with whether all are immutable; names of operators (`o`) there that are not;
-/// names of types (`y`) to which a cast runs such a function: one of the cast's own, or one
-/// in a CHECK of a domain, and of the types made of these (`*` when the cast may be implied
-/// anywhere). Rows `(kind, name, safe)`.
+/// Names of all foreign tables (`t`), rows `(kind, name, safe)` as all parts of a
+/// [`CatalogSnapshot`] have. As many steps through an index as there are foreign tables,
+/// however many other ones there are.
+pub const FOREIGN_NAMES: &str = "\
+SELECT 't', (SELECT c.relname::pg_catalog.text FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) f.ftrelid), true \
+FROM pg_catalog.pg_foreign_table f";
+
+/// Names of relations that have children or partitions (`p`).
+pub const PARENTS: &str = "\
+SELECT 'p', (SELECT c.relname::pg_catalog.text FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) i.inhparent), true \
+FROM (SELECT DISTINCT h.inhparent FROM pg_catalog.pg_inherits h) i";
+
+/// Every built-in function name with whether none of its overloads is volatile (`f`);
+/// names of functions (`u`) outside `pg_catalog` with whether all are immutable; names of
+/// operators (`o`) there that are not.
+pub const FUNCTIONS: &str = "\
+SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
+FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid GROUP BY p.proname \
+UNION ALL \
+SELECT 'u', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.=) 'i') FROM pg_catalog.pg_proc p \
+WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid GROUP BY p.proname \
+UNION ALL \
+SELECT 'o', o.oprname::pg_catalog.text, false FROM pg_catalog.pg_operator o \
+JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid \
+WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'";
+
+/// Names of types (`y`) to which a cast runs a function that is not immutable: one of the
+/// cast's own, or one in a CHECK of a domain, and of the types made of these (`*` when the
+/// cast may be implied anywhere).
 ///
 /// `edge` is evaluated only where there is such a type at all.
-pub const CATALOG: &str = "\
+pub const STRANGE_TYPES: &str = "\
 WITH RECURSIVE edge(part, whole) AS MATERIALIZED (\
 SELECT t.typbasetype, t.oid FROM pg_catalog.pg_type t WHERE t.typbasetype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
 UNION ALL SELECT t.typelem, t.oid FROM pg_catalog.pg_type t WHERE t.typelem OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
@@ -37,20 +60,6 @@ UNION \
 SELECT k.casttarget FROM strange_cast k \
 UNION \
 SELECT e.whole FROM strange s JOIN edge e ON e.part OPERATOR(pg_catalog.=) s.o) \
-SELECT 't', c.relname::pg_catalog.text, true FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) 'f' \
-UNION ALL \
-SELECT 'p', c.relname::pg_catalog.text, true FROM pg_catalog.pg_class c WHERE c.relhassubclass \
-UNION ALL \
-SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
-FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid GROUP BY p.proname \
-UNION ALL \
-SELECT 'u', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.=) 'i') FROM pg_catalog.pg_proc p \
-WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid GROUP BY p.proname \
-UNION ALL \
-SELECT 'o', o.oprname::pg_catalog.text, false FROM pg_catalog.pg_operator o \
-JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid \
-WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i' \
-UNION ALL \
 SELECT 'y', t.typname::pg_catalog.text, false FROM strange s JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) s.o \
 UNION ALL \
 SELECT 'y', '*', false FROM strange_cast k WHERE k.castcontext OPERATOR(pg_catalog.=) 'i'";

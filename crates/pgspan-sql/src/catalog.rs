@@ -1,19 +1,128 @@
 //! What is known of one database ahead of any statement: the names of its foreign
 //! tables and which built-in functions are safe to run at home beside fetched rows.
 
+use crate::ask;
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// A part of a [`CatalogSnapshot`], which is asked for by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// The names of foreign tables: what decides whether a statement is relayed.
+    ForeignNames,
+    /// The names of relations that have children or partitions.
+    Parents,
+    /// What functions and operators may do.
+    Functions,
+    /// To which types a cast may do more than compute.
+    Types,
+}
+
+impl Piece {
+    /// Every piece, in the order of their numbers (`piece as usize`).
+    pub const ALL: [Piece; 4] =
+        [Piece::ForeignNames, Piece::Parents, Piece::Functions, Piece::Types];
+
+    /// The question for it: rows `(kind, name, safe)`.
+    pub fn question(self) -> &'static str {
+        match self {
+            Piece::ForeignNames => ask::FOREIGN_NAMES,
+            Piece::Parents => ask::PARENTS,
+            Piece::Functions => ask::FUNCTIONS,
+            Piece::Types => ask::STRANGE_TYPES,
+        }
+    }
+}
+
+/// Objects that no piece speaks of, as the tags of their commands name them (manual,
+/// section "SQL Commands").
+const BESIDE: &[&str] = &[
+    "ACCESS METHOD",
+    "COLLATION",
+    "CONVERSION",
+    "DATABASE",
+    "DEFAULT PRIVILEGES",
+    "FOREIGN DATA WRAPPER",
+    "INDEX",
+    "LANGUAGE",
+    "POLICY",
+    "PUBLICATION",
+    "ROLE",
+    "RULE",
+    "SEQUENCE",
+    "SERVER",
+    "STATISTICS",
+    "SUBSCRIPTION",
+    "SYSTEM",
+    "TABLESPACE",
+    "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY",
+    "TRANSFORM",
+    "TRIGGER",
+    "USER MAPPING",
+];
+
+/// What may be otherwise after a command, by the tag of its CommandComplete: everything
+/// after a CREATE, ALTER, DROP or IMPORT that is not known.
+pub fn changed_by(tag: &str) -> &'static [Piece] {
+    use Piece::{ForeignNames, Functions, Parents, Types};
+    let (verb, object) = tag.split_once(' ').unwrap_or((tag, ""));
+    match (verb, object) {
+        ("CREATE" | "ALTER" | "DROP", object) if BESIDE.contains(&object) => &[],
+        // A child of another table's, and its row type.
+        ("CREATE", "TABLE" | "VIEW") => &[Parents, Types],
+        // What is known of them does not harm when they have gone.
+        ("DROP", "TABLE" | "VIEW" | "MATERIALIZED VIEW") => &[],
+        ("DROP", "FOREIGN TABLE") => &[ForeignNames],
+        (
+            "CREATE" | "ALTER" | "DROP",
+            "AGGREGATE" | "CAST" | "DOMAIN" | "FUNCTION" | "OPERATOR" | "OPERATOR CLASS"
+            | "OPERATOR FAMILY" | "PROCEDURE" | "ROUTINE" | "TYPE",
+        ) => &[Functions, Types],
+        ("CREATE" | "ALTER" | "DROP" | "IMPORT", _) => &Piece::ALL,
+        _ => &[],
+    }
+}
+
+/// Names of foreign tables, and how they are found in a text.
+#[derive(Debug, Default)]
+struct ForeignNames {
+    names: HashSet<String>,
+    /// `None`: there are none, or they are too many, and every text may name one.
+    finder: Option<AhoCorasick>,
+}
+
+impl ForeignNames {
+    fn new(names: HashSet<String>) -> ForeignNames {
+        let finder = if names.is_empty() {
+            None
+        } else {
+            // A pattern that is too large to build means that every statement is parsed.
+            AhoCorasickBuilder::new().ascii_case_insensitive(true).build(&names).ok()
+        };
+        ForeignNames { names, finder }
+    }
+}
+
+/// What is known of functions and operators.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Functions {
+    /// Those of `pg_catalog`, and whether none of them is volatile or might be shadowed.
+    built_in: HashMap<String, bool>,
+    /// Those of other schemas.
+    outside: HashSet<String>,
+    /// Operators of other schemas that are not immutable.
+    strange_operators: HashSet<String>,
+}
 
 /// An immutable copy of the names that decide whether a statement is worth parsing.
 #[derive(Debug, Clone, Default)]
 pub struct CatalogSnapshot {
-    foreign_tables: HashSet<String>,
-    functions: HashMap<String, bool>,
-    outside_functions: HashSet<String>,
-    strange_operators: HashSet<String>,
-    strange_types: HashSet<String>,
-    parents: HashSet<String>,
-    finder: Option<AhoCorasick>,
+    foreign: Arc<ForeignNames>,
+    parents: Arc<HashSet<String>>,
+    functions: Arc<Functions>,
+    strange_types: Arc<HashSet<String>>,
 }
 
 /// Stable functions whose answer depends on session or transaction state that a
@@ -62,6 +171,35 @@ pub(crate) fn stateful_condition() -> String {
     )
 }
 
+impl Functions {
+    fn read(rows: impl Iterator<Item = (String, String, bool)>) -> Functions {
+        let mut functions = Functions::default();
+        let mut not_immutable = Vec::new();
+        for (kind, name, safe) in rows {
+            match kind.as_str() {
+                "f" => {
+                    functions.built_in.insert(name, safe);
+                }
+                "o" => {
+                    functions.strange_operators.insert(name);
+                }
+                _ => {
+                    if !safe {
+                        not_immutable.push(name.clone());
+                    }
+                    functions.outside.insert(name);
+                }
+            }
+        }
+        for name in not_immutable {
+            if let Some(safe) = functions.built_in.get_mut(&name) {
+                *safe = false;
+            }
+        }
+        functions
+    }
+}
+
 impl CatalogSnapshot {
     /// `functions`: every function name of `pg_catalog`, and whether none of its
     /// overloads, in whatever schema, is volatile or might shadow it; `outside_functions`:
@@ -73,32 +211,64 @@ impl CatalogSnapshot {
         outside_functions: HashSet<String>,
         strange_operators: HashSet<String>,
     ) -> CatalogSnapshot {
-        let finder = if foreign_tables.is_empty() {
-            None
-        } else {
-            // A pattern that is too large to build means that every statement is parsed.
-            AhoCorasickBuilder::new().ascii_case_insensitive(true).build(&foreign_tables).ok()
-        };
         CatalogSnapshot {
-            foreign_tables,
-            functions,
-            outside_functions,
-            strange_operators,
-            strange_types: HashSet::new(),
-            parents: HashSet::new(),
-            finder,
+            foreign: Arc::new(ForeignNames::new(foreign_tables)),
+            functions: Arc::new(Functions {
+                built_in: functions,
+                outside: outside_functions,
+                strange_operators,
+            }),
+            ..CatalogSnapshot::default()
         }
     }
 
-    /// With the names of types to which a cast may do more than compute; `*` among them
-    /// for a cast that need not be written.
-    pub fn with_strange_types(self, strange_types: HashSet<String>) -> CatalogSnapshot {
-        CatalogSnapshot { strange_types, ..self }
+    /// With a piece as its question was answered; `None`: it says what this one says.
+    /// Rows `(kind, name, safe)`; one without a name is of an object that is going.
+    pub fn with(
+        &self,
+        piece: Piece,
+        rows: impl Iterator<Item = (String, String, bool)>,
+    ) -> Option<CatalogSnapshot> {
+        let mut new = self.clone();
+        let names = |rows: &mut dyn Iterator<Item = (String, String, bool)>| -> HashSet<String> {
+            rows.map(|(_, name, _)| name).collect()
+        };
+        let mut rows = rows.filter(|(_, name, _)| !name.is_empty());
+        let same = match piece {
+            Piece::ForeignNames => {
+                let names = names(&mut rows);
+                let same = names == self.foreign.names;
+                if !same {
+                    new.foreign = Arc::new(ForeignNames::new(names));
+                }
+                same
+            }
+            Piece::Parents => {
+                new.parents = Arc::new(names(&mut rows));
+                new.parents == self.parents
+            }
+            Piece::Functions => {
+                new.functions = Arc::new(Functions::read(rows));
+                new.functions == self.functions
+            }
+            Piece::Types => {
+                new.strange_types = Arc::new(names(&mut rows));
+                new.strange_types == self.strange_types
+            }
+        };
+        (!same).then_some(new)
     }
 
-    /// With the names of relations that have children or partitions.
-    pub fn with_parents(self, parents: HashSet<String>) -> CatalogSnapshot {
-        CatalogSnapshot { parents, ..self }
+    /// With one piece of another snapshot.
+    pub fn taking(&self, piece: Piece, other: &CatalogSnapshot) -> CatalogSnapshot {
+        let mut new = self.clone();
+        match piece {
+            Piece::ForeignNames => new.foreign = other.foreign.clone(),
+            Piece::Parents => new.parents = other.parents.clone(),
+            Piece::Functions => new.functions = other.functions.clone(),
+            Piece::Types => new.strange_types = other.strange_types.clone(),
+        }
+        new
     }
 
     /// Whether some relation of this name has children or partitions, in whatever schema.
@@ -107,38 +277,46 @@ impl CatalogSnapshot {
     }
 
     /// Whether the text may name a foreign table. Never a false "no", except that
-    /// names hidden in `U&"…"` escapes are left to home: relaying is always right.
+    /// names hidden in `U&"…"` escapes or with doubled quotes are left to home: relaying is
+    /// always right.
     pub fn may_name_foreign_table(&self, text: &[u8]) -> bool {
-        match &self.finder {
-            Some(finder) => finder.is_match(text),
-            None => !self.foreign_tables.is_empty(),
+        let goes_on = |byte: Option<&u8>| {
+            byte.is_some_and(|b| b.is_ascii_alphanumeric() || b"_$".contains(b) || !b.is_ascii())
+        };
+        match &self.foreign.finder {
+            // A part of a longer word is not that name.
+            Some(finder) => finder.find_overlapping_iter(text).any(|found| {
+                let before = found.start().checked_sub(1).and_then(|at| text.get(at));
+                !goes_on(before) && !goes_on(text.get(found.end()))
+            }),
+            None => !self.foreign.names.is_empty(),
         }
     }
 
     /// Whether some foreign table has this name, in whatever schema.
     pub fn is_foreign_name(&self, name: &str) -> bool {
-        self.foreign_tables.contains(name)
+        self.foreign.names.contains(name)
     }
 
     /// Number of foreign table names known.
     pub fn foreign_table_count(&self) -> usize {
-        self.foreign_tables.len()
+        self.foreign.names.len()
     }
 
     /// Whether every built-in function of this name is immutable or stable, and none
     /// shows session state.
     pub fn is_safe_function(&self, name: &str) -> bool {
-        !is_stateful(name) && self.functions.get(name).copied().unwrap_or(false)
+        !is_stateful(name) && self.functions.built_in.get(name).copied().unwrap_or(false)
     }
 
     /// Whether there is a function of this name outside `pg_catalog`: `row.name` may call it.
     pub fn is_outside_function(&self, name: &str) -> bool {
-        self.outside_functions.contains(name)
+        self.functions.outside.contains(name)
     }
 
     /// Whether an operator of this name may do more than compute.
     pub fn is_strange_operator(&self, name: &str) -> bool {
-        self.strange_operators.contains(name)
+        self.functions.strange_operators.contains(name)
     }
 
     /// Whether a cast to a type of this name may do more than compute.
@@ -158,7 +336,7 @@ impl CatalogSnapshot {
 
     /// Whether `pg_catalog` has a function of this name at all.
     pub fn is_builtin_function(&self, name: &str) -> bool {
-        self.functions.contains_key(name)
+        self.functions.built_in.contains_key(name)
     }
 }
 
@@ -180,6 +358,9 @@ mod tests {
     fn names_are_found_in_any_case() {
         assert!(snapshot().may_name_foreign_table(b"select * from Public.REMOTE_ORDERS"));
         assert!(!snapshot().may_name_foreign_table(b"select * from orders"));
+        assert!(!snapshot().may_name_foreign_table(b"select * from old_remote_orders"));
+        assert!(!snapshot().may_name_foreign_table("from remote_orders\u{e9}".as_bytes()));
+        assert!(snapshot().may_name_foreign_table(b"select * from a,remote_orders"));
     }
 
     #[test]
@@ -190,5 +371,37 @@ mod tests {
         assert!(!s.is_safe_function("f_ro"));
         assert!(!s.is_safe_function("current_setting"));
         assert!(is_stateful("table_to_xml_and_xmlschema") && !is_stateful("xmlagg"));
+    }
+
+    #[test]
+    fn a_piece_that_says_the_same_is_not_another_snapshot() {
+        let known = snapshot();
+        let row = |name: &str| ("t".to_owned(), name.to_owned(), true);
+        let same = known.with(Piece::ForeignNames, [row("remote_orders")].into_iter());
+        assert!(same.is_none());
+        let more = [row("remote_orders"), row("remote_items")].into_iter();
+        let more = known.with(Piece::ForeignNames, more).unwrap();
+        assert!(more.may_name_foreign_table(b"select from remote_items"));
+        assert!(more.is_safe_function("lower"));
+    }
+
+    #[test]
+    fn functions_that_might_shadow_are_not_safe() {
+        let row = |kind: &str, name: &str, safe| (kind.to_owned(), name.to_owned(), safe);
+        let rows = [row("u", "lower", false), row("f", "lower", true), row("f", "upper", true)];
+        let known = CatalogSnapshot::default().with(Piece::Functions, rows.into_iter()).unwrap();
+        assert!(!known.is_safe_function("lower") && known.is_safe_function("upper"));
+        assert!(known.is_outside_function("lower"));
+    }
+
+    #[test]
+    fn what_a_command_may_change_is_all_unless_it_is_known() {
+        assert_eq!(changed_by("SELECT 1"), &[]);
+        assert_eq!(changed_by("CREATE INDEX"), &[]);
+        assert!(!changed_by("CREATE TABLE").contains(&Piece::ForeignNames));
+        assert_eq!(changed_by("DROP CAST"), &[Piece::Functions, Piece::Types]);
+        for tag in ["ALTER TABLE", "CREATE EXTENSION", "IMPORT FOREIGN SCHEMA", "DROP WIDGET"] {
+            assert_eq!(changed_by(tag), Piece::ALL);
+        }
     }
 }

@@ -1,13 +1,14 @@
-//! Reading the names of home's foreign tables on the session's own connection.
+//! Reading what is known of home's catalog on the session's own connection.
+//!
+//! Which texts name a foreign table is asked while the session is at rest, so that no
+//! statement that is relayed waits for it; the rest before a statement that names one.
 
 use super::{End, Session};
 use crate::session::home::answers;
 use pgspan_pool::ServerError;
-use pgspan_sql::ask;
-use pgspan_sql::catalog::CatalogSnapshot;
+use pgspan_sql::catalog::Piece;
 use pgspan_wire::backend::TransactionStatus;
 use pgspan_wire::frontend;
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 impl Session {
@@ -15,70 +16,50 @@ impl Session {
         Duration::from_secs(self.shared.config.limits.catalog_s_max)
     }
 
-    /// Reads the catalog again when it is due and home is at rest.
-    pub(super) async fn refresh_catalog(&mut self) -> Result<(), End> {
+    /// Whether the names of foreign tables are due to be read again.
+    pub(super) fn names_are_due(&self) -> bool {
+        self.accelerates() && self.database.is_due(Piece::ForeignNames, self.catalog_age_max())
+    }
+
+    /// Reads those pieces of the catalog again that are due, if home is at rest.
+    pub(super) async fn refresh_catalog(&mut self, pieces: &[Piece]) -> Result<(), End> {
         let idle = self.server.status == TransactionStatus::Idle && self.owed.ready() == 0;
-        if !idle || !self.accelerates() || !self.database.is_due(self.catalog_age_max()) {
+        if !idle || !self.accelerates() {
             return Ok(());
         }
-        self.database.being_read();
-        super::home::run_once(&mut self.server, ask::CATALOG);
+        let age_max = self.catalog_age_max();
+        let due = pieces.iter().copied().filter(|p| self.database.is_due(*p, age_max));
+        let due: Vec<Piece> = due.collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        for piece in &due {
+            self.database.being_read(*piece);
+            super::home::run_once(&mut self.server, piece.question());
+        }
         frontend::sync(&mut self.server.outbox);
         match answers(&mut self.server, &mut self.client.outbox).await {
             Ok(got) => {
-                let rows = got.results.into_iter().next().unwrap_or_default().rows;
-                self.database.replace(snapshot(rows));
+                for (piece, result) in due.into_iter().zip(got.results) {
+                    let text = |value: Option<&Option<bytes::Bytes>>| {
+                        let value = value.and_then(Option::as_ref);
+                        value.map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default()
+                    };
+                    let rows = result
+                        .rows
+                        .iter()
+                        .map(|row| (text(row.first()), text(row.get(1)), text(row.get(2)) == "t"));
+                    self.database.replace(piece, rows);
+                }
                 Ok(())
             }
             Err(ServerError::Sql(error)) => {
                 // Relaying goes on; nothing is accelerated with what is not known.
                 tracing::warn!(%error, "home's catalog could not be read");
+                self.database.not_read(&due);
                 Ok(())
             }
             Err(lost) => Err(lost.into()),
         }
     }
-}
-
-fn snapshot(rows: Vec<Vec<Option<bytes::Bytes>>>) -> CatalogSnapshot {
-    let mut tables = HashSet::new();
-    let mut functions = HashMap::new();
-    let mut operators = HashSet::new();
-    let mut types = HashSet::new();
-    let mut parents = HashSet::new();
-    let mut outside = HashMap::new();
-    for row in rows {
-        let text = |i: usize| {
-            let value = row.get(i).and_then(Option::as_ref);
-            value.map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default()
-        };
-        match text(0).as_str() {
-            "t" => {
-                tables.insert(text(1));
-            }
-            "p" => {
-                parents.insert(text(1));
-            }
-            "o" => {
-                operators.insert(text(1));
-            }
-            "y" => {
-                types.insert(text(1));
-            }
-            "f" => {
-                functions.insert(text(1), text(2) == "t");
-            }
-            _ => {
-                outside.insert(text(1), text(2) == "t");
-            }
-        }
-    }
-    for (name, immutable) in &outside {
-        if let Some(safe) = functions.get_mut(name) {
-            *safe &= immutable;
-        }
-    }
-    CatalogSnapshot::new(tables, functions, outside.into_keys().collect(), operators)
-        .with_strange_types(types)
-        .with_parents(parents)
 }

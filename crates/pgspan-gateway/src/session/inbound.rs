@@ -119,7 +119,7 @@ impl Session {
                     self.relay_held();
                     // Without the terminating zero.
                     let text = frame::HEADER_BYTES..size.saturating_sub(1).max(frame::HEADER_BYTES);
-                    if self.is_for_us(&self.client.inbox[text.clone()]) {
+                    if self.names_foreign(&self.client.inbox[text.clone()]) {
                         if self.owed.ready() > 0 {
                             return Ok(Next::Wait);
                         }
@@ -233,11 +233,6 @@ impl Session {
         self.server.outbox.extend_from_slice(raw.unwrap_or_default());
     }
 
-    /// Whether a text is to be looked at more closely.
-    fn is_for_us(&self, text: &[u8]) -> bool {
-        self.names_foreign(text) || self.catalog_is_due()
-    }
-
     /// Whether a text may name a foreign table, or asks the gateway itself.
     pub(super) fn names_foreign(&self, text: &[u8]) -> bool {
         (self.accelerates() && self.database.catalog().may_name_foreign_table(text))
@@ -248,11 +243,6 @@ impl Session {
         self.shared.config.gateway.accelerate != Some(false)
     }
 
-    /// The catalog is to be read before the next statement, if nothing is under way.
-    fn catalog_is_due(&self) -> bool {
-        self.accelerates() && self.is_outside() && self.database.is_due(self.catalog_age_max())
-    }
-
     /// One message of the extended protocol.
     fn hold_or_relay(&mut self, tag: u8, size: usize) -> Result<(), pgspan_wire::WireError> {
         let body = bytes::Bytes::copy_from_slice(&self.client.inbox[frame::HEADER_BYTES..size]);
@@ -260,10 +250,9 @@ impl Session {
         match tag {
             b'P' => {
                 let parse = Parse::decode(body)?;
-                starts = self.is_for_us(&parse.sql);
-                let foreign = starts && self.names_foreign(&parse.sql);
+                starts = self.names_foreign(&parse.sql);
                 let param_oids = parse.param_oids.into();
-                self.statements.insert(&parse.name, Prepared::new(parse.sql, param_oids, foreign));
+                self.statements.insert(&parse.name, Prepared::new(parse.sql, param_oids, starts));
             }
             b'B' => {
                 let mut f = frame::Fields::new(b'B', body);

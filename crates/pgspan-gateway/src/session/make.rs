@@ -15,6 +15,7 @@ use crate::sources::{Analyzed, CachedPlan, Fingerprint, Fragment, PlanFacts, Sou
 use pgspan_pool::ServerError;
 use pgspan_sql::analyze::Kind;
 use pgspan_sql::ask::{self, Preference};
+use pgspan_sql::catalog::Piece;
 use pgspan_sql::facts::{HomeFacts, SourceFacts};
 use pgspan_sql::fragment::Fetch;
 use pgspan_sql::plan::{self, Limits, Needs};
@@ -95,7 +96,7 @@ impl Session {
         let covered = is_covered(&facts, analyzed);
         if !covered {
             // What is known of them holds for this run.
-            self.database.disturb();
+            self.database.disturb(&[Piece::ForeignNames, Piece::Parents]);
             needs.repeatable = false;
         }
         let sources = self.source_facts(&home.session, &needs).await?;

@@ -31,6 +31,7 @@ use bytes::BytesMut;
 use cancel::CancelHandle;
 use owed::Owed;
 use pgspan_pool::{ServerConnection, Stream, is_hang_up};
+use pgspan_sql::catalog::Piece;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use request::{Held, Statements};
@@ -239,6 +240,7 @@ impl Session {
         let mut closing = self.shared.closing.clone();
         // One future for the whole session: it registers itself once.
         let mut closing = std::pin::pin!(closing.wait_for(|c| *c));
+        let mut asked = false;
         loop {
             self.read_server()?;
             match self.read_client()? {
@@ -249,6 +251,13 @@ impl Session {
                 Next::Terminate => return Err(self.terminate().await),
                 Next::Wait => {
                     let idle = self.at_rest();
+                    if idle && !asked && self.names_are_due() {
+                        // Between two statements, so that none waits for it.
+                        self.refresh_catalog(&[Piece::ForeignNames]).await?;
+                        asked = true;
+                        continue;
+                    }
+                    asked = false;
                     tokio::select! {
                         biased;
                         moved = self.pump() => moved?,
@@ -296,12 +305,14 @@ impl Session {
         self.owed.ready() == 0
             && !self.owed.batch_open()
             && self.server.status == TransactionStatus::Idle
+            && self.server_rest == 0
             && self.client.outbox.is_empty()
             && self.server.outbox.is_empty()
     }
 
-    /// Moves bytes in both directions until something new has been read. A side whose
-    /// queue is full is not read further, so a slow reader slows its writer.
+    /// Moves bytes in both directions until something new has been read, or the client has
+    /// all that there was for it. A side whose queue is full is not read further, so a slow
+    /// reader slows its writer.
     async fn pump(&mut self) -> Result<(), End> {
         let inbox_max = self.client_whole.max(QUEUE_BYTES_MAX);
         let client = &mut self.client;
@@ -315,10 +326,11 @@ impl Session {
                     written => written.map_err(end)?,
                 }
             }
+            let mut news = false;
             if !client.outbox.is_empty() {
                 write(&mut client.stream, &mut client.outbox, cx).map_err(|_| End::Client)?;
+                news = client.outbox.is_empty();
             }
-            let mut news = false;
             if client.outbox.len() < QUEUE_BYTES_MAX {
                 match read(&mut server.stream, &mut server.inbox, cx) {
                     Poll::Ready(Ok(0)) => {

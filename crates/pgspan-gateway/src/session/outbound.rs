@@ -2,6 +2,7 @@
 
 use super::{End, Session};
 use bytes::Buf as _;
+use pgspan_sql::catalog::{Piece, changed_by};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, HEADER_BYTES};
 
@@ -22,7 +23,6 @@ impl Session {
         // One copy for a run of messages.
         let mut run = 0;
         let mut error: Option<ErrorFields> = None;
-        let mut ddl = false;
         let mut forgotten = false;
         while let Some((tag, size)) = frame::peek(&inbox[run..]).map_err(nonsense)? {
             let left = inbox.len() - run;
@@ -59,9 +59,11 @@ impl Session {
                     }
                 }
                 b'C' => {
-                    ddl |= [&b"CREATE"[..], b"ALTER", b"DROP", b"IMPORT"]
-                        .iter()
-                        .any(|t| body.starts_with(t));
+                    let tag = body.strip_suffix(b"\0").unwrap_or(body);
+                    let pieces = std::str::from_utf8(tag).map_or(&Piece::ALL[..], changed_by);
+                    if !pieces.is_empty() {
+                        self.database.disturb(pieces);
+                    }
                     forgotten |=
                         body.starts_with(b"DISCARD ALL") || body.starts_with(b"DEALLOCATE ALL");
                 }
@@ -92,8 +94,8 @@ impl Session {
             self.statements.remove(&name);
         }
         let unknown_name = error.is_some_and(|e| e.sqlstate() == "42P01");
-        if ddl || unknown_name {
-            self.database.disturb();
+        if unknown_name {
+            self.database.disturb(&[Piece::ForeignNames]);
         }
         if forgotten {
             self.server.prepared.clear();

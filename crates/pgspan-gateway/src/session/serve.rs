@@ -5,6 +5,7 @@ use super::query::{Read, Request};
 use super::request::{self, Reading};
 use super::{End, Session};
 use pgspan_pool::ServerError;
+use pgspan_sql::catalog::Piece;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{self, TransactionStatus};
 use pgspan_wire::frame::Frame;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 impl Session {
     /// A simple query that may be ours.
     pub(super) async fn serve_query(&mut self, frame: Frame) -> Result<(), End> {
-        self.refresh_catalog().await?;
+        self.refresh_catalog(&Piece::ALL).await?;
         let body = frame.body();
         let text = body.strip_suffix(b"\0").unwrap_or(&body);
         let Ok(text) = std::str::from_utf8(text) else {
@@ -88,7 +89,7 @@ impl Session {
     /// A whole batch of the extended protocol that may be ours.
     pub(super) async fn serve_batch(&mut self) -> Result<(), End> {
         let mut frames = self.held.take();
-        self.refresh_catalog().await?;
+        self.refresh_catalog(&Piece::ALL).await?;
         self.regain_trust().await?;
         let shape = request::batch(&frames);
         self.notice_statement(&mut frames);
@@ -151,7 +152,7 @@ impl Session {
     /// with a Sync of our own, whose ReadyForQuery is swallowed, so that what follows
     /// starts on clean ground; anything else is relayed as it is.
     pub(super) async fn serve_flush(&mut self) -> Result<(), End> {
-        self.refresh_catalog().await?;
+        self.refresh_catalog(&Piece::ALL).await?;
         let mut frames = self.held.take();
         self.notice_statement(&mut frames);
         if self.is_foreign_head(&frames) {

@@ -7,6 +7,7 @@ mod crowd;
 mod ends;
 mod grounds;
 mod halves;
+mod relay;
 mod rows;
 mod secrets;
 mod spare;
