@@ -23,6 +23,7 @@ use pgspan_sql::effect::{self, Effect, effect};
 use pgspan_sql::quote::text_array_value;
 use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
+use pgspan_wire::backend::ErrorFields;
 use pgspan_wire::frontend;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -155,8 +156,9 @@ pub(crate) struct Block {
     plan: Option<Arc<CachedPlan>>,
     /// Home runs the scans of the present statement if it gives a row.
     needs_rows: bool,
-    /// Home and the client have seen a source differently: nothing that touches one may go on.
-    pub doomed: bool,
+    /// Home and the client have seen a source differently, or it is lost: nothing that
+    /// touches one may go on, and this is what it gets.
+    pub doomed: Option<ErrorFields>,
 }
 
 impl Block {
@@ -199,7 +201,7 @@ impl Block {
         self.reading = None;
         self.read.clear();
         self.read_more = false;
-        self.doomed = false;
+        self.doomed = None;
         true
     }
 
@@ -215,7 +217,7 @@ impl Block {
 
     /// Whether what goes to home must pass the gate.
     pub fn holds(&self) -> bool {
-        self.doomed || !self.sources.is_empty()
+        self.doomed.is_some() || !self.sources.is_empty()
     }
 
     /// Sources whose answer is no longer waited for lose their connection.

@@ -78,10 +78,13 @@ impl Session {
 
     /// Makes the block home's, or fails it.
     async fn gate(&mut self) -> Result<Option<ErrorFields>, End> {
-        let possible = !self.block.doomed
-            && !self.block.read_more
-            && self.server.status == TransactionStatus::InBlock;
-        let fate = if possible { self.hand_to_home().await? } else { Fate::Moved };
+        let fate = match self.block.doomed.clone() {
+            Some(error) => Fate::Lost(error),
+            None if self.block.read_more || self.server.status != TransactionStatus::InBlock => {
+                Fate::Moved
+            }
+            None => self.hand_to_home().await?,
+        };
         let error = match fate {
             Fate::Same => {
                 self.block.release().await;
@@ -89,18 +92,22 @@ impl Session {
                 self.block.unknown(0);
                 return Ok(None);
             }
-            Fate::Moved => moved(),
+            Fate::Moved => {
+                let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
+                for (text, _) in self.block.read.drain(..) {
+                    self.shared.sources.leave_to_home(&database, text);
+                }
+                moved()
+            }
             Fate::Lost(error) => error,
         };
         if self.server.status == TransactionStatus::InBlock {
             self.fail(false).await?;
         }
-        self.block.doomed = true;
+        let lost = self.block.sources.iter().find(|s| s.lost);
+        let always = lost.map_or_else(moved, |source| reject(&source.spec.name));
+        self.block.doomed.get_or_insert(always);
         self.block.release().await;
-        let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
-        for (text, _) in self.block.read.drain(..) {
-            self.shared.sources.leave_to_home(&database, text);
-        }
         Ok(Some(error))
     }
 
@@ -282,6 +289,13 @@ pub(crate) fn moved() -> ErrorFields {
     ErrorFields::new("ERROR", "40001", "could not serialize access due to concurrent update")
         .with_detail("A source has changed since pgspan read it in this transaction.")
         .with_hint("The transaction might succeed if retried.")
+}
+
+/// What a block that goes on behind a savepoint has of a source that ended the connection
+/// (postgres_fdw's `pgfdw_reject_incomplete_xact_state_change`).
+fn reject(server: &str) -> ErrorFields {
+    let text = format!("connection to server \"{server}\" was lost");
+    ErrorFields::new("ERROR", "08000", text)
 }
 
 /// The source has ended the connection that holds the block's snapshot.

@@ -211,7 +211,7 @@ impl Session {
             return Err(Reason::new(FOLDS).into());
         }
         if around == Around::Savepoint {
-            if self.block.doomed {
+            if self.block.doomed.is_some() {
                 return Err(Reason::new(TOUCHED).into());
             }
             self.may_answer_in_block(request, &analysis, &database)?;

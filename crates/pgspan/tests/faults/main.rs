@@ -2,6 +2,7 @@
 //! what it held, keeps its secrets, and the next query works.
 #![allow(clippy::unwrap_used)]
 
+mod blocks;
 mod client;
 mod crowd;
 mod ends;
