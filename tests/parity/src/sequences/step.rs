@@ -208,6 +208,19 @@ const FAR: &[&str] = &[
     "set constraints all immediate",
 ];
 
+/// Who reads, under a mapping that says what the other one's says.
+const ROLES: &[&str] = &[
+    "set role sequences_other",
+    "set local role sequences_other",
+    "set session authorization sequences_other",
+    "set local session authorization sequences_other",
+    "reset role",
+    "set role none",
+    "reset session authorization",
+    "select set_config('role', 'sequences_other', true)",
+    "set local role sequences_other; select id, v from snap order by id, v; reset role",
+];
+
 const OWN_DDL: &[&str] = &[
     "alter foreign table snap options (add fetch_size '50')",
     "alter foreign table snap options (drop fetch_size)",
@@ -252,7 +265,7 @@ pub fn sequence(dice: &mut Dice) -> Vec<Step> {
             steps.push(one_of(dice, session, BEGINS));
             continue;
         }
-        match dice.below(24) {
+        match dice.below(25) {
             0 | 1 => {
                 let text = *dice.pick(ENDS);
                 in_block[session] =
@@ -286,6 +299,7 @@ pub fn sequence(dice: &mut Dice) -> Vec<Step> {
                 let name = (*dice.pick(&["put", "peek", "near"])).to_owned();
                 steps.push(Step::Call(session, name, 50));
             }
+            24 => steps.push(one_of(dice, session, ROLES)),
             _ => {}
         }
     }
