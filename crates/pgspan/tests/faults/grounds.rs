@@ -3,17 +3,18 @@
 use crate::client::{Client, message};
 use crate::world::{Turn, route, turn};
 
-/// A server with a mapping of its own, and a table there.
-fn make_server(world: &Turn) {
+/// A server with a mapping of its own, and a table there that the gateway has seen made.
+fn make_server(world: &Turn, client: &mut Client) {
     world.at_home(&format!(
         "DROP SERVER IF EXISTS forged CASCADE;
          DO $$ BEGIN EXECUTE pg_catalog.format('CREATE SERVER forged FOREIGN DATA WRAPPER postgres_fdw OPTIONS (%s)',
            (SELECT pg_catalog.string_agg(pg_catalog.split_part(o, '=', 1) || ' ' || pg_catalog.quote_literal(pg_catalog.split_part(o, '=', 2)), ', ')
             FROM pg_foreign_server s, pg_catalog.unnest(s.srvoptions) o WHERE s.srvname = 'orders')); END $$;
-         CREATE USER MAPPING FOR postgres SERVER forged OPTIONS (user 'postgres', password '{}');
-         CREATE FOREIGN TABLE forged_small (id int, name text) SERVER forged OPTIONS (table_name 'small')",
+         CREATE USER MAPPING FOR postgres SERVER forged OPTIONS (user 'postgres', password '{}')",
         world.password()
     ));
+    let table = "CREATE FOREIGN TABLE forged_small (id int, name text) SERVER forged OPTIONS (table_name 'small')";
+    assert_eq!(client.query(table).code(), "ok");
 }
 
 /// Has every question about user mappings answered with what home answered just now, but for
@@ -31,8 +32,8 @@ const FORGE: &str = "DO $$ DECLARE n text; q text; cols text; BEGIN
 #[test]
 fn a_client_does_not_answer_for_its_own_rights() {
     let world = turn();
-    make_server(&world);
     let mut client = world.connect();
+    make_server(&world, &mut client);
     assert_eq!(client.query("CREATE TEMPORARY TABLE noted (x int)").code(), "ok");
     let sql = "SELECT p.who, f.name FROM forged_small f JOIN people p USING (id)";
     for _ in 0..3 {
