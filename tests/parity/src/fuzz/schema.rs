@@ -27,6 +27,66 @@ pub struct Table {
 pub struct Schema {
     /// The tables.
     pub tables: Vec<Table>,
+    /// Settings of the databases, in SQL.
+    pub settings: Vec<(Side, String)>,
+}
+
+/// Settings that change what a text means, how a value becomes text, or the plan that the
+/// gateway reads. postgres_fdw sets some of them itself for its sessions at a source.
+const SETTINGS: &[(&str, &[&str])] = &[
+    ("standard_conforming_strings", &["off"]),
+    ("backslash_quote", &["on", "off"]),
+    ("array_nulls", &["off"]),
+    ("transform_null_equals", &["on"]),
+    ("bytea_output", &["escape"]),
+    ("extra_float_digits", &["0", "-3", "3"]),
+    ("datestyle", &["SQL, DMY", "German", "Postgres, MDY"]),
+    ("intervalstyle", &["sql_standard", "iso_8601", "postgres_verbose"]),
+    ("timezone", &["Asia/Kolkata", "America/St_Johns", "UTC"]),
+    ("timezone_abbreviations", &["India", "Australia"]),
+    ("xmlbinary", &["hex"]),
+    ("quote_all_identifiers", &["on"]),
+    ("default_text_search_config", &["pg_catalog.simple"]),
+    ("default_transaction_isolation", &["repeatable read", "read uncommitted"]),
+    ("constraint_exclusion", &["on", "off"]),
+    ("plan_cache_mode", &["force_generic_plan", "force_custom_plan"]),
+    ("enable_hashjoin", &["off"]),
+    ("enable_mergejoin", &["off"]),
+    ("enable_nestloop", &["off"]),
+    ("enable_hashagg", &["off"]),
+    ("enable_sort", &["off"]),
+    ("enable_memoize", &["off"]),
+    ("enable_material", &["off"]),
+    ("join_collapse_limit", &["1"]),
+    ("from_collapse_limit", &["1"]),
+    ("geqo_threshold", &["2"]),
+    ("work_mem", &["64kB"]),
+    ("cursor_tuple_fraction", &["1"]),
+    ("jit_above_cost", &["0"]),
+    ("row_security", &["off"]),
+    ("search_path", &["public, pg_catalog", "public"]),
+];
+
+/// Settings of some databases of a schema.
+fn settings(dice: &mut Dice) -> Vec<(Side, String)> {
+    let mut found = Vec::new();
+    for side in [Side::Home, Side::Source, Side::Other] {
+        if !dice.one_in(3) {
+            continue;
+        }
+        for _ in 0..1 + dice.below(3) {
+            let (name, values) = dice.pick(SETTINGS);
+            let value = dice.pick(values);
+            // A list is not one name.
+            let value =
+                if *name == "search_path" { (*value).to_owned() } else { format!("''{value}''") };
+            let sql = format!(
+                "do $set$ begin execute format('alter database %I set {name} = {value}', current_database()); end $set$;\n"
+            );
+            found.push((side, sql));
+        }
+    }
+    found
 }
 
 /// Columns that every table has: keys that find partners.
@@ -72,7 +132,7 @@ impl Schema {
                 Table { name: format!("{letter}{at}"), side, columns, full, rows }
             })
             .collect();
-        Schema { tables }
+        Schema { tables, settings: settings(&mut dice) }
     }
 
     /// The setup of its databases.
@@ -112,6 +172,9 @@ impl Schema {
                 sql.push_str(PARALLEL);
             }
             sql.push_str("analyze;\n");
+            // Sessions that begin now have them.
+            let own = self.settings.iter().filter(|(of, _)| *of == side);
+            own.for_each(|(_, setting)| sql.push_str(setting));
             file.setups.push((side, sql));
         }
         file
