@@ -10,8 +10,8 @@ use crate::nodes::{self, Unknown, place, string, strings};
 use crate::parse::{Lexeme, Unread, lex, read};
 use crate::route::Reason;
 use crate::scope::{self, Names, Qualifier, Unresolved, Use, WithUse};
-use pg_query::NodeEnum;
-use pg_query::protobuf::{self, Node, RangeVar, SelectStmt, Token, a_const};
+use crate::tree::{self, Node, RangeVar, SelectStmt};
+use pg_query::protobuf::Token;
 use std::collections::BTreeSet;
 
 /// What kind of statement carries the query.
@@ -198,6 +198,7 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
     let statements = read(text).map_err(|unread| match unread {
         Unread::NotSql => Reason::new(NOT_PARSED),
         Unread::TooDeep => Reason::new("it nests too deep to be read"),
+        Unread::Odd => Reason::about("not understood", "what libpg_query wrote"),
     })?;
     let [only] = statements.as_slice() else {
         return Err(Reason::new("more than one statement"));
@@ -240,9 +241,9 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
     })
 }
 
-fn query_of(node: &Option<Box<Node>>) -> Option<&SelectStmt> {
-    match node.as_ref()?.node.as_ref()? {
-        NodeEnum::SelectStmt(select) => Some(select),
+fn query_of(node: &Option<Node>) -> Option<&SelectStmt> {
+    match node.as_ref()? {
+        Node::SelectStmt(select) => Some(select),
         _ => None,
     }
 }
@@ -251,26 +252,17 @@ fn query_of(node: &Option<Box<Node>>) -> Option<&SelectStmt> {
 ///
 /// # Errors
 /// It is none.
-pub fn carrier(only: &NodeEnum) -> Result<(Kind, &SelectStmt), Reason> {
+pub fn carrier(only: &Node) -> Result<(Kind, &SelectStmt), Reason> {
     let none = Reason::new("not a query");
     match only {
-        NodeEnum::SelectStmt(select) => Ok((Kind::Select, select)),
-        NodeEnum::CopyStmt(copy) => {
-            let protobuf::CopyStmt {
-                relation,
-                query,
-                attlist: _,
-                is_from,
-                is_program,
-                filename,
-                options: _,
-                where_clause: _,
-            } = copy.as_ref();
+        Node::SelectStmt(select) => Ok((Kind::Select, select)),
+        Node::CopyStmt(copy) => {
+            let tree::CopyStmt { relation, query, is_from, is_program, filename } = copy.as_ref();
             let plain = !is_from && !is_program && filename.is_empty() && relation.is_none();
             let select = query_of(query).filter(|_| plain);
             select.map(|s| (Kind::CopyOut, s)).ok_or(none)
         }
-        NodeEnum::ExplainStmt(explain) => {
+        Node::ExplainStmt(explain) => {
             let select = query_of(&explain.query).ok_or(none)?;
             Ok((Kind::Explain(explain_options(&explain.options)?), select))
         }
@@ -281,23 +273,23 @@ pub fn carrier(only: &NodeEnum) -> Result<(Kind, &SelectStmt), Reason> {
 fn explain_options(list: &[Node]) -> Result<ExplainOptions, Reason> {
     let mut o = ExplainOptions { costs: true, timing: true, ..ExplainOptions::default() };
     for item in list {
-        let Some(NodeEnum::DefElem(option)) = &item.node else {
+        let Node::DefElem(option) = item else {
             return Err(Reason::new("EXPLAIN option"));
         };
-        let text = match option.arg.as_ref().and_then(|n| n.node.as_ref()) {
+        let text = match &option.arg {
             None => "on".to_owned(),
-            Some(NodeEnum::String(s)) => s.sval.to_ascii_lowercase(),
-            Some(NodeEnum::Boolean(b)) => if b.boolval { "on" } else { "off" }.to_owned(),
-            Some(NodeEnum::Integer(i)) => i.ival.to_string(),
+            Some(Node::String(s)) => s.sval.to_ascii_lowercase(),
+            Some(Node::Boolean(b)) => if b.boolval { "on" } else { "off" }.to_owned(),
+            Some(Node::Integer(i)) => i.ival.to_string(),
             Some(_) => return Err(Reason::new("EXPLAIN option")),
         };
         let on = match text.as_str() {
             "on" | "true" | "1" => true,
             "off" | "false" | "0" => false,
-            "text" if option.defname == "format" => continue,
+            "text" if &*option.defname == "format" => continue,
             _ => return Err(Reason::about("EXPLAIN option", text)),
         };
-        match option.defname.as_str() {
+        match &*option.defname {
             "analyze" => o.analyze = on,
             "verbose" => o.verbose = on,
             "buffers" => o.buffers = on,
@@ -343,48 +335,48 @@ struct Seen<'c> {
 }
 
 impl Seen<'_> {
-    fn examine(&mut self, node: &NodeEnum) -> Result<(), Reason> {
+    fn examine(&mut self, node: &Node) -> Result<(), Reason> {
         match node {
-            NodeEnum::RangeVar(var) => system_catalog(var),
-            NodeEnum::CommonTableExpr(cte) => match query_of(&cte.ctequery) {
+            Node::RangeVar(var) => system_catalog(var),
+            Node::CommonTableExpr(cte) => match query_of(&cte.ctequery) {
                 Some(_) => Ok(()),
                 None => Err(Reason::new("data-modifying WITH")),
             },
-            NodeEnum::ColumnRef(column) => self.column(column),
-            NodeEnum::AIndirection(i) => {
+            Node::ColumnRef(column) => self.column(column),
+            Node::AIndirection(i) => {
                 let mut names = i.indirection.iter().filter_map(string);
                 names.find(|n| self.catalog.is_outside_function(n)).map_or(Ok(()), |name| {
                     Err(Reason::about("attribute notation may call a function", name))
                 })
             }
-            NodeEnum::FuncCall(call) => self.call(call),
-            NodeEnum::AExpr(e) => {
+            Node::FuncCall(call) => self.call(call),
+            Node::AExpr(e) => {
                 let path = strings(&e.name).unwrap_or_default();
                 if path.len() > 1 && path.first() != Some(&"pg_catalog") {
                     return Err(Reason::about("operator outside pg_catalog", path.join(".")));
                 }
                 path.last().map_or(Ok(()), |op| self.operator(op))
             }
-            NodeEnum::TypeCast(t) => self.type_name(t.type_name.as_ref()),
-            NodeEnum::SubLink(s) => {
+            Node::TypeCast(t) => self.type_name(t.type_name.as_deref()),
+            Node::SubLink(s) => {
                 let path = strings(&s.oper_name).unwrap_or_default();
                 path.into_iter().try_for_each(|op| self.operator(op))
             }
-            NodeEnum::SortBy(s) => {
+            Node::SortBy(s) => {
                 let path = strings(&s.use_op).unwrap_or_default();
                 path.into_iter().try_for_each(|op| self.operator(op))
             }
             // CURRENT_TIMESTAMP and the like.
-            NodeEnum::SqlvalueFunction(_) => {
+            Node::SqlvalueFunction(_) => {
                 self.timeless = false;
                 Ok(())
             }
-            NodeEnum::ParamRef(p) => {
+            Node::ParamRef(p) => {
                 self.parameters = self.parameters.max(u32::try_from(p.number).unwrap_or(0));
                 Ok(())
             }
-            NodeEnum::AConst(c) => {
-                if let Some(a_const::Val::Sval(s)) = &c.val {
+            Node::AConst(c) => {
+                if let Some(Node::String(s)) = &c.val {
                     let text = s.sval.to_ascii_lowercase();
                     self.repeatable &= !MOVING_WORDS.iter().any(|w| text.contains(w));
                 }
@@ -394,7 +386,7 @@ impl Seen<'_> {
         }
     }
 
-    fn column(&self, column: &protobuf::ColumnRef) -> Result<(), Reason> {
+    fn column(&self, column: &tree::ColumnRef) -> Result<(), Reason> {
         let Some(last) = column.fields.last().and_then(string) else { return Ok(()) };
         if SYSTEM_COLUMNS.contains(&last) {
             return Err(Reason::about("system column", last));
@@ -405,7 +397,7 @@ impl Seen<'_> {
         Ok(())
     }
 
-    fn call(&mut self, call: &protobuf::FuncCall) -> Result<(), Reason> {
+    fn call(&mut self, call: &tree::FuncCall) -> Result<(), Reason> {
         let path = strings(&call.funcname).unwrap_or_default();
         let (function, schema) = match path.as_slice() {
             [f] => (*f, "pg_catalog"),
@@ -422,7 +414,7 @@ impl Seen<'_> {
         Ok(())
     }
 
-    fn type_name(&mut self, name: Option<&protobuf::TypeName>) -> Result<(), Reason> {
+    fn type_name(&mut self, name: Option<&tree::TypeName>) -> Result<(), Reason> {
         let path = name.and_then(|n| strings(&n.names)).unwrap_or_default();
         let Some(target) = path.last() else { return Ok(()) };
         if self.catalog.is_strange_type(target) {
@@ -442,9 +434,9 @@ impl Seen<'_> {
 }
 
 fn system_catalog(var: &RangeVar) -> Result<(), Reason> {
-    let system = matches!(var.schemaname.as_str(), "pg_catalog" | "information_schema")
+    let system = matches!(&*var.schemaname, "pg_catalog" | "information_schema")
         || (var.relname.starts_with("pg_") && var.schemaname.is_empty());
-    if system { Err(Reason::about("system catalog", &var.relname)) } else { Ok(()) }
+    if system { Err(Reason::about("system catalog", &*var.relname)) } else { Ok(()) }
 }
 
 fn text(name: &str) -> Option<String> {

@@ -9,8 +9,7 @@
 //! constants under other values of each setting.
 
 use crate::nodes::{self, Unknown, string, strings};
-use pg_query::NodeEnum;
-use pg_query::protobuf::{self, Node, SelectStmt};
+use crate::tree::{Node, SelectStmt, TypeName};
 
 /// Types to which nothing is made text on the way.
 const PLAIN: &[&str] = &[
@@ -130,7 +129,7 @@ struct Look {
     columns: Value,
 }
 
-fn target(name: Option<&protobuf::TypeName>) -> &str {
+fn target(name: Option<&TypeName>) -> &str {
     name.and_then(|n| strings(&n.names)?.last().copied()).unwrap_or_default()
 }
 
@@ -144,17 +143,15 @@ impl Look {
         let mut most = Value::Varying;
         nodes::visit(select, &mut |node| {
             let query = match node {
-                NodeEnum::RangeSubselect(r) => &r.subquery,
-                NodeEnum::CommonTableExpr(c) => &c.ctequery,
-                NodeEnum::RangeFunction(f) => {
-                    let items = f.functions.iter().filter_map(|n| n.node.as_ref());
-                    items.for_each(|n| most = most.max(self.value(n)));
+                Node::RangeSubselect(r) => &r.subquery,
+                Node::CommonTableExpr(c) => &c.ctequery,
+                Node::RangeFunction(f) => {
+                    f.functions.iter().for_each(|n| most = most.max(self.value(n)));
                     return Ok(());
                 }
                 _ => return Ok(()),
             };
-            if let Some(NodeEnum::SelectStmt(query)) = query.as_ref().and_then(|q| q.node.as_ref())
-            {
+            if let Some(Node::SelectStmt(query)) = query {
                 most = most.max(self.outputs(query));
             }
             Ok::<(), Unknown>(())
@@ -165,14 +162,14 @@ impl Look {
     fn outputs(&self, select: &SelectStmt) -> Value {
         let sides = [&select.larg, &select.rarg].into_iter().flatten();
         let items = select.target_list.iter().chain(&select.values_lists);
-        let items = items.filter_map(|n| n.node.as_ref()).map(|n| self.most(n));
+        let items = items.map(|n| self.most(n));
         sides.map(|side| self.outputs(side)).chain(items).max().unwrap_or(Value::Varying)
     }
 
     /// The most constant of what a list or an output consists of.
-    fn most(&self, node: &NodeEnum) -> Value {
+    fn most(&self, node: &Node) -> Value {
         match node {
-            NodeEnum::ResTarget(_) | NodeEnum::List(_) => {
+            Node::ResTarget(_) | Node::List(_) => {
                 let children = nodes::children(node).unwrap_or_default();
                 children.into_iter().map(|n| self.most(n)).max().unwrap_or(Value::Varying)
             }
@@ -190,24 +187,25 @@ impl Look {
         Ok(found)
     }
 
-    fn looks(&self, node: &NodeEnum) -> bool {
-        let is = |n: &&Node, wanted: Value| n.node.as_ref().map(|n| self.value(n)) >= Some(wanted);
+    fn looks(&self, node: &Node) -> bool {
+        let is = |n: &Node, wanted: Value| self.value(n) >= wanted;
         match node {
-            NodeEnum::TypeCast(t) => {
-                !PLAIN.contains(&target(t.type_name.as_ref())) && self.of(&t.arg) == Value::Constant
+            Node::TypeCast(t) => {
+                !PLAIN.contains(&target(t.type_name.as_deref()))
+                    && self.of(&t.arg) == Value::Constant
             }
-            NodeEnum::FuncCall(f) => {
+            Node::FuncCall(f) => {
                 let name = last(&f.funcname);
                 let looks = [LOOKING, CALLED].iter().any(|list| list.contains(&name))
                     || name.ends_with("out");
-                (looks && !f.args.is_empty() && f.args.iter().all(|n| is(&n, Value::Quiet)))
-                    || (CASTING.contains(&name) && f.args.iter().any(|n| is(&n, Value::Constant)))
+                (looks && !f.args.is_empty() && f.args.iter().all(|n| is(n, Value::Quiet)))
+                    || (CASTING.contains(&name) && f.args.iter().any(|n| is(n, Value::Constant)))
             }
-            NodeEnum::AExpr(e) if last(&e.name) == "||" => {
+            Node::AExpr(e) if last(&e.name) == "||" => {
                 self.of(&e.lexpr).max(self.of(&e.rexpr)) == Value::Constant
             }
             // `(…).text`
-            NodeEnum::AIndirection(i) => {
+            Node::AIndirection(i) => {
                 i.indirection.iter().any(|n| string(n).is_some())
                     && self.of(&i.arg) == Value::Constant
             }
@@ -215,43 +213,39 @@ impl Look {
         }
     }
 
-    fn of(&self, node: &Option<Box<Node>>) -> Value {
-        node.as_ref().and_then(|n| n.node.as_ref()).map_or(Value::Varying, |n| self.value(n))
+    fn of(&self, node: &Option<Node>) -> Value {
+        node.as_ref().map_or(Value::Varying, |n| self.value(n))
     }
 
     /// What the planner may make of an expression.
-    fn value(&self, node: &NodeEnum) -> Value {
+    fn value(&self, node: &Node) -> Value {
         let children = nodes::children(node).unwrap_or_default();
         let values = || children.iter().map(|n| self.value(n));
         let most = || values().max().unwrap_or(Value::Varying);
         let varies = || values().any(|v| v == Value::Varying);
         match node {
-            NodeEnum::AConst(_) => Value::Quiet,
-            NodeEnum::ColumnRef(_) => self.columns,
-            NodeEnum::ParamRef(_) | NodeEnum::SubLink(_) | NodeEnum::SqlvalueFunction(_) => {
-                Value::Varying
-            }
+            Node::AConst(_) => Value::Quiet,
+            Node::ColumnRef(_) => self.columns,
+            Node::ParamRef(_) | Node::SubLink(_) | Node::SqlvalueFunction(_) => Value::Varying,
             // A literal's type is its text's own where nothing else is said.
-            NodeEnum::TypeCast(t) => match self.of(&t.arg) {
+            Node::TypeCast(t) => match self.of(&t.arg) {
                 Value::Varying => Value::Varying,
-                _ if QUIET.contains(&target(t.type_name.as_ref())) => Value::Quiet,
+                _ if QUIET.contains(&target(t.type_name.as_deref())) => Value::Quiet,
                 _ => Value::Constant,
             },
             // One branch may be what is left.
-            NodeEnum::CaseExpr(_) | NodeEnum::CaseWhen(_) | NodeEnum::CoalesceExpr(_) => most(),
-            NodeEnum::AArrayExpr(_)
-            | NodeEnum::MinMaxExpr(_)
-            | NodeEnum::CollateClause(_)
-            | NodeEnum::NamedArgExpr(_)
-            | NodeEnum::List(_)
+            Node::CaseExpr(_) | Node::CaseWhen(_) | Node::CoalesceExpr(_) => most(),
+            Node::AArrayExpr(_)
+            | Node::MinMaxExpr(_)
+            | Node::CollateClause(_)
+            | Node::NamedArgExpr(_)
+            | Node::List(_)
                 if !varies() =>
             {
                 most()
             }
-            NodeEnum::BoolExpr(_) | NodeEnum::NullTest(_) | NodeEnum::BooleanTest(_) => {
-                Value::Quiet
-            }
-            NodeEnum::AExpr(e) => {
+            Node::BoolExpr(_) | Node::NullTest(_) | Node::BooleanTest(_) => Value::Quiet,
+            Node::AExpr(e) => {
                 let operands = self.of(&e.lexpr).max(self.of(&e.rexpr));
                 let sides = [&e.lexpr, &e.rexpr].into_iter().filter(|side| side.is_some());
                 if sides.map(|side| self.of(side)).any(|v| v == Value::Varying) {
@@ -263,9 +257,7 @@ impl Look {
                 }
             }
             // Of those without arguments but one is immutable.
-            NodeEnum::FuncCall(f) if f.args.is_empty() && last(&f.funcname) != "pi" => {
-                Value::Varying
-            }
+            Node::FuncCall(f) if f.args.is_empty() && last(&f.funcname) != "pi" => Value::Varying,
             _ if varies() => Value::Varying,
             _ => Value::Constant,
         }
@@ -280,7 +272,7 @@ mod tests {
 
     fn of(sql: &str) -> Folds {
         let statements = read(sql).unwrap();
-        let NodeEnum::SelectStmt(select) = &statements[0] else { unreachable!() };
+        let Node::SelectStmt(select) = &statements[0] else { unreachable!() };
         folds(select).unwrap()
     }
 

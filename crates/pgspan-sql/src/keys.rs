@@ -16,8 +16,8 @@ use crate::plan::keys_worth;
 use crate::quote::ident;
 use crate::remote::condition_texts;
 use crate::scope::Qualifier;
-use pg_query::NodeEnum;
-use pg_query::protobuf::{AExprKind, BoolExprType, JoinType, Node};
+use crate::tree::Node;
+use pg_query::protobuf::{AExprKind, BoolExprType, JoinType};
 
 /// Key types: equality is the same everywhere and the array type is built in.
 const KEY_TYPES: &[(u32, &str)] = &[
@@ -163,7 +163,7 @@ impl<'a> Shape<'a> {
 }
 
 impl Joins {
-    fn note(&mut self, a: &Analysis, condition: &NodeEnum, restricts: &[usize]) {
+    fn note(&mut self, a: &Analysis, condition: &Node, restricts: &[usize]) {
         if let Some((left, right)) = column_equality(a, condition) {
             self.equalities.push(Equality { left, right, restricts: restricts.to_vec() });
         }
@@ -172,8 +172,8 @@ impl Joins {
 
 /// The tables below a FROM item, noting the joins; `None` for shapes not proven.
 fn walk(a: &Analysis, item: &Node, solid: bool, joins: &mut Joins) -> Option<Vec<usize>> {
-    match item.node.as_ref()? {
-        NodeEnum::RangeVar(var) => {
+    match item {
+        Node::RangeVar(var) => {
             let at = place(var.location)?;
             let table = a.tables.iter().position(|t| t.location == at)?;
             if solid {
@@ -181,7 +181,7 @@ fn walk(a: &Analysis, item: &Node, solid: bool, joins: &mut Joins) -> Option<Vec
             }
             Some(vec![table])
         }
-        NodeEnum::JoinExpr(join) => {
+        Node::JoinExpr(join) => {
             let inner = join.jointype == JoinType::JoinInner as i32;
             let left_outer = join.jointype == JoinType::JoinLeft as i32;
             let plain = !join.is_natural && join.using_clause.is_empty() && join.alias.is_none();
@@ -202,19 +202,19 @@ fn walk(a: &Analysis, item: &Node, solid: bool, joins: &mut Joins) -> Option<Vec
 }
 
 /// What is joined by AND at the top of a condition.
-fn conjuncts(tree: &Option<Box<Node>>) -> Vec<&NodeEnum> {
-    match tree.as_ref().and_then(|n| n.node.as_ref()) {
+fn conjuncts(tree: &Option<Node>) -> Vec<&Node> {
+    match tree {
         None => Vec::new(),
-        Some(NodeEnum::BoolExpr(b)) if b.boolop == BoolExprType::AndExpr as i32 => {
-            b.args.iter().filter_map(|n| n.node.as_ref()).collect()
+        Some(Node::BoolExpr(b)) if b.boolop == BoolExprType::AndExpr as i32 => {
+            b.args.iter().collect()
         }
         Some(one) => vec![one],
     }
 }
 
 /// The column that `table.column` means.
-fn column_of(a: &Analysis, node: &Option<Box<Node>>) -> Option<Column> {
-    let NodeEnum::ColumnRef(column) = node.as_ref()?.node.as_ref()? else { return None };
+fn column_of(a: &Analysis, node: &Option<Node>) -> Option<Column> {
+    let Node::ColumnRef(column) = node.as_ref()? else { return None };
     let names = strings(&column.fields)?;
     let [_, name] = names.as_slice() else { return None };
     Some((table_of(a, place(column.location)?)?, (*name).to_owned()))
@@ -228,8 +228,8 @@ fn table_of(a: &Analysis, location: usize) -> Option<usize> {
     }
 }
 
-fn column_equality(a: &Analysis, node: &NodeEnum) -> Option<(Column, Column)> {
-    let NodeEnum::AExpr(e) = node else { return None };
+fn column_equality(a: &Analysis, node: &Node) -> Option<(Column, Column)> {
+    let Node::AExpr(e) = node else { return None };
     if e.kind != AExprKind::AexprOp as i32 || strings(&e.name)? != ["="] {
         return None;
     }
@@ -237,16 +237,16 @@ fn column_equality(a: &Analysis, node: &NodeEnum) -> Option<(Column, Column)> {
 }
 
 /// The table whose columns alone a condition reads, each written with its name.
-fn speaks_only_of(a: &Analysis, condition: &NodeEnum) -> Option<usize> {
+fn speaks_only_of(a: &Analysis, condition: &Node) -> Option<usize> {
     let mut tables = Vec::new();
-    let mut found = |node: &NodeEnum| -> Result<(), Unknown> {
+    let mut found = |node: &Node| -> Result<(), Unknown> {
         match node {
-            NodeEnum::ColumnRef(c) if c.fields.len() == 2 => {
+            Node::ColumnRef(c) if c.fields.len() == 2 => {
                 let table = place(c.location).and_then(|at| table_of(a, at));
                 tables.push(table.ok_or(Unknown(String::new()))?);
                 Ok(())
             }
-            NodeEnum::ColumnRef(_) | NodeEnum::SubLink(_) | NodeEnum::ParamRef(_) => {
+            Node::ColumnRef(_) | Node::SubLink(_) | Node::ParamRef(_) => {
                 Err(Unknown(String::new()))
             }
             _ => Ok(()),

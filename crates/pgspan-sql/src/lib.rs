@@ -5,7 +5,8 @@
 //! | module | step |
 //! |---|---|
 //! | [`parse`] | text → tree and tokens, by PostgreSQL's own grammar |
-//! | [`nodes`] | the tree's node types, those that are understood |
+//! | [`tree`] | the tree, as far as it is understood |
+//! | [`nodes`] | what each node consists of |
 //! | [`scope`] | what each name of a query means, by identity |
 //! | [`analyze`] | tree → what the statement touches, or why it is not understood |
 //! | [`ask`] | the SQL that home and sources are asked with |
@@ -32,6 +33,7 @@ pub mod engine;
 pub mod facts;
 pub mod folding;
 pub mod fragment;
+mod grammar;
 pub mod keys;
 pub mod nodes;
 pub mod order_free;
@@ -44,3 +46,4 @@ pub mod rewrite;
 pub mod route;
 pub mod scope;
 pub mod server;
+pub mod tree;

@@ -1,13 +1,13 @@
 //! The nodes of PostgreSQL's raw parse tree that an expression or a query may consist of,
-//! walked by type. A node type that is not listed is unknown, and a field that libpg_query
-//! adds to a listed one does not compile until somebody has thought about it.
+//! walked by type. A node type that is not listed is unknown, and a field that is added to a
+//! listed one ([`crate::tree`]) does not compile until somebody has thought about it.
 
-use pg_query::NodeEnum;
-use pg_query::protobuf::{self, Node, a_const};
+use crate::tree::{self, Node, other_name};
+use pg_query::protobuf::SetOperation;
 use std::fmt::Write;
 
 /// What a node consists of.
-pub type Children<'a> = Vec<&'a NodeEnum>;
+pub type Children<'a> = Vec<&'a Node>;
 
 /// A node type that is not listed, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +15,8 @@ pub struct Unknown(pub String);
 
 /// The value of a `String` node.
 pub fn string(node: &Node) -> Option<&str> {
-    match node.node.as_ref()? {
-        NodeEnum::String(s) => Some(&s.sval),
+    match node {
+        Node::String(s) => Some(&s.sval),
         _ => None,
     }
 }
@@ -33,7 +33,7 @@ pub fn place(location: i32) -> Option<usize> {
 }
 
 /// The name of a node's type.
-pub fn type_name(node: &NodeEnum) -> String {
+pub fn type_name(node: &Node) -> String {
     /// Takes what `Debug` prints up to the first bracket, and then no more of it.
     struct Head(String);
     impl Write for Head {
@@ -42,6 +42,9 @@ pub fn type_name(node: &NodeEnum) -> String {
             self.0.push_str(&text[..end.unwrap_or(text.len())]);
             if end.is_some() { Err(std::fmt::Error) } else { Ok(()) }
         }
+    }
+    if let Node::Other(number) = node {
+        return other_name(*number);
     }
     let mut head = Head(String::new());
     let _ = write!(head, "{node:?}");
@@ -52,100 +55,69 @@ struct Found<'a>(Children<'a>);
 
 impl<'a> Found<'a> {
     fn list(mut self, nodes: &'a [Node]) -> Self {
-        self.0.extend(nodes.iter().filter_map(|n| n.node.as_ref()));
+        self.0.reserve(nodes.len());
+        self.0.extend(nodes.iter().filter(|n| !matches!(n, Node::Empty)));
         self
     }
 
-    fn one(mut self, node: &'a Option<Box<Node>>) -> Self {
-        self.0.extend(node.as_ref().and_then(|n| n.node.as_ref()));
+    fn one(mut self, node: &'a Option<Node>) -> Self {
+        self.0.extend(node);
         self
     }
 }
 
-/// The nodes right below one, in the order of the tree. A [`protobuf::SelectStmt`] has
+/// The nodes right below one, in the order of the tree. A [`tree::SelectStmt`] has
 /// [`select_children`]; a type name's modifiers are among its children.
 ///
 /// # Errors
 /// The node's type is not listed.
-pub fn children(node: &NodeEnum) -> Result<Children<'_>, Unknown> {
+pub fn children(node: &Node) -> Result<Children<'_>, Unknown> {
     let none = Found(Vec::new());
     let found = match node {
-        NodeEnum::SelectStmt(s) => return select_children(s),
-        NodeEnum::ColumnRef(_)
-        | NodeEnum::ParamRef(_)
-        | NodeEnum::AStar(_)
-        | NodeEnum::String(_)
-        | NodeEnum::Integer(_)
-        | NodeEnum::Float(_)
-        | NodeEnum::Boolean(_)
-        | NodeEnum::BitString(_)
-        | NodeEnum::SqlvalueFunction(_)
-        | NodeEnum::RangeVar(_) => none,
-        NodeEnum::AConst(c) => match &c.val {
-            None
-            | Some(
-                a_const::Val::Ival(_)
-                | a_const::Val::Fval(_)
-                | a_const::Val::Boolval(_)
-                | a_const::Val::Sval(_)
-                | a_const::Val::Bsval(_),
-            ) => none,
-        },
-        NodeEnum::List(protobuf::List { items }) => none.list(items),
-        NodeEnum::ResTarget(r) => {
-            let protobuf::ResTarget { name: _, indirection, val, location: _ } = r.as_ref();
+        Node::SelectStmt(s) => return select_children(s),
+        Node::ColumnRef(_)
+        | Node::ParamRef(_)
+        | Node::AStar(_)
+        | Node::String(_)
+        | Node::Integer(_)
+        | Node::Float(_)
+        | Node::Boolean(_)
+        | Node::BitString(_)
+        | Node::AConst(_)
+        | Node::Empty
+        | Node::SqlvalueFunction(_)
+        | Node::RangeVar(_) => none,
+        Node::List(l) => none.list(&l.items),
+        Node::ResTarget(r) => {
+            let tree::ResTarget { indirection, val } = r.as_ref();
             none.list(indirection).one(val)
         }
-        NodeEnum::JoinExpr(j) => return Ok(join_children(j)),
-        NodeEnum::RangeSubselect(r) => {
-            let protobuf::RangeSubselect { lateral: _, subquery, alias: _ } = r.as_ref();
+        Node::JoinExpr(j) => return Ok(join_children(j)),
+        Node::RangeSubselect(r) => {
+            let tree::RangeSubselect { lateral: _, subquery, alias: _ } = r.as_ref();
             none.one(subquery)
         }
-        NodeEnum::RangeFunction(protobuf::RangeFunction {
-            lateral: _,
-            ordinality: _,
-            is_rowsfrom: _,
-            functions,
-            alias: _,
-            coldeflist,
-        }) => none.list(functions).list(coldeflist),
-        NodeEnum::CommonTableExpr(c) => {
-            let protobuf::CommonTableExpr {
+        Node::RangeFunction(f) => {
+            let tree::RangeFunction { functions, alias: _, coldeflist } = f.as_ref();
+            none.list(functions).list(coldeflist)
+        }
+        Node::CommonTableExpr(c) => {
+            let tree::CommonTableExpr {
                 ctename: _,
-                aliascolnames: _,
-                ctematerialized: _,
                 ctequery,
                 search_clause,
                 cycle_clause,
                 location: _,
-                cterecursive: _,
-                cterefcount: _,
-                ctecolnames: _,
-                ctecoltypes: _,
-                ctecoltypmods: _,
-                ctecolcollations: _,
             } = c.as_ref();
             // Their columns are the WITH query's own.
             if let Some(search) = search_clause {
-                let protobuf::CteSearchClause {
-                    search_col_list: _,
-                    search_breadth_first: _,
-                    search_seq_column: _,
-                    location: _,
-                } = search;
+                let tree::CteSearchClause { search_col_list: _ } = search.as_ref();
             }
             let marks = cycle_clause.as_ref().map(|cycle| {
-                let protobuf::CteCycleClause {
+                let tree::CteCycleClause {
                     cycle_col_list: _,
-                    cycle_mark_column: _,
                     cycle_mark_value,
                     cycle_mark_default,
-                    cycle_path_column: _,
-                    location: _,
-                    cycle_mark_type: _,
-                    cycle_mark_typmod: _,
-                    cycle_mark_collation: _,
-                    cycle_mark_neop: _,
                 } = cycle.as_ref();
                 [cycle_mark_value, cycle_mark_default]
             });
@@ -161,91 +133,66 @@ pub fn children(node: &NodeEnum) -> Result<Children<'_>, Unknown> {
 }
 
 /// The same of what stands in expressions.
-fn expression_children(node: &NodeEnum) -> Result<Children<'_>, Unknown> {
+fn expression_children(node: &Node) -> Result<Children<'_>, Unknown> {
     let none = Found(Vec::new());
     let found = match node {
-        NodeEnum::AExpr(e) => {
-            let protobuf::AExpr {
-                kind: _,
-                name,
-                lexpr,
-                rexpr,
-                rexpr_list_start: _,
-                rexpr_list_end: _,
-                location: _,
-            } = e.as_ref();
+        Node::AExpr(e) => {
+            let tree::AExpr { kind: _, name, lexpr, rexpr } = e.as_ref();
             none.list(name).one(lexpr).one(rexpr)
         }
-        NodeEnum::BoolExpr(b) => {
-            let protobuf::BoolExpr { xpr: _, boolop: _, args, location: _ } = b.as_ref();
+        Node::BoolExpr(b) => {
+            let tree::BoolExpr { boolop: _, args } = b.as_ref();
             none.list(args)
         }
-        NodeEnum::FuncCall(f) => return Ok(call_children(f)),
-        NodeEnum::TypeCast(t) => {
-            let protobuf::TypeCast { arg, type_name, location: _ } = t.as_ref();
+        Node::FuncCall(f) => return Ok(call_children(f)),
+        Node::TypeCast(t) => {
+            let tree::TypeCast { arg, type_name } = t.as_ref();
             let typmods = type_name.as_ref().map_or(&[][..], |t| &t.typmods);
             none.one(arg).list(typmods)
         }
-        NodeEnum::TypeName(t) => none.list(&t.typmods),
-        NodeEnum::CaseExpr(c) => {
-            let protobuf::CaseExpr {
-                xpr: _,
-                casetype: _,
-                casecollid: _,
-                arg,
-                args,
-                defresult,
-                location: _,
-            } = c.as_ref();
+        Node::TypeName(t) => none.list(&t.typmods),
+        Node::CaseExpr(c) => {
+            let tree::CaseExpr { arg, args, defresult } = c.as_ref();
             none.one(arg).list(args).one(defresult)
         }
-        NodeEnum::CaseWhen(w) => {
-            let protobuf::CaseWhen { xpr: _, expr, result, location: _ } = w.as_ref();
+        Node::CaseWhen(w) => {
+            let tree::CaseWhen { expr, result } = w.as_ref();
             none.one(expr).one(result)
         }
-        NodeEnum::CoalesceExpr(c) => none.list(&c.args),
-        NodeEnum::MinMaxExpr(m) => none.list(&m.args),
-        NodeEnum::NullTest(n) => none.one(&n.arg),
-        NodeEnum::BooleanTest(b) => none.one(&b.arg),
-        NodeEnum::SubLink(s) => {
-            let protobuf::SubLink {
-                xpr: _,
-                sub_link_type: _,
-                sub_link_id: _,
-                testexpr,
-                oper_name,
-                subselect,
-                location: _,
-            } = s.as_ref();
+        Node::CoalesceExpr(c) => none.list(&c.args),
+        Node::MinMaxExpr(m) => none.list(&m.args),
+        Node::NullTest(n) => none.one(&n.arg),
+        Node::BooleanTest(b) => none.one(&b.arg),
+        Node::SubLink(s) => {
+            let tree::SubLink { testexpr, oper_name, subselect } = s.as_ref();
             none.one(testexpr).list(oper_name).one(subselect)
         }
-        NodeEnum::SortBy(s) => {
-            let protobuf::SortBy { node, sortby_dir: _, sortby_nulls: _, use_op, location: _ } =
-                s.as_ref();
+        Node::SortBy(s) => {
+            let tree::SortBy { node, use_op } = s.as_ref();
             none.one(node).list(use_op)
         }
-        NodeEnum::WindowDef(w) => return Ok(window_children(w)),
-        NodeEnum::GroupingSet(g) => none.list(&g.content),
-        NodeEnum::GroupingFunc(g) => none.list(&g.args),
-        NodeEnum::AArrayExpr(a) => none.list(&a.elements),
-        NodeEnum::AIndirection(i) => {
-            let protobuf::AIndirection { arg, indirection } = i.as_ref();
+        Node::WindowDef(w) => return Ok(window_children(w)),
+        Node::GroupingSet(g) => none.list(&g.content),
+        Node::GroupingFunc(g) => none.list(&g.args),
+        Node::AArrayExpr(a) => none.list(&a.elements),
+        Node::AIndirection(i) => {
+            let tree::AIndirection { arg, indirection } = i.as_ref();
             none.one(arg).list(indirection)
         }
-        NodeEnum::AIndices(i) => {
-            let protobuf::AIndices { is_slice: _, lidx, uidx } = i.as_ref();
+        Node::AIndices(i) => {
+            let tree::AIndices { lidx, uidx } = i.as_ref();
             none.one(lidx).one(uidx)
         }
-        NodeEnum::RowExpr(r) => none.list(&r.args),
-        NodeEnum::CollateClause(c) => none.one(&c.arg),
-        NodeEnum::NamedArgExpr(n) => none.one(&n.arg),
+        Node::RowExpr(r) => none.list(&r.args),
+        Node::CollateClause(c) => none.one(&c.arg),
+        Node::NamedArgExpr(n) => none.one(&n.arg),
         other => return Err(Unknown(type_name(other))),
     };
     Ok(found.0)
 }
 
-fn join_children(join: &protobuf::JoinExpr) -> Children<'_> {
-    let protobuf::JoinExpr {
+fn join_children(join: &tree::JoinExpr) -> Children<'_> {
+    let tree::JoinExpr {
         jointype: _,
         is_natural: _,
         larg,
@@ -254,41 +201,19 @@ fn join_children(join: &protobuf::JoinExpr) -> Children<'_> {
         join_using_alias: _,
         quals,
         alias: _,
-        rtindex: _,
     } = join;
     Found(Vec::new()).one(larg).one(rarg).one(quals).0
 }
 
-fn call_children(call: &protobuf::FuncCall) -> Children<'_> {
-    let protobuf::FuncCall {
-        funcname: _,
-        args,
-        agg_order,
-        agg_filter,
-        over,
-        agg_within_group: _,
-        agg_star: _,
-        agg_distinct: _,
-        func_variadic: _,
-        funcformat: _,
-        location: _,
-    } = call;
+fn call_children(call: &tree::FuncCall) -> Children<'_> {
+    let tree::FuncCall { funcname: _, args, agg_order, agg_filter, over } = call;
     let mut found = Found(Vec::new()).list(args).list(agg_order).one(agg_filter).0;
     found.extend(over.iter().flat_map(|w| window_children(w)));
     found
 }
 
-fn window_children(window: &protobuf::WindowDef) -> Children<'_> {
-    let protobuf::WindowDef {
-        name: _,
-        refname: _,
-        partition_clause,
-        order_clause,
-        frame_options: _,
-        start_offset,
-        end_offset,
-        location: _,
-    } = window;
+fn window_children(window: &tree::WindowDef) -> Children<'_> {
+    let tree::WindowDef { partition_clause, order_clause, start_offset, end_offset } = window;
     Found(Vec::new()).list(partition_clause).list(order_clause).one(start_offset).one(end_offset).0
 }
 
@@ -297,26 +222,23 @@ fn window_children(window: &protobuf::WindowDef) -> Children<'_> {
 ///
 /// # Errors
 /// INTO and row locks are not listed.
-pub fn select_children(select: &protobuf::SelectStmt) -> Result<Children<'_>, Unknown> {
-    let protobuf::SelectStmt {
+pub fn select_children(select: &tree::SelectStmt) -> Result<Children<'_>, Unknown> {
+    let tree::SelectStmt {
         distinct_clause,
         into_clause,
         target_list,
         from_clause,
         where_clause,
         group_clause,
-        group_distinct: _,
         having_clause,
         window_clause,
         values_lists,
         sort_clause,
         limit_offset,
         limit_count,
-        limit_option: _,
         locking_clause,
         with_clause,
         op: _,
-        all: _,
         larg: _,
         rarg: _,
     } = select;
@@ -344,8 +266,8 @@ pub fn select_children(select: &protobuf::SelectStmt) -> Result<Children<'_>, Un
 }
 
 /// Whether a query is no set operation.
-pub fn is_leaf(select: &protobuf::SelectStmt) -> bool {
-    select.op == protobuf::SetOperation::SetopNone as i32
+pub fn is_leaf(select: &tree::SelectStmt) -> bool {
+    select.op == SetOperation::SetopNone as i32
 }
 
 /// Calls `f` for every node below a query, parents first, sides of set operations included.
@@ -353,8 +275,8 @@ pub fn is_leaf(select: &protobuf::SelectStmt) -> bool {
 /// # Errors
 /// A node of a type that is not listed, or `f`'s own.
 pub fn visit<'a, E: From<Unknown>>(
-    select: &'a protobuf::SelectStmt,
-    f: &mut dyn FnMut(&'a NodeEnum) -> Result<(), E>,
+    select: &'a tree::SelectStmt,
+    f: &mut dyn FnMut(&'a Node) -> Result<(), E>,
 ) -> Result<(), E> {
     for side in [&select.larg, &select.rarg].into_iter().flatten() {
         visit(side, f)?;
@@ -367,12 +289,12 @@ pub fn visit<'a, E: From<Unknown>>(
 /// # Errors
 /// As [`visit`].
 pub fn visit_node<'a, E: From<Unknown>>(
-    node: &'a NodeEnum,
-    f: &mut dyn FnMut(&'a NodeEnum) -> Result<(), E>,
+    node: &'a Node,
+    f: &mut dyn FnMut(&'a Node) -> Result<(), E>,
 ) -> Result<(), E> {
     f(node)?;
     match node {
-        NodeEnum::SelectStmt(s) => visit(s, f),
+        Node::SelectStmt(s) => visit(s, f),
         other => children(other)?.into_iter().try_for_each(|n| visit_node(n, f)),
     }
 }

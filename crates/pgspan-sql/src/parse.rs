@@ -3,22 +3,11 @@
 //! [`read`] gives the tree by type, which [`crate::nodes`] walks; [`parse`] gives it as
 //! JSON, which the engine's questions about a statement are asked of.
 
-use pg_query::NodeEnum;
-use pg_query::protobuf::{KeywordKind, Token};
+pub use crate::grammar::Lexeme;
+use crate::grammar::{Written, scan};
+pub use crate::tree::{Unread, read};
+use pg_query::protobuf::Token;
 use serde_json::Value;
-
-/// One token with its place in the text, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lexeme {
-    /// First byte.
-    pub start: usize,
-    /// One past the last byte.
-    pub end: usize,
-    /// libpg_query's token code.
-    pub token: i32,
-    /// Whether it is a reserved or unreserved keyword.
-    pub keyword: bool,
-}
 
 impl Lexeme {
     /// Whether it is the given single ASCII character.
@@ -34,42 +23,14 @@ impl Lexeme {
 
 /// Tokens of a text without its comments; empty when it cannot be scanned.
 pub fn lex(text: &str) -> Vec<Lexeme> {
-    let Ok(scanned) = pg_query::scan(text) else {
-        return Vec::new();
-    };
-    scanned
-        .tokens
-        .iter()
-        .map(|t| Lexeme {
-            start: usize::try_from(t.start).unwrap_or(0),
-            end: usize::try_from(t.end).unwrap_or(0),
-            token: t.token,
-            keyword: t.keyword_kind != KeywordKind::NoKeyword as i32,
-        })
-        .filter(|t| !t.is_comment())
-        .collect()
+    let mut tokens = scan(text);
+    tokens.retain(|t| !t.is_comment());
+    tokens
 }
 
-/// Why a text is not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unread {
-    /// PostgreSQL's grammar does not know it; home will say so itself.
-    NotSql,
-    /// It nests deeper than the tree's decoder goes (prost: 100 levels, two for an operator).
-    TooDeep,
-}
-
-/// The statements of a text.
-///
-/// # Errors
-/// Why it is not read.
-pub fn read(text: &str) -> Result<Vec<NodeEnum>, Unread> {
-    let parsed = pg_query::parse(text, pg_query::ParserOptions::DEFAULT).map_err(|e| match e {
-        pg_query::Error::Decode(_) => Unread::TooDeep,
-        _ => Unread::NotSql,
-    })?;
-    let statements = parsed.protobuf.stmts.into_iter().map(|s| s.stmt?.node);
-    statements.collect::<Option<_>>().ok_or(Unread::NotSql)
+/// Whether PostgreSQL's grammar knows a text.
+pub fn is_sql(text: &str) -> bool {
+    Written::parse(text).is_some()
 }
 
 /// A parsed text.

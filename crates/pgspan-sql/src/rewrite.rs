@@ -2,6 +2,7 @@
 //! text is spliced, so that everything else stays byte for byte what it was.
 
 use crate::analyze::{Analysis, QualifiedColumn};
+use crate::parse::is_sql;
 use crate::quote::ident;
 use crate::route::Reason;
 use crate::scope::Qualifier;
@@ -79,7 +80,7 @@ pub fn splice(
         at = *end;
     }
     out.push_str(&text[at..]);
-    if pg_query::parse(&out, pg_query::ParserOptions::DEFAULT).is_err() {
+    if !is_sql(&out) {
         return Err(Reason::new(NOT_REWRITTEN));
     }
     Ok(out)

@@ -8,8 +8,8 @@
 //! [`Use`] is a superset of what is read, whatever columns the other tables have.
 
 use crate::nodes::{self, Unknown, is_leaf, place, string, strings};
-use pg_query::NodeEnum;
-use pg_query::protobuf::{Alias, ColumnRef, JoinExpr, JoinType, Node, RangeVar, SelectStmt};
+use crate::tree::{Alias, ColumnRef, JoinExpr, Node, RangeVar, SelectStmt};
+use pg_query::protobuf::JoinType;
 use std::collections::BTreeSet;
 
 /// What of a table's columns a statement may read.
@@ -154,14 +154,6 @@ pub fn resolve(select: &SelectStmt) -> Result<Names<'_>, Unresolved> {
     Ok(resolver.names)
 }
 
-fn nodes_of(list: &[Node]) -> impl Iterator<Item = &NodeEnum> {
-    list.iter().filter_map(|n| n.node.as_ref())
-}
-
-fn boxed(node: &Option<Box<Node>>) -> Option<&NodeEnum> {
-    node.as_ref()?.node.as_ref()
-}
-
 fn odd(what: &str) -> Unresolved {
     Unresolved::Name(what.to_owned())
 }
@@ -177,7 +169,7 @@ impl<'a> Resolver<'a> {
         if is_leaf(select) {
             self.all_from(&select.from_clause)?;
             let rest = all.into_iter().filter(|n| {
-                let own = |list: &'a [Node]| nodes_of(list).any(|m| std::ptr::eq(m, *n));
+                let own = |list: &'a [Node]| list.iter().any(|m| std::ptr::eq(m, *n));
                 let with = select.with_clause.as_ref().is_some_and(|w| own(&w.ctes));
                 !with && !own(&select.from_clause)
             });
@@ -190,9 +182,9 @@ impl<'a> Resolver<'a> {
             }
             // Its order speaks of the result's names and places alone.
             for bound in [&select.limit_offset, &select.limit_count] {
-                boxed(bound).map_or(Ok(()), |n| self.expression(n))?;
+                bound.as_ref().map_or(Ok(()), |n| self.expression(n))?;
             }
-            if !nodes_of(&select.sort_clause).all(sorts_by_result) {
+            if !select.sort_clause.iter().all(sorts_by_result) {
                 return Err(odd("the order of a set operation"));
             }
         }
@@ -203,14 +195,14 @@ impl<'a> Resolver<'a> {
     /// Names of WITH queries are known to those behind them, or to all of them.
     fn with(&mut self, list: &'a [Node], recursive: bool) -> Result<(), Unresolved> {
         let mut queries = Vec::new();
-        for node in nodes_of(list) {
-            let NodeEnum::CommonTableExpr(cte) = node else { return Err(odd("WITH")) };
+        for node in list {
+            let Node::CommonTableExpr(cte) = node else { return Err(odd("WITH")) };
             nodes::children(node)?;
-            let Some(NodeEnum::SelectStmt(query)) = boxed(&cte.ctequery) else {
+            let Some(Node::SelectStmt(query)) = cte.ctequery.as_ref() else {
                 return Err(odd("data-modifying WITH"));
             };
             let defined = place(cte.location).ok_or_else(|| odd(&cte.ctename))?;
-            queries.push((cte.ctename.as_str(), defined, query));
+            queries.push((&*cte.ctename, defined, query));
         }
         if recursive {
             self.top().with.extend(queries.iter().map(|(name, defined, _)| (*name, *defined)));
@@ -233,7 +225,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn all_from(&mut self, list: &'a [Node]) -> Result<(), Unresolved> {
-        for node in nodes_of(list) {
+        for node in list {
             let mut items = self.one_from(node)?;
             items.iter_mut().for_each(|i| i.lateral_only = true);
             self.top().items.extend(items);
@@ -251,21 +243,21 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    fn one_from(&mut self, node: &'a NodeEnum) -> Result<Vec<Item<'a>>, Unresolved> {
+    fn one_from(&mut self, node: &'a Node) -> Result<Vec<Item<'a>>, Unresolved> {
         match node {
-            NodeEnum::RangeVar(var) => Ok(vec![self.range_var(var)?]),
-            NodeEnum::RangeSubselect(sub) => {
-                let Some(NodeEnum::SelectStmt(query)) = boxed(&sub.subquery) else {
+            Node::RangeVar(var) => Ok(vec![self.range_var(var)?]),
+            Node::RangeSubselect(sub) => {
+                let Some(Node::SelectStmt(query)) = sub.subquery.as_ref() else {
                     return Err(odd("a subquery"));
                 };
                 self.laterally(sub.lateral, |own| own.query(query))?;
-                Ok(vec![opaque(sub.alias.as_ref())])
+                Ok(vec![opaque(sub.alias.as_deref())])
             }
-            NodeEnum::RangeFunction(function) => {
+            Node::RangeFunction(function) => {
                 self.laterally(true, |own| {
                     nodes::children(node)?.into_iter().try_for_each(|n| own.expression(n))
                 })?;
-                let mut item = opaque(function.alias.as_ref());
+                let mut item = opaque(function.alias.as_deref());
                 if item.name.is_none() {
                     // Without an alias it has the function's name.
                     item.name = function_name(&function.functions);
@@ -273,7 +265,7 @@ impl<'a> Resolver<'a> {
                 }
                 Ok(vec![item])
             }
-            NodeEnum::JoinExpr(join) => self.join(join),
+            Node::JoinExpr(join) => self.join(join),
             other => Err(Unresolved::Unknown(nodes::type_name(other))),
         }
     }
@@ -291,12 +283,12 @@ impl<'a> Resolver<'a> {
 
     fn range_var(&mut self, var: &'a RangeVar) -> Result<Item<'a>, Unresolved> {
         let location = place(var.location).ok_or_else(|| odd(&var.relname))?;
-        let alias = var.alias.as_ref();
-        let name = alias.map_or(var.relname.as_str(), |a| a.aliasname.as_str());
+        let alias = var.alias.as_deref();
+        let name = alias.map_or(&*var.relname, |a| &*a.aliasname);
         let renamed = alias.is_some_and(|a| !a.colnames.is_empty());
         if var.schemaname.is_empty() && var.catalogname.is_empty() {
             let mut with = self.levels.iter().rev().flat_map(|l| l.with.iter().rev());
-            if let Some((_, defined)) = with.find(|(n, _)| *n == var.relname) {
+            if let Some((_, defined)) = with.find(|(n, _)| *n == &*var.relname) {
                 self.names.with_uses.push(WithUse { location, defined: *defined });
                 let item = opaque(None);
                 return Ok(Item { name: Some(name), visible: true, ..item });
@@ -315,7 +307,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn join(&mut self, join: &'a JoinExpr) -> Result<Vec<Item<'a>>, Unresolved> {
-        let side = |node: &'a Option<Box<Node>>| boxed(node).ok_or_else(|| odd("a join"));
+        let side = |node: &'a Option<Node>| node.as_ref().ok_or_else(|| odd("a join"));
         let kinds =
             [JoinType::JoinInner, JoinType::JoinLeft, JoinType::JoinFull, JoinType::JoinRight];
         if !kinds.iter().any(|k| *k as i32 == join.jointype) {
@@ -340,7 +332,7 @@ impl<'a> Resolver<'a> {
             used.names.extend(using.iter().map(|n| (*n).to_owned()));
         }
         // ON sees both sides and what is around the query, nothing beside the join.
-        if let Some(quals) = boxed(&join.quals) {
+        if let Some(quals) = join.quals.as_ref() {
             let around = std::mem::replace(&mut self.top().items, items);
             self.laterally(false, |own| own.expression(quals))?;
             items = std::mem::replace(&mut self.top().items, around);
@@ -359,16 +351,16 @@ impl<'a> Resolver<'a> {
         Ok(items)
     }
 
-    fn expression(&mut self, node: &'a NodeEnum) -> Result<(), Unresolved> {
+    fn expression(&mut self, node: &'a Node) -> Result<(), Unresolved> {
         match node {
-            NodeEnum::ColumnRef(column) => self.column(column),
-            NodeEnum::SelectStmt(query) => self.query(query),
+            Node::ColumnRef(column) => self.column(column),
+            Node::SelectStmt(query) => self.query(query),
             other => nodes::children(other)?.into_iter().try_for_each(|n| self.expression(n)),
         }
     }
 
     fn column(&mut self, column: &'a ColumnRef) -> Result<(), Unresolved> {
-        let star = matches!(nodes_of(&column.fields).last(), Some(NodeEnum::AStar(_)));
+        let star = matches!(column.fields.iter().last(), Some(Node::AStar(_)));
         let named = column.fields.len() - usize::from(star && !column.fields.is_empty());
         let names = strings(&column.fields[..named]).ok_or_else(|| odd("a column"))?;
         let (qualifiers, last) = match (names.as_slice(), star) {
@@ -450,8 +442,8 @@ impl<'a> Resolver<'a> {
         let may_mean = |item: &Item<'a>| {
             item.table.is_some_and(|t| {
                 let var = tables[t].var;
-                let written = [schema, ""].contains(&var.schemaname.as_str());
-                var.alias.is_none() && var.relname == name && written
+                let written = [schema, ""].contains(&&*var.schemaname);
+                var.alias.is_none() && &*var.relname == name && written
             })
         };
         let mut candidates = Vec::new();
@@ -474,7 +466,7 @@ impl<'a> Resolver<'a> {
 /// Something whose columns are no table's.
 fn opaque(alias: Option<&Alias>) -> Item<'_> {
     Item {
-        name: alias.map(|a| a.aliasname.as_str()),
+        name: alias.map(|a| &*a.aliasname),
         visible: alias.is_some(),
         lateral_only: false,
         reads: Vec::new(),
@@ -487,19 +479,19 @@ fn opaque(alias: Option<&Alias>) -> Item<'_> {
 /// call and its column definitions.
 fn function_name(functions: &[Node]) -> Option<&str> {
     let [one] = functions else { return None };
-    let Some(NodeEnum::List(pair)) = &one.node else { return None };
-    match pair.items.first()?.node.as_ref()? {
-        NodeEnum::FuncCall(call) => call.funcname.last().and_then(string),
+    let Node::List(pair) = one else { return None };
+    match pair.items.first()? {
+        Node::FuncCall(call) => call.funcname.last().and_then(string),
         _ => None,
     }
 }
 
 /// ORDER BY a name or a place of the result.
-fn sorts_by_result(node: &NodeEnum) -> bool {
-    let NodeEnum::SortBy(sort) = node else { return false };
-    match boxed(&sort.node) {
-        Some(NodeEnum::AConst(_)) => true,
-        Some(NodeEnum::ColumnRef(c)) => strings(&c.fields).is_some_and(|f| f.len() == 1),
+fn sorts_by_result(node: &Node) -> bool {
+    let Node::SortBy(sort) = node else { return false };
+    match sort.node.as_ref() {
+        Some(Node::AConst(_)) => true,
+        Some(Node::ColumnRef(c)) => strings(&c.fields).is_some_and(|f| f.len() == 1),
         _ => false,
     }
 }
