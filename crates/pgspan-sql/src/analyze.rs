@@ -9,7 +9,7 @@ use crate::folding::{Folds, folds};
 use crate::nodes::{self, Unknown, place, string, strings};
 use crate::parse::{Lexeme, Unread, lex, read};
 use crate::route::Reason;
-use crate::scope::{self, Names, Qualifier, Unresolved, Use, WithUse};
+use crate::scope::{self, Names, Qualifier, Unresolved, WithUse};
 use crate::tree::{self, Node, RangeVar, SelectStmt};
 use pg_query::protobuf::Token;
 use std::collections::BTreeSet;
@@ -40,6 +40,20 @@ pub struct ExplainOptions {
     pub timing: bool,
     /// `SUMMARY`, when given.
     pub summary: Option<bool>,
+}
+
+/// Names, sorted, as small as they can be kept.
+type NameList = Box<[Box<str>]>;
+
+/// What is read of a table's columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    /// All of them may be.
+    pub whole: bool,
+    /// Those of these names.
+    names: NameList,
+    /// Those of the names in these parts of [`Analysis::bare`].
+    bare: (usize, usize),
 }
 
 /// One table named in FROM.
@@ -75,7 +89,19 @@ impl Analysis {
 
     /// Whether a column of this name may be read, of whichever table.
     pub fn may_read(&self, column: &str) -> bool {
-        self.tables.iter().any(|t| t.used.whole || t.used.names.contains(column))
+        self.tables.iter().any(|t| self.may_read_of(t, column))
+    }
+
+    /// Whether a column of this name may be read of a table.
+    pub fn may_read_of(&self, table: &TableRef, column: &str) -> bool {
+        let Use { whole, names, bare: (from, to) } = &table.used;
+        let bare = self.bare.get(*from..*to).unwrap_or(&[]);
+        *whole || has(names, column) || bare.iter().any(|part| has(part, column))
+    }
+
+    /// Whether an expression has this name without a qualifier.
+    pub fn has_bare(&self, name: &str) -> bool {
+        self.bare.iter().any(|part| has(part, name))
     }
 }
 
@@ -137,8 +163,8 @@ pub struct Analysis {
     pub tables: Vec<TableRef>,
     /// Column references with a qualifier, and what it names.
     pub references: Vec<QualifiedColumn>,
-    /// Bare names in expressions.
-    pub bare: BTreeSet<String>,
+    /// Bare names in expressions, in parts ([`Names::bare`]).
+    bare: Vec<NameList>,
     /// Uses of WITH queries.
     pub with_uses: Vec<WithUse>,
     /// Names of functions, operators and types: a newcomer of the same name may change
@@ -218,8 +244,10 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
     };
     nodes::visit(select, &mut |node| seen.examine(node))?;
     let names = scope::resolve(select)?;
-    let tables =
-        names.tables.iter().map(|t| range_var(t, &tokens)).collect::<Result<Vec<_>, _>>()?;
+    let mut tables = Vec::with_capacity(names.tables.len());
+    for table in &names.tables {
+        tables.push(range_var(table, &tokens)?);
+    }
     if !tables.iter().any(|t| catalog.is_foreign_name(&t.name)) {
         return Err(Reason::new(NO_FOREIGN_TABLE));
     }
@@ -231,7 +259,7 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
         kind,
         tables,
         references: qualified(&names, &tokens, catalog)?,
-        bare: names.bare.iter().map(|n| (*n).to_owned()).collect(),
+        bare: names.bare.iter().map(name_list).collect(),
         with_uses: names.with_uses,
         folds: folds(select)?,
         timeless: seen.timeless && seen.repeatable && crate::clock::are_timeless(&seen.names),
@@ -479,9 +507,17 @@ fn range_var(table: &scope::Table<'_>, tokens: &[Lexeme]) -> Result<TableRef, Re
         only,
         location: at,
         span,
-        used: table.used.clone(),
+        used: Use { whole: table.whole, names: name_list(&table.names), bare: table.bare },
         crowded: table.crowded,
     })
+}
+
+fn name_list(names: &BTreeSet<&str>) -> NameList {
+    names.iter().map(|name| Box::from(*name)).collect()
+}
+
+fn has(names: &NameList, name: &str) -> bool {
+    names.binary_search_by(|n| (**n).cmp(name)).is_ok()
 }
 
 /// The references that something may be asked of, and where their qualifiers are.
@@ -494,7 +530,7 @@ fn qualified(
     let narrow = |n: usize| u32::try_from(n).map_err(|_| odd());
     let mut kept = Vec::new();
     for reference in &names.references {
-        let call = reference.last.as_deref().filter(|n| catalog.is_builtin_function(n));
+        let call = reference.last.filter(|n| catalog.is_builtin_function(n));
         if call.is_none() && matches!(reference.qualifier, Qualifier::Other(_)) {
             continue;
         }

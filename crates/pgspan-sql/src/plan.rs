@@ -10,7 +10,7 @@ use crate::quote::qualified;
 use crate::remote::{self, ForeignScan};
 use crate::rewrite;
 use crate::route::{Reason, Route, Strategy};
-use crate::scope::{Qualifier, Use};
+use crate::scope::Qualifier;
 use crate::server::ServerSpec;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -338,16 +338,18 @@ fn columns_read(
     Ok(read)
 }
 
-/// What the statement may read of these of its tables, all the same relation.
-fn used(a: &Analysis, mine: &dyn Fn(&TableRef) -> bool, columns: &[Column]) -> Use {
-    let mut used = Use::default();
-    for table in a.tables.iter().filter(|t| mine(t)) {
-        used.whole |= table.used.whole || table.renames_columns;
-        used.names.extend(table.used.names.iter().cloned());
-    }
+/// Tells whether the statement may read a column of these of its tables, all the same
+/// relation.
+fn used<'a>(
+    a: &'a Analysis,
+    mine: &dyn Fn(&TableRef) -> bool,
+    columns: &[Column],
+) -> impl Fn(&Column) -> bool + use<'a> {
+    let tables: Vec<&TableRef> = a.tables.iter().filter(|t| mine(t)).collect();
+    let mut whole = tables.iter().any(|t| t.used.whole || t.renames_columns);
     // What follows a name and is no column may be a function of the whole row.
     let mine = |n: &usize| a.tables.get(*n).is_some_and(mine);
-    used.whole |= a.references.iter().any(|r| {
+    whole |= a.references.iter().any(|r| {
         let own = match &r.names {
             Qualifier::Table(t) => mine(t),
             Qualifier::Other(reads) => reads.iter().any(mine),
@@ -355,7 +357,7 @@ fn used(a: &Analysis, mine: &dyn Fn(&TableRef) -> bool, columns: &[Column]) -> U
         };
         own && r.call.as_ref().is_some_and(|name| !columns.iter().any(|c| *c.name == **name))
     });
-    used
+    move |column| whole || tables.iter().any(|t| a.may_read_of(t, &column.name))
 }
 
 /// The resolver knew of every column that home's own planner reads. Tests play each case
@@ -367,9 +369,7 @@ fn foreseen(a: &Analysis, home: &HomeFacts, relation: &HomeRelation, there: &Rea
     let used = used(a, &mine, columns);
     for column in columns {
         debug_assert!(
-            used.whole
-                || used.names.contains(&column.name)
-                || !there.columns.contains(fragment::remote_column(column)),
+            used(column) || !there.columns.contains(fragment::remote_column(column)),
             "home reads {}, of which the resolver did not know",
             column.name,
         );
@@ -403,10 +403,7 @@ fn fetch(
     let mut binary = true;
     for column in columns {
         let there = fragment::remote_column(column);
-        let needed = used.whole
-            || column.typtype == "d"
-            || used.names.contains(&column.name)
-            || read_there.words.contains(there);
+        let needed = used(column) || column.typtype == "d" || read_there.words.contains(there);
         if needed {
             same_declaration(home, source, column)?;
             binary &= fragment::is_binary_safe(column, home.version, source.version);

@@ -48,7 +48,7 @@ pub fn splice(
     for (t, (table, expression)) in analysis.tables.iter().zip(&carriers).enumerate() {
         let Some(expression) = expression else { continue };
         let renamed = table.alias.is_none() && renamed.get(t) == Some(&true);
-        if renamed && analysis.bare.contains(&table.name) {
+        if renamed && analysis.has_bare(&table.name) {
             // A column, or the whole row: its name in the result would change.
             return Err(Reason::about("a name that may be a row or a column", &table.name));
         }

@@ -4,30 +4,27 @@
 //! their aliases hide, LATERAL.
 //!
 //! No column list is needed for it. Which table a bare name belongs to is not told; it
-//! counts as a use of that column in every table that can be seen from its place, so that
-//! [`Use`] is a superset of what is read, whatever columns the other tables have.
+//! counts as a use of that column in every table of the levels around it that stands before
+//! it, so that what is told of a table is a superset of what is read, whatever columns the
+//! other tables have.
 
 use crate::nodes::{self, Unknown, is_leaf, place, string, strings};
 use crate::tree::{Alias, ColumnRef, JoinExpr, Node, RangeVar, SelectStmt};
 use pg_query::protobuf::JoinType;
 use std::collections::BTreeSet;
-
-/// What of a table's columns a statement may read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Use {
-    /// All of them.
-    pub whole: bool,
-    /// Those of these names; one that is no column calls a function of the whole row.
-    pub names: BTreeSet<String>,
-}
+use std::sync::Arc;
 
 /// A table in FROM.
 #[derive(Debug, Clone)]
 pub struct Table<'a> {
     /// As it is written.
     pub var: &'a RangeVar,
-    /// What is read of it.
-    pub used: Use,
+    /// All its columns may be read.
+    pub whole: bool,
+    /// Names that are written as its columns; one that is none calls a function of the row.
+    pub names: BTreeSet<&'a str>,
+    /// The parts of [`Names::bare`] that may be its columns: from, and one past the last.
+    pub bare: (usize, usize),
     /// Another one of the same name stands beside it: they are told apart by their schemas.
     pub crowded: bool,
 }
@@ -39,9 +36,9 @@ pub enum Qualifier {
     Table(usize),
     /// `name.column`: a WITH query, a subquery, a function or the alias of a join of these
     /// tables and others.
-    Other(Box<[usize]>),
+    Other(Arc<Vec<usize>>),
     /// `schema.table.column`.
-    Schema(Box<InSchema>),
+    Schema(Arc<InSchema>),
 }
 
 /// A table named with its schema.
@@ -58,7 +55,7 @@ pub struct InSchema {
 
 /// A column reference with a qualifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference {
+pub struct Reference<'a> {
     /// Its first byte.
     pub location: usize,
     /// Names and stars that it consists of.
@@ -66,7 +63,7 @@ pub struct Reference {
     /// What stands before the last of them.
     pub qualifier: Qualifier,
     /// The last of them; `None` for a star.
-    pub last: Option<String>,
+    pub last: Option<&'a str>,
 }
 
 /// A use of a WITH query.
@@ -84,9 +81,11 @@ pub struct Names<'a> {
     /// Tables at every level.
     pub tables: Vec<Table<'a>>,
     /// Column references with qualifiers.
-    pub references: Vec<Reference>,
-    /// Bare names in expressions.
-    pub bare: BTreeSet<&'a str>,
+    pub references: Vec<Reference<'a>>,
+    /// Bare names in expressions, in the order of reading. A new part begins where a table
+    /// comes into sight or goes out of it, so that however many tables see a name, it is
+    /// kept once.
+    pub bare: Vec<BTreeSet<&'a str>>,
     /// Uses of WITH queries.
     pub with_uses: Vec<WithUse>,
 }
@@ -98,6 +97,16 @@ pub enum Unresolved {
     Unknown(String),
     /// A qualifier that names nothing, or a shape that is not understood.
     Name(String),
+}
+
+impl Names<'_> {
+    /// Begins a new part of the bare names, and tells which it is.
+    fn part(&mut self) -> usize {
+        if self.bare.last().is_none_or(|part| !part.is_empty()) {
+            self.bare.push(BTreeSet::new());
+        }
+        self.bare.len() - 1
+    }
 }
 
 impl From<Unknown> for Unresolved {
@@ -115,12 +124,20 @@ struct Item<'a> {
     visible: bool,
     /// Only what is LATERAL sees it as yet.
     lateral_only: bool,
-    /// The tables whose columns a reference to it may mean.
-    reads: Vec<usize>,
+    /// The tables of a join whose columns a reference to its alias may mean.
+    joined: Option<Arc<Vec<usize>>>,
     /// Its columns have other names than the tables'.
     renamed: bool,
     /// It is this table itself.
     table: Option<usize>,
+}
+
+impl Item<'_> {
+    /// The tables whose columns a reference to it may mean.
+    fn reads(&self) -> &[usize] {
+        let joined = self.joined.as_ref().map_or(&[][..], |tables| tables);
+        if self.table.is_some() { self.table.as_slice() } else { joined }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +159,8 @@ impl<'a> Level<'a> {
 struct Resolver<'a> {
     names: Names<'a>,
     levels: Vec<Level<'a>>,
+    /// What schemas and names have meant, each once.
+    in_schemas: Vec<Arc<InSchema>>,
 }
 
 /// Resolves the names of a query.
@@ -150,6 +169,7 @@ struct Resolver<'a> {
 /// A node that is not listed, or a name that nothing has.
 pub fn resolve(select: &SelectStmt) -> Result<Names<'_>, Unresolved> {
     let mut resolver = Resolver::default();
+    resolver.names.part();
     resolver.query(select)?;
     Ok(resolver.names)
 }
@@ -162,6 +182,7 @@ impl<'a> Resolver<'a> {
     fn query(&mut self, select: &'a SelectStmt) -> Result<(), Unresolved> {
         // What is not listed is refused, wherever it stands.
         let all = nodes::select_children(select)?;
+        let first = self.names.tables.len();
         self.levels.push(Level::default());
         if let Some(with) = &select.with_clause {
             self.with(&with.ctes, with.recursive)?;
@@ -189,6 +210,11 @@ impl<'a> Resolver<'a> {
             }
         }
         self.levels.pop();
+        let end = self.names.part();
+        // Those of queries within have gone out of sight before.
+        for table in &mut self.names.tables[first..] {
+            table.bare.1 = table.bare.1.min(end);
+        }
         Ok(())
     }
 
@@ -295,12 +321,14 @@ impl<'a> Resolver<'a> {
             }
         }
         let table = self.names.tables.len();
-        self.names.tables.push(Table { var, used: Use::default(), crowded: false });
+        let bare = (self.names.part(), usize::MAX);
+        let names = BTreeSet::new();
+        self.names.tables.push(Table { var, whole: false, names, bare, crowded: false });
         Ok(Item {
             name: Some(name),
             visible: true,
             lateral_only: false,
-            reads: vec![table],
+            joined: None,
             renamed,
             table: Some(table),
         })
@@ -321,16 +349,17 @@ impl<'a> Resolver<'a> {
         self.top().items.truncate(before);
         items.extend(right);
         items.iter_mut().for_each(|i| i.lateral_only = false);
-        let mut reads: Vec<usize> = items.iter().flat_map(|i| i.reads.iter().copied()).collect();
+        let mut reads: Vec<usize> = items.iter().flat_map(|i| i.reads().iter().copied()).collect();
         reads.sort_unstable();
         reads.dedup();
         let renamed = items.iter().any(|i| i.renamed);
         let using = strings(&join.using_clause).ok_or_else(|| odd("USING"))?;
         for table in &reads {
-            let used = &mut self.names.tables[*table].used;
+            let used = &mut self.names.tables[*table];
             used.whole |= join.is_natural || (renamed && !using.is_empty());
-            used.names.extend(using.iter().map(|n| (*n).to_owned()));
+            used.names.extend(&using);
         }
+        let reads = Arc::new(reads);
         // ON sees both sides and what is around the query, nothing beside the join.
         if let Some(quals) = join.quals.as_ref() {
             let around = std::mem::replace(&mut self.top().items, items);
@@ -339,14 +368,14 @@ impl<'a> Resolver<'a> {
         }
         if let Some(alias) = &join.join_using_alias {
             let named = Item { name: Some(&alias.aliasname), ..opaque(None) };
-            items.push(Item { visible: true, reads: reads.clone(), renamed, ..named });
+            items.push(Item { visible: true, joined: Some(reads.clone()), renamed, ..named });
         }
         if let Some(alias) = &join.alias {
             // The alias hides what is joined.
             items.iter_mut().for_each(|i| i.visible = false);
             let renamed = renamed || !alias.colnames.is_empty();
             let named = Item { name: Some(&alias.aliasname), ..opaque(None) };
-            items.push(Item { visible: true, reads, renamed, ..named });
+            items.push(Item { visible: true, joined: Some(reads), renamed, ..named });
         }
         Ok(items)
     }
@@ -379,7 +408,6 @@ impl<'a> Resolver<'a> {
         };
         let location = place(column.location).ok_or_else(|| odd(&names.join(".")))?;
         let parts = column.fields.len();
-        let last = last.map(str::to_owned);
         self.names.references.push(Reference { location, parts, qualifier, last });
         Ok(())
     }
@@ -388,16 +416,19 @@ impl<'a> Resolver<'a> {
     fn bare(&mut self, name: Option<&'a str>) {
         let Some(name) = name else {
             let items = self.levels.last().map_or(&[][..], |l| &l.items);
-            let all: Vec<usize> = items.iter().flat_map(|i| i.reads.iter().copied()).collect();
-            all.into_iter().for_each(|t| self.names.tables[t].used.whole = true);
+            for table in items.iter().flat_map(Item::reads) {
+                self.names.tables[*table].whole = true;
+            }
             return;
         };
-        self.names.bare.insert(name);
+        if let Some(part) = self.names.bare.last_mut() {
+            part.insert(name);
+        }
         for item in self.levels.iter().flat_map(|l| &l.items) {
-            for table in &item.reads {
-                let used = &mut self.names.tables[*table].used;
-                used.whole |= item.renamed || item.name == Some(name);
-                used.names.insert(name.to_owned());
+            if item.renamed || item.name == Some(name) {
+                for table in item.reads() {
+                    self.names.tables[*table].whole = true;
+                }
             }
         }
     }
@@ -413,30 +444,31 @@ impl<'a> Resolver<'a> {
         Vec::new()
     }
 
-    fn read(&mut self, item: &Item<'a>, column: Option<&str>) {
-        for table in &item.reads {
-            let used = &mut self.names.tables[*table].used;
+    fn read(&mut self, item: &Item<'a>, column: Option<&'a str>) {
+        for table in item.reads() {
+            let used = &mut self.names.tables[*table];
             match column {
                 Some(name) if !item.renamed => {
-                    used.names.insert(name.to_owned());
+                    used.names.insert(name);
                 }
                 _ => used.whole = true,
             }
         }
     }
 
-    fn named(&mut self, name: &str, column: Option<&str>) -> Result<Qualifier, Unresolved> {
+    fn named(&mut self, name: &str, column: Option<&'a str>) -> Result<Qualifier, Unresolved> {
         let found = self.find(|i| i.name == Some(name));
         let [item] = found.as_slice() else { return Err(odd(name)) };
         self.read(item, column);
-        Ok(item.table.map_or_else(|| Qualifier::Other(item.reads.clone().into()), Qualifier::Table))
+        let other = || Qualifier::Other(item.joined.clone().unwrap_or_default());
+        Ok(item.table.map_or_else(other, Qualifier::Table))
     }
 
     fn in_schema(
         &mut self,
         schema: &str,
         name: &str,
-        column: Option<&str>,
+        column: Option<&'a str>,
     ) -> Result<Qualifier, Unresolved> {
         let tables = &self.names.tables;
         let may_mean = |item: &Item<'a>| {
@@ -459,7 +491,13 @@ impl<'a> Resolver<'a> {
         };
         candidates.iter().for_each(|i| self.read(i, column));
         let candidates = candidates.iter().filter_map(|i| i.table).collect();
-        Ok(Qualifier::Schema(Box::new(InSchema { schema: schema.to_owned(), candidates, plain })))
+        let meant = InSchema { schema: schema.to_owned(), candidates, plain };
+        if let Some(same) = self.in_schemas.iter().find(|s| ***s == meant) {
+            return Ok(Qualifier::Schema(same.clone()));
+        }
+        let meant = Arc::new(meant);
+        self.in_schemas.push(meant.clone());
+        Ok(Qualifier::Schema(meant))
     }
 }
 
@@ -469,7 +507,7 @@ fn opaque(alias: Option<&Alias>) -> Item<'_> {
         name: alias.map(|a| &*a.aliasname),
         visible: alias.is_some(),
         lateral_only: false,
-        reads: Vec::new(),
+        joined: None,
         renamed: false,
         table: None,
     }
@@ -509,8 +547,10 @@ mod tests {
         let (_, select) = carrier(&statements[0]).unwrap();
         let names = resolve(select)?;
         let of = |t: &Table<'_>| {
-            let list: Vec<&str> = t.used.names.iter().map(String::as_str).collect();
-            let list = if t.used.whole { "*".to_owned() } else { list.join(",") };
+            let bare = names.bare[t.bare.0..t.bare.1].iter().flatten();
+            let list: BTreeSet<&str> = t.names.iter().chain(bare).copied().collect();
+            let list: Vec<&str> = list.into_iter().collect();
+            let list = if t.whole { "*".to_owned() } else { list.join(",") };
             format!("{}:{list}", t.var.relname)
         };
         Ok(names.tables.iter().map(of).collect())
