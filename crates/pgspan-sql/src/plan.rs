@@ -150,6 +150,11 @@ pub fn needs(a: &Analysis, home: &HomeFacts) -> Result<Needs, Reason> {
 
 fn same_declaration(home: &HomeFacts, source: &SourceFacts, column: &Column) -> Result<(), Reason> {
     let name = fragment::remote_column(column);
+    // postgres_fdw quotes what is a keyword at home: the source reads a function in its place.
+    // No other keyword that is reserved from version 15 on.
+    if name == "system_user" && home.version < 160_000 && source.version >= 160_000 {
+        return Err(Reason::about("a column that is a keyword at the source", name));
+    }
     let remote = source.columns.iter().flatten().find(|c| c.name == name);
     let Some(remote) = remote else {
         return Err(Reason::about("no such column at the source", name));
