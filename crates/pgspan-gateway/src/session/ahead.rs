@@ -46,6 +46,7 @@ impl Session {
             && plan.analysis.kind == Kind::Select
             && plan.analysis.timeless
             && plan.plan.repeatable
+            && plan.settles.is_empty()
             && clock::are_timeless_types(&plan.parameters)
             && request.batch.as_ref().map_or(0, |b| b.bind.params.len()) == plan.parameters.len()
             // What is thrown away if the guess was wrong is little.

@@ -345,7 +345,8 @@ pub(crate) fn lock_tables(
     request: &Request,
     analysis: &Analysis,
 ) -> Result<(), Stop> {
-    if request.batch.is_some() {
+    if let Some(batch) = &request.batch {
+        frontend::describe_statement(&mut server.outbox, &batch.bind.statement);
         return Ok(());
     }
     let text = match analysis.kind {

@@ -107,6 +107,18 @@ pub(crate) fn run_once(server: &mut ServerConnection, sql: &str) {
     frontend::close_statement(&mut server.outbox, once);
 }
 
+/// As [`run_once`], with its description ahead.
+pub(crate) fn run_described(server: &mut ServerConnection, sql: &str) {
+    let once = "pgspan:once";
+    let out = &mut server.outbox;
+    frontend::close_statement(out, once);
+    frontend::parse(out, once, sql, &[]);
+    frontend::describe_statement(out, once);
+    frontend::bind(out, "pgspan:", once, &[], NO_PARAMETERS, &[]);
+    execute(server);
+    frontend::close_statement(&mut server.outbox, once);
+}
+
 /// The same of a text with the client's parameters.
 pub(crate) fn run_with_parameters(server: &mut ServerConnection, sql: &str, request: &Request) {
     let explained = "pgspan:explain";

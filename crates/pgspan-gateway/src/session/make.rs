@@ -7,6 +7,7 @@
 use super::Session;
 use super::home::{self, Around};
 use super::query::{FOLDS, Request, keeps_plan};
+use super::settle;
 use super::state::copied_select;
 use super::stop::{NOTICE, SYNTAX_ERROR, Stop, cancelled};
 use crate::sources::block::{estimates_remotely, runs};
@@ -138,6 +139,7 @@ impl Session {
                 &home.fingerprint,
             ),
             home_types,
+            settles: settle::settles(&analysis.kind, &facts, &made.fetches),
             lock: lockable(&facts)?.map(|sql| sources_known.statement(sql)),
             asks_again: !covered || facts.relations.iter().any(|r| r.view.is_some()),
             calls_users: calls_users(&home.fingerprint, names.len()),

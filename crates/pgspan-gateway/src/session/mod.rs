@@ -18,6 +18,7 @@ pub(crate) mod owed;
 pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod serve;
+pub(crate) mod settle;
 pub(crate) mod show;
 pub(crate) mod state;
 pub(crate) mod still;

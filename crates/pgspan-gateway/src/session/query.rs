@@ -5,6 +5,7 @@ use super::ahead::Ahead;
 use super::block::{TOUCHED, lock_tables};
 use super::home::{self, Around};
 use super::request::{Batch, Reading};
+use super::settle;
 use super::state::{
     append_keys, fetch_bounded, key_values, plan_key, sleep, timed_out, timeout, without_values,
 };
@@ -512,17 +513,30 @@ impl Session {
         if plan.asks_again {
             home::run_once(server, &ask::home_facts(&ask::table_names(&plan.analysis)));
         }
+        if around == Around::Own {
+            settle::ask(server, request, plan)?;
+        }
         Ok(before)
     }
 
     /// Whether what home said is what the plan rests on; `i` is the result behind the
     /// fingerprint's.
-    fn holds(plan: &CachedPlan, home: &HomeState, got: &home::Answers, i: usize) -> bool {
+    fn holds(
+        plan: &CachedPlan,
+        (request, around): (&Request, Around),
+        home: &HomeState,
+        got: &home::Answers,
+        i: usize,
+    ) -> bool {
         let same_facts = || {
             let facts = got.value(i, 0).and_then(|json| HomeFacts::read(json).ok());
             facts.is_some_and(|facts| facts == plan.facts.home)
         };
-        home.fingerprint == plan.fingerprint && (!plan.asks_again || same_facts())
+        let settled = || {
+            around == Around::Savepoint
+                || settle::settled(plan, request, got, i + usize::from(plan.asks_again))
+        };
+        home.fingerprint == plan.fingerprint && (!plan.asks_again || same_facts()) && settled()
     }
 
     /// Home's snapshot; whether the plan holds in it.
@@ -543,7 +557,7 @@ impl Session {
         self.stop_if_cancelled()?;
         let home = self.home_state(question, &got, before, around).await?;
         self.check_reading(&home, analyzed, around)?;
-        Ok(Session::holds(plan, &home, &got, before + 1))
+        Ok(Session::holds(plan, (request, around), &home, &got, before + 1))
     }
 
     /// Reads the fingerprint that is the `i`th result.
@@ -576,7 +590,9 @@ impl Session {
         let question = self.question(&shared, analyzed, around);
         // In a block home's answers have snapshots of their own: keys may miss a row that the
         // statement finds.
-        let has_keys = around == Around::Own && plan.plan.fetches.iter().any(|f| f.keys.is_some());
+        let has_keys = around == Around::Own
+            && plan.settles.is_empty()
+            && plan.plan.fetches.iter().any(|f| f.keys.is_some());
         let parallel = self.shared.config.gateway.snapshot_order == SnapshotOrder::Parallel;
         // With others running, what overlapping saves in time it costs them in work.
         let alone = self.shared.running.load(Ordering::Relaxed) <= 2;
@@ -598,7 +614,7 @@ impl Session {
             let got = got.map_err(refused)?;
             self.stop_if_cancelled()?;
             let home = self.home_state(question, &got, before, around).await?;
-            if !Session::holds(plan, &home, &got, behind) {
+            if !Session::holds(plan, (request, around), &home, &got, behind) {
                 return Ok(None);
             }
             let keys = if has_keys {
@@ -631,9 +647,11 @@ impl Session {
             }
             let aside = &mut client.outbox;
             let told = match got {
-                Ok(got) => home_state(server, aside, still, question, &got, before, around)
-                    .await
-                    .map(|home| (Session::holds(plan, &home, &got, behind), home)),
+                Ok(got) => {
+                    home_state(server, aside, still, question, &got, before, around).await.map(
+                        |home| (Session::holds(plan, (request, around), &home, &got, behind), home),
+                    )
+                }
                 Err(error) => Err(refused(error)),
             };
             let holds = matches!(told, Ok((true, _)));

@@ -15,6 +15,7 @@ pub(crate) mod together;
 use crate::config::Limits;
 use crate::gateway::{Endpoint, Shared};
 use crate::session::home::Statement;
+use crate::session::settle::Settle;
 use bytes::Bytes;
 use lru::LruCache;
 use pgspan_pool::{ConnectOptions, SourcePools, SslMode};
@@ -67,6 +68,8 @@ pub(crate) struct CachedPlan {
     pub home_types: Vec<u32>,
     /// What locks home's own tables before the snapshot.
     pub lock: Option<Statement>,
+    /// What is proven once the statement's tables are locked.
+    pub settles: Vec<Settle>,
     /// A user's function, operator or type has a name that the statement uses.
     pub calls_users: bool,
     /// The fingerprint does not cover all of home's facts: each use asks for them again.

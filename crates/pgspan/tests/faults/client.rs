@@ -49,7 +49,7 @@ impl Fault {
 /// Everything up to ReadyForQuery.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// First column of each row, as text; NULL is empty.
+    /// First column of each row, as text, or a line of COPY; NULL is empty.
     pub rows: Vec<String>,
     /// Bytes of all rows.
     pub row_bytes: usize,
@@ -249,6 +249,7 @@ impl Client {
                     let value = &body[6.min(body.len())..][..length.clamp(0, 200) as usize];
                     answer.rows.push(String::from_utf8_lossy(value).into_owned());
                 }
+                b'd' => answer.rows.push(String::from_utf8_lossy(&body).trim_end().to_owned()),
                 b'E' => answer.fault = Some(Fault::decode(&body)),
                 b'Z' => {
                     answer.status = body[0];

@@ -8,11 +8,13 @@ mod crowd;
 mod ends;
 mod grounds;
 mod halves;
+mod races;
 mod relay;
 mod rows;
 mod secrets;
 mod spare;
 mod stand;
+mod tap;
 mod world;
 
 use std::io::{Read, Write};
