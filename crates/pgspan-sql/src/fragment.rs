@@ -92,6 +92,14 @@ pub fn remote_type<'a>(
     types.all(|t| t == first).then_some(first)
 }
 
+/// The reg types: OIDs that are written as names, which mean other objects elsewhere.
+const NAMING: &[u32] = &[24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
+
+/// Whether a column's values are names of objects.
+pub fn names_objects(column: &Column) -> bool {
+    NAMING.contains(&column.type_oid) || NAMING.contains(&column.elem)
+}
+
 /// Types in whose binary form PostgreSQL 17 gave some values (the infinite intervals)
 /// another meaning.
 const CHANGED_IN_17: &[u32] = &[1186, 1187];

@@ -411,6 +411,10 @@ fn fetch(
         let needed = used(column) || column.typtype == "d" || read_there.words.contains(there);
         if needed {
             same_declaration(home, source, column)?;
+            if fragment::names_objects(column) {
+                // postgres_fdw has the source compare and sort by numbers of its own.
+                return Err(Reason::about("a type that names objects", &column.name));
+            }
             binary &= fragment::is_binary_safe(column, home.version, source.version);
             layout.push((column.type_oid, Some(fetched.len())));
             fetched.push(column);
