@@ -142,6 +142,8 @@ pub(crate) struct Block {
     ran: VecDeque<Ran>,
     /// ReadyForQuery messages that came.
     answers: u64,
+    /// The number of the last answer to what may have made a savepoint; 0: nothing has.
+    savepoint: u64,
     /// Texts proven harmless in this block.
     proven: HashSet<Bytes>,
     /// The transaction was about to end when the last statement was relayed.
@@ -167,11 +169,17 @@ impl Block {
     pub fn ran(&mut self, text: &[u8], owed: usize, outside: bool) {
         let max = if outside { OPENING_BYTES_MAX } else { TEXT_BYTES_MAX };
         let text = (text.len() <= max).then(|| Bytes::copy_from_slice(text));
+        let word = b"savepoint";
+        let may = |text: &Bytes| text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
+        if text.as_ref().is_none_or(may) {
+            self.savepoint = self.answers + owed as u64 + 1;
+        }
         self.push(text, owed);
     }
 
     /// Something is relayed of which it is not known what it does.
     pub fn unknown(&mut self, owed: usize) {
+        self.savepoint = self.answers + owed as u64 + 1;
         self.push(None, owed);
     }
 
@@ -197,6 +205,9 @@ impl Block {
             // Another one begins behind the end.
             self.ran.push_front(Ran { answer: answers, text: ending });
         }
+        if self.savepoint < answers + u64::from(idle) {
+            self.savepoint = 0;
+        }
         self.proven.clear();
         self.reading = None;
         self.read.clear();
@@ -208,6 +219,14 @@ impl Block {
     /// The text that is relayed next ends the transaction, unless it fails before.
     pub fn is_ending(&mut self, text: Bytes) {
         self.ending = Some(text);
+    }
+
+    /// The block has failed. Without a savepoint it will read nothing more, and gives its
+    /// sources up, as postgres_fdw does when a transaction aborts.
+    pub fn failed(&mut self) {
+        if self.savepoint == 0 {
+            self.end();
+        }
     }
 
     /// Whether home may have touched a source in this block.

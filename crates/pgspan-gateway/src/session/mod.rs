@@ -244,6 +244,9 @@ impl Session {
         let mut asked = false;
         loop {
             self.read_server()?;
+            if self.server.status == TransactionStatus::Failed && self.owed.ready() == 0 {
+                self.block.failed();
+            }
             match self.read_client()? {
                 Next::Query(frame) => self.serve_query(frame).await?,
                 Next::Batch => self.serve_batch().await?,

@@ -52,6 +52,7 @@ struct Found {
     /// how many, and where and in which words first.
     others: BTreeMap<(String, String), (usize, String)>,
     wrong: usize,
+    plan_decides: usize,
     kept: usize,
     failures: Vec<String>,
 }
@@ -153,6 +154,7 @@ impl Found {
         self.played += 1;
         self.rows += verdict.rows;
         self.wrong += usize::from(!verdict.wrong.is_empty());
+        self.plan_decides += usize::from(verdict.plan_decides);
         if let Some(code) = &verdict.refused {
             *self.refused.entry(code.clone()).or_default() += 1;
         }
@@ -190,6 +192,10 @@ impl Found {
             self.refused.values().sum::<usize>(),
             refused.join(", "),
             self.skipped
+        );
+        println!(
+            "{} meet a value that cannot be computed under some of PostgreSQL's plans only",
+            self.plan_decides
         );
         println!(
             "{count} queries in {seconds:.0} s ({:.1} each second, each {} times through the gateway)",

@@ -19,6 +19,19 @@ const ROWS_MAX: usize = 5_000;
 /// SQLSTATE of a statement that took too long.
 const CANCELLED: &str = "57014";
 
+/// Other plans of PostgreSQL's own, each on top of the ones before it.
+const OTHER_PLANS: [&str; 5] = [
+    "do 'declare t regclass; begin for t in select oid from pg_class where relkind = ''f'' \
+     loop execute format(''analyze %s'', t); end loop; end'",
+    "set enable_hashjoin = off",
+    "set enable_mergejoin = off",
+    "set enable_nestloop = off; set enable_hashjoin = on",
+    "set join_collapse_limit = 1; set from_collapse_limit = 1",
+];
+/// Back to the usual one.
+const USUAL_PLAN: &str = "reset enable_hashjoin; reset enable_mergejoin; reset enable_nestloop; \
+    reset join_collapse_limit; reset from_collapse_limit";
+
 /// How a query is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -54,6 +67,8 @@ pub struct Verdict {
     pub routes: Vec<(&'static str, String, String)>,
     /// Strategy and difference.
     pub wrong: Vec<(&'static str, String)>,
+    /// PostgreSQL meets an impossible row under one of its plans and not under another.
+    pub plan_decides: bool,
 }
 
 /// Open sessions.
@@ -95,7 +110,16 @@ impl<'w> Table<'w> {
             let session = open(slot, self.world, Player::Gateway, Some(strategy))?;
             let reply = ask(session, sql, way);
             if let Some(difference) = difference(&oracle, &reply, ordered) {
-                verdict.wrong.push((strategy, difference));
+                let session = open(&mut self.oracle, self.world, Player::Oracle, None)?;
+                if may_depend_on_plan(&oracle, &reply)
+                    && another_plan_agrees(session, sql, way, |other| {
+                        self::difference(other, &reply, ordered).is_none()
+                    })
+                {
+                    verdict.plan_decides = true;
+                } else {
+                    verdict.wrong.push((strategy, difference));
+                }
             }
             // A session that gave a wrong answer may be out of step: the next query gets
             // another one.
@@ -117,6 +141,30 @@ impl<'w> Table<'w> {
 fn is_misled(error: &ErrorFields) -> bool {
     error.sqlstate() == "42P01"
         && error.field(b'W').is_some_and(|w| w.contains("remote SQL command"))
+}
+
+/// Whether one side alone met a value that cannot be computed (class 22): whether such a row
+/// is met depends on the plan.
+fn may_depend_on_plan(oracle: &Reply, gateway: &Reply) -> bool {
+    let errors = [&oracle.error, &gateway.error];
+    let impossible = |e: &&ErrorFields| e.sqlstate().starts_with("22");
+    matches!(errors.map(|e| e.as_ref().filter(impossible)), [Some(_), None] | [None, Some(_)])
+        && errors.iter().any(|e| e.is_none())
+}
+
+/// Asks PostgreSQL again under other plans until one agrees.
+fn another_plan_agrees(
+    session: &mut Connection,
+    sql: &str,
+    way: Way,
+    agrees: impl Fn(&Reply) -> bool,
+) -> bool {
+    let found = OTHER_PLANS.iter().any(|plan| {
+        let set = session.simple(plan);
+        set.error.is_none() && set.broken.is_none() && agrees(&ask(session, sql, way))
+    });
+    session.simple(USUAL_PLAN);
+    found
 }
 
 fn open<'s>(
