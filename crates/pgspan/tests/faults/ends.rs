@@ -42,6 +42,23 @@ fn the_gateway_is_killed() {
 }
 
 #[test]
+fn a_gateway_that_ends_lets_work_finish_and_wakes_who_rests() {
+    let world = World::start();
+    let (mut resting, mut working) = (world.connect(), world.connect());
+    assert_works(&mut resting);
+    working.start("SELECT 'slept' FROM pg_sleep(3)");
+    becomes("work at home", "1", || world.home_at_work());
+    world.end_gateway();
+    // While the other one still works.
+    let farewell = resting.finish();
+    assert_eq!((farewell.code(), farewell.status), ("57P01", 0), "{farewell:?}");
+    assert_eq!(world.home_at_work(), "1");
+    let answer = working.finish();
+    assert_eq!((answer.code(), &answer.rows[..]), ("ok", &["slept".to_owned()][..]));
+    assert_eq!(working.finish().code(), "57P01");
+}
+
+#[test]
 fn the_replica_dies_and_comes_back() {
     let world = World::start();
     let reader = world.reader();

@@ -117,9 +117,18 @@ impl World {
 
     /// Kills the gateway.
     pub fn kill_gateway(&mut self) {
-        let helper = self.lab.state().helpers.iter().find(|one| one.name == "gateway").unwrap();
-        signal(i32::try_from(helper.pid).unwrap(), libc::SIGKILL);
+        self.signal_gateway(libc::SIGKILL);
         self.lab.stop_helper("gateway").unwrap();
+    }
+
+    /// Tells the gateway to end.
+    pub fn end_gateway(&self) {
+        self.signal_gateway(libc::SIGTERM);
+    }
+
+    fn signal_gateway(&self, number: i32) {
+        let helper = self.lab.state().helpers.iter().find(|one| one.name == "gateway").unwrap();
+        signal(i32::try_from(helper.pid).unwrap(), number);
     }
 
     /// Starts it anew, as it was.
