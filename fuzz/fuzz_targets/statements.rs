@@ -33,7 +33,8 @@ fuzz_target!(|data: &[u8]| {
         return;
     }
     let _ = parse::lex(text);
-    let _ = effect::effect(text, catalog());
+    let _ = effect::effect(data, true);
+    let _ = effect::may_leave_failure(data);
     if let Ok(analysis) = analyze::analyze(text, catalog()) {
         let _ = ask::fingerprints_of(&analysis, catalog());
         // A name that analysis finds is a name that the text was searched for.

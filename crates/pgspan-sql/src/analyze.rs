@@ -188,6 +188,11 @@ const SYSTEM_COLUMNS: &[&str] = &["tableoid", "ctid", "xmin", "xmax", "cmin", "c
 /// Longest name that is not cut, in bytes (`NAMEDATALEN - 1`).
 const NAME_BYTES_MAX: usize = 63;
 
+/// Tables, subqueries and functions in FROM at most, at every level together: what is known
+/// of one is a hundred times the name of one letter that brings it there. Far more than are
+/// joined by anybody who waits for PostgreSQL's planner.
+pub const FROM_ITEMS_MAX: usize = 250;
+
 /// The reason of what has nothing to accelerate.
 pub const NO_FOREIGN_TABLE: &str = "no foreign table is named";
 
@@ -237,6 +242,7 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
     let (kind, select) = carrier(only)?;
     let mut seen = Seen {
         catalog,
+        from_items: 0,
         names: SharedNames::default(),
         parameters: 0,
         repeatable: true,
@@ -356,6 +362,8 @@ fn query_start(kind: &Kind, tokens: &[Lexeme]) -> usize {
 /// What the nodes of a statement say, whatever its names mean.
 struct Seen<'c> {
     catalog: &'c CatalogSnapshot,
+    /// Tables, subqueries and functions in FROM.
+    from_items: usize,
     names: SharedNames,
     parameters: u32,
     repeatable: bool,
@@ -364,6 +372,12 @@ struct Seen<'c> {
 
 impl Seen<'_> {
     fn examine(&mut self, node: &Node) -> Result<(), Reason> {
+        if matches!(node, Node::RangeVar(_) | Node::RangeSubselect(_) | Node::RangeFunction(_)) {
+            self.from_items += 1;
+            if self.from_items > FROM_ITEMS_MAX {
+                return Err(Reason::new("too many tables in FROM"));
+            }
+        }
         match node {
             Node::RangeVar(var) => system_catalog(var),
             Node::CommonTableExpr(cte) => match query_of(&cte.ctequery) {
@@ -589,6 +603,10 @@ mod tests {
         assert_eq!(reason("SELEC 1 FROM ro"), "not parsed");
         let deep = format!("SELECT a{} FROM ro", " || a".repeat(99));
         assert_eq!(reason(&deep), "it nests too deep to be read");
+        let long =
+            |n: usize| format!("SELECT 1 FROM ro{}", ", t, (SELECT) s, lower('x')".repeat(n));
+        assert_eq!(ok(&long((FROM_ITEMS_MAX - 1) / 3)).tables.len(), 84);
+        assert_eq!(reason(&long(FROM_ITEMS_MAX / 3 + 1)), "too many tables in FROM");
         let cte = "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM ro, x";
         assert!(!reason(cte).is_empty());
     }

@@ -161,7 +161,13 @@ struct Resolver<'a> {
     levels: Vec<Level<'a>>,
     /// What schemas and names have meant, each once.
     in_schemas: Vec<Arc<InSchema>>,
+    /// No tables.
+    nothing: Arc<Vec<usize>>,
 }
+
+/// Tables that all the different `schema.table` of column references may mean together, at
+/// most: each of many schemas could mean each of many tables whose schema is not written.
+const CANDIDATES_MAX: usize = 1_000;
 
 /// Resolves the names of a query.
 ///
@@ -460,8 +466,8 @@ impl<'a> Resolver<'a> {
         let found = self.find(|i| i.name == Some(name));
         let [item] = found.as_slice() else { return Err(odd(name)) };
         self.read(item, column);
-        let other = || Qualifier::Other(item.joined.clone().unwrap_or_default());
-        Ok(item.table.map_or_else(other, Qualifier::Table))
+        let joined = || item.joined.as_ref().unwrap_or(&self.nothing).clone();
+        Ok(item.table.map_or_else(|| Qualifier::Other(joined()), Qualifier::Table))
     }
 
     fn in_schema(
@@ -494,6 +500,10 @@ impl<'a> Resolver<'a> {
         let meant = InSchema { schema: schema.to_owned(), candidates, plain };
         if let Some(same) = self.in_schemas.iter().find(|s| ***s == meant) {
             return Ok(Qualifier::Schema(same.clone()));
+        }
+        let known: usize = self.in_schemas.iter().map(|s| s.candidates.len()).sum();
+        if known + meant.candidates.len() > CANDIDATES_MAX {
+            return Err(odd("too many schemas"));
         }
         let meant = Arc::new(meant);
         self.in_schemas.push(meant.clone());
