@@ -7,7 +7,7 @@
 use crate::catalog::CatalogSnapshot;
 use crate::folding::{Folds, folds};
 use crate::nodes::{self, Unknown, place, string, strings};
-use crate::parse::{Lexeme, Unread, lex, read};
+use crate::parse::{Lexeme, SystemUser, Unread, lex, read};
 use crate::route::Reason;
 use crate::scope::{self, Names, Qualifier, Unresolved, WithUse};
 use crate::tree::{self, Node, RangeVar, SelectStmt};
@@ -99,6 +99,12 @@ impl Analysis {
         *whole || has(names, column) || bare.iter().any(|part| has(part, column))
     }
 
+    /// Whether it has a column that is named like a keyword of the grammar's: only
+    /// [`crate::tree`] reads it as one.
+    pub fn names_a_keyword(&self) -> bool {
+        self.system_user == SystemUser::Name && self.has_bare("system_user")
+    }
+
     /// Whether an expression has this name without a qualifier.
     pub fn has_bare(&self, name: &str) -> bool {
         self.bare.iter().any(|part| has(part, name))
@@ -157,6 +163,8 @@ pub struct SharedNames {
 pub struct Analysis {
     /// What carries the query.
     pub kind: Kind,
+    /// How its tree was read.
+    pub system_user: SystemUser,
     /// First byte of the SELECT itself.
     pub query_start: usize,
     /// Tables in FROM at any level, uses of WITH queries excluded.
@@ -226,7 +234,8 @@ impl From<Unresolved> for Reason {
 /// # Errors
 /// The reason why the statement goes to home unchanged.
 pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason> {
-    let statements = read(text).map_err(|unread| match unread {
+    let system_user = catalog.system_user();
+    let statements = read(text, system_user).map_err(|unread| match unread {
         Unread::NotSql => Reason::new(NOT_PARSED),
         Unread::TooDeep => Reason::new("it nests too deep to be read"),
         Unread::Odd => Reason::about("not understood", "what libpg_query wrote"),
@@ -261,6 +270,7 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
         return Err(Reason::new("an implicit cast that is not immutable"));
     }
     Ok(Analysis {
+        system_user,
         query_start: query_start(&kind, &tokens),
         kind,
         tables,
@@ -609,6 +619,25 @@ mod tests {
         assert_eq!(reason(&long(FROM_ITEMS_MAX / 3 + 1)), "too many tables in FROM");
         let cte = "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM ro, x";
         assert!(!reason(cte).is_empty());
+    }
+
+    #[test]
+    fn a_word_is_a_keyword_where_home_says_so() {
+        let older = ok("SELECT system_user FROM ro WHERE system_user = 'x'");
+        assert!(older.names_a_keyword() && older.may_read("system_user"));
+        let table = reason("SELECT 1 FROM ro, system_user");
+        assert_eq!(table, "a name that is not resolved: system_user");
+        assert!(reason("SELECT pg_catalog.system_user() FROM ro").starts_with("function outside"));
+        let row = |kind: &str| (kind.to_owned(), "system_user".to_owned(), true);
+        let newer =
+            catalog().with(crate::catalog::Piece::Functions, [row("k"), row("f")].into_iter());
+        let newer = newer.unwrap();
+        for text in ["SELECT system_user FROM ro", "SELECT 1 FROM ro, system_user s"] {
+            let own = analyze(text, &newer).unwrap();
+            assert!(!own.names_a_keyword() && !own.may_read("system_user"), "{text}");
+            assert!(own.names.functions.contains("system_user"), "{text}");
+        }
+        assert!(!analyze("SELECT \"system_user\" FROM ro", &newer).unwrap().names_a_keyword());
     }
 
     #[test]

@@ -20,7 +20,8 @@ FROM (SELECT DISTINCT h.inhparent FROM pg_catalog.pg_inherits h) i";
 
 /// Every built-in function name with whether none of its overloads is volatile (`f`);
 /// names of functions (`u`) outside `pg_catalog` with whether all are immutable; names of
-/// operators (`o`) there that are not.
+/// operators (`o`) there that are not; words that are keywords (`k`) at home, of those that
+/// are none to older servers.
 pub const FUNCTIONS: &str = "\
 SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
 FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid GROUP BY p.proname \
@@ -30,7 +31,9 @@ WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid GROUP BY p.prona
 UNION ALL \
 SELECT 'o', o.oprname::pg_catalog.text, false FROM pg_catalog.pg_operator o \
 JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid \
-WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'";
+WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i' \
+UNION ALL \
+SELECT 'k', k.word, true FROM pg_catalog.pg_get_keywords() k WHERE k.word OPERATOR(pg_catalog.=) 'system_user'";
 
 /// Names of types (`y`) to which a cast runs a function that is not immutable: one of the
 /// cast's own, or one in a CHECK of a domain, and of the types made of these (`*` when the

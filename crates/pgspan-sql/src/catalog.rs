@@ -2,6 +2,7 @@
 //! tables and which built-in functions are safe to run at home beside fetched rows.
 
 use crate::ask;
+use crate::parse::SystemUser;
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -114,6 +115,8 @@ struct Functions {
     outside: HashSet<String>,
     /// Operators of other schemas that are not immutable.
     strange_operators: HashSet<String>,
+    /// Words that home reads as keywords and older servers do not.
+    keywords: HashSet<String>,
 }
 
 /// An immutable copy of the names that decide whether a statement is worth parsing.
@@ -183,6 +186,9 @@ impl Functions {
                 "o" => {
                     functions.strange_operators.insert(name);
                 }
+                "k" => {
+                    functions.keywords.insert(name);
+                }
                 _ => {
                     if !safe {
                         not_immutable.push(name.clone());
@@ -217,6 +223,7 @@ impl CatalogSnapshot {
                 built_in: functions,
                 outside: outside_functions,
                 strange_operators,
+                keywords: HashSet::new(),
             }),
             ..CatalogSnapshot::default()
         }
@@ -332,6 +339,15 @@ impl CatalogSnapshot {
     /// Whether a cast that nobody has written may.
     pub fn has_strange_implicit_cast(&self) -> bool {
         self.strange_types.contains("*")
+    }
+
+    /// What the word `system_user` is at home.
+    pub fn system_user(&self) -> SystemUser {
+        if self.functions.keywords.contains("system_user") {
+            SystemUser::Keyword
+        } else {
+            SystemUser::Name
+        }
     }
 
     /// Whether `pg_catalog` has a function of this name at all.

@@ -268,10 +268,10 @@ impl Look {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::parse::read;
+    use crate::parse::{SystemUser, read};
 
     fn of(sql: &str) -> Folds {
-        let statements = read(sql).unwrap();
+        let statements = read(sql, SystemUser::Keyword).unwrap();
         let Node::SelectStmt(select) = &statements[0] else { unreachable!() };
         folds(select).unwrap()
     }

@@ -84,7 +84,7 @@ struct Shape<'a> {
 
 impl<'a> Shape<'a> {
     fn read(text: &str, a: &'a Analysis) -> Option<Shape<'a>> {
-        let statements = read(text).ok()?;
+        let statements = read(text, a.system_user).ok()?;
         let [only] = statements.as_slice() else { return None };
         let (_, select) = carrier(only).ok()?;
         if !nodes::is_leaf(select) || select.with_clause.is_some() {

@@ -206,7 +206,15 @@ fn join_children(join: &tree::JoinExpr) -> Children<'_> {
 }
 
 fn call_children(call: &tree::FuncCall) -> Children<'_> {
-    let tree::FuncCall { funcname: _, args, agg_order, agg_filter, over } = call;
+    let tree::FuncCall {
+        funcname: _,
+        args,
+        agg_order,
+        agg_filter,
+        over,
+        funcformat: _,
+        location: _,
+    } = call;
     let mut found = Found(Vec::new()).list(args).list(agg_order).one(agg_filter).0;
     found.extend(over.iter().flat_map(|w| window_children(w)));
     found

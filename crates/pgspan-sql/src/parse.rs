@@ -5,7 +5,7 @@
 
 pub use crate::grammar::Lexeme;
 use crate::grammar::{Written, scan};
-pub use crate::tree::{Unread, read};
+pub use crate::tree::{SystemUser, Unread, read};
 use pg_query::protobuf::Token;
 use serde_json::Value;
 

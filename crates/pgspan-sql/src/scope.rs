@@ -286,6 +286,9 @@ impl<'a> Resolver<'a> {
                 Ok(vec![opaque(sub.alias.as_deref())])
             }
             Node::RangeFunction(function) => {
+                if calls_no_function(&function.functions) {
+                    return Err(odd("system_user"));
+                }
                 self.laterally(true, |own| {
                     nodes::children(node)?.into_iter().try_for_each(|n| own.expression(n))
                 })?;
@@ -523,6 +526,12 @@ fn opaque(alias: Option<&Alias>) -> Item<'_> {
     }
 }
 
+/// Whether what stands in the place of a function is a name to this server: then a table's.
+fn calls_no_function(functions: &[Node]) -> bool {
+    let names = |n: &Node| matches!(n, Node::List(pair) if matches!(pair.items.first(), Some(Node::ColumnRef(_))));
+    functions.iter().any(names)
+}
+
 /// The name of the only function of a list as `RangeFunction` has it: a list of lists of a
 /// call and its column definitions.
 fn function_name(functions: &[Node]) -> Option<&str> {
@@ -549,11 +558,11 @@ fn sorts_by_result(node: &Node) -> bool {
 mod tests {
     use super::*;
     use crate::analyze::carrier;
-    use crate::parse::read;
+    use crate::parse::{SystemUser, read};
 
     /// Tables with what is read of them: `name:a,b` or `name:*`.
     fn used(sql: &str) -> Result<Vec<String>, Unresolved> {
-        let statements = read(sql).unwrap();
+        let statements = read(sql, SystemUser::Keyword).unwrap();
         let (_, select) = carrier(&statements[0]).unwrap();
         let names = resolve(select)?;
         let of = |t: &Table<'_>| {
@@ -609,14 +618,14 @@ mod tests {
     fn a_schema_tells_namesakes_apart() {
         let sql = "SELECT far.t.x FROM far.t WHERE EXISTS (SELECT 1 FROM near.t WHERE near.t.y = far.t.z)";
         assert_eq!(used(sql).unwrap(), ["t:x,z", "t:y"]);
-        let statements = read(sql).unwrap();
+        let statements = read(sql, SystemUser::Keyword).unwrap();
         let names = resolve(carrier(&statements[0]).unwrap().1).unwrap();
         let of = |at: usize| names.references.iter().find(|r| r.location == at).unwrap();
         let captured = &of(sql.rfind("far.t.z").unwrap()).qualifier;
         let Qualifier::Schema(own) = captured else { panic!("{captured:?}") };
         assert_eq!((own.candidates.as_slice(), own.plain), (&[0][..], Some(1)));
         assert!(!names.tables[0].crowded);
-        let statements = read("SELECT 1 FROM far.t, near.t").unwrap();
+        let statements = read("SELECT 1 FROM far.t, near.t", SystemUser::Keyword).unwrap();
         let names = resolve(carrier(&statements[0]).unwrap().1).unwrap();
         assert!(names.tables.iter().all(|t| t.crowded));
     }

@@ -6,6 +6,7 @@
 //! [`Node::Other`], a field that is not listed makes the text one that is not read.
 
 use crate::grammar::{Fields, Value, Written};
+use pg_query::protobuf::CoercionForm;
 
 /// Why a text is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,18 +23,30 @@ pub enum Unread {
 /// calls itself at most this often.
 pub const LEVELS_MAX: usize = 100;
 
+/// What the word `system_user` is to the server that a text is for. Of the words that are
+/// reserved since PostgreSQL 14 it is the only one that the grammar also reads where a column
+/// may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemUser {
+    /// A keyword, which calls a function: from version 16 on.
+    Keyword,
+    /// A name like any other.
+    Name,
+}
+
 /// The statements of a text.
 ///
 /// # Errors
 /// Why it is not read.
-pub fn read(text: &str) -> Result<Vec<Node>, Unread> {
+pub fn read(text: &str, system_user: SystemUser) -> Result<Vec<Node>, Unread> {
+    let within = Within { levels: LEVELS_MAX, system_user };
     let written = Written::parse(text).ok_or(Unread::NotSql)?;
     let mut statements = Vec::new();
     for field in Fields::of(written.message()) {
         match field.ok_or(Unread::Odd)? {
             (1, _) => {}
             (2, value) => {
-                let raw: RawStmt = message(value, LEVELS_MAX)?;
+                let raw: RawStmt = message(value, within)?;
                 statements.push(raw.stmt.ok_or(Unread::NotSql)?);
             }
             _ => return Err(Unread::Odd),
@@ -48,35 +61,43 @@ trait Message: Default {
     fn take(&mut self, field: Field<'_>) -> Result<(), Unread>;
 }
 
+/// What holds within a message.
+#[derive(Clone, Copy)]
+struct Within {
+    /// How many messages may still lie within each other.
+    levels: usize,
+    system_user: SystemUser,
+}
+
 /// A field of a message.
 struct Field<'b> {
     number: u32,
     value: Value<'b>,
     /// What follows it.
     rest: Fields<'b>,
-    /// How many messages may still lie within each other here.
-    levels: usize,
+    within: Within,
 }
 
 /// Hands the fields of a message to `take`.
 fn each_field<'b>(
     value: Value<'b>,
-    levels: usize,
+    within: Within,
     mut take: impl FnMut(Field<'b>) -> Result<(), Unread>,
 ) -> Result<(), Unread> {
     let Value::Bytes(bytes) = value else { return Err(Unread::Odd) };
-    let levels = levels.checked_sub(1).ok_or(Unread::TooDeep)?;
+    let levels = within.levels.checked_sub(1).ok_or(Unread::TooDeep)?;
+    let within = Within { levels, ..within };
     let mut rest = Fields::of(bytes);
     while let Some(field) = rest.next() {
         let (number, value) = field.ok_or(Unread::Odd)?;
-        take(Field { number, value, rest: rest.clone(), levels })?;
+        take(Field { number, value, rest: rest.clone(), within })?;
     }
     Ok(())
 }
 
-fn message<M: Message>(value: Value<'_>, levels: usize) -> Result<M, Unread> {
+fn message<M: Message>(value: Value<'_>, within: Within) -> Result<M, Unread> {
     let mut message = M::default();
-    each_field(value, levels, |field| message.take(field))?;
+    each_field(value, within, |field| message.take(field))?;
     Ok(message)
 }
 
@@ -142,18 +163,40 @@ macro_rules! nodes {
             Empty,
         }
 
-        fn node(value: Value<'_>, levels: usize) -> Result<Node, Unread> {
+        fn node(value: Value<'_>, within: Within) -> Result<Node, Unread> {
             let mut node = Node::Empty;
-            each_field(value, levels, |field| {
+            each_field(value, within, |field| {
                 node = match field.number {
-                    $($number => Node::$name(message(field.value, field.levels)?),)*
+                    $($number => Node::$name(message(field.value, field.within)?),)*
                     other => Node::Other(other),
                 };
                 Ok(())
             })?;
-            Ok(node)
+            Ok(match within.system_user {
+                SystemUser::Keyword => node,
+                SystemUser::Name => column_of_keyword(node),
+            })
         }
     };
+}
+
+/// The column that the keyword `system_user` names; any other node as it is.
+fn column_of_keyword(node: Node) -> Node {
+    match node {
+        Node::FuncCall(mut call) if call.is_system_user() => {
+            let fields = call.funcname.pop().into_iter().collect();
+            Node::ColumnRef(Box::new(ColumnRef { fields, location: call.location }))
+        }
+        other => other,
+    }
+}
+
+impl FuncCall {
+    /// Whether it is no more than the keyword: `system_user()` and the like are something else.
+    fn is_system_user(&self) -> bool {
+        self.funcformat == CoercionForm::CoerceSqlSyntax as i32
+            && matches!(self.funcname.last(), Some(Node::String(s)) if &*s.sval == "system_user")
+    }
 }
 
 nodes! {
@@ -337,7 +380,9 @@ messages! {
         3 agg_order: Vec<Node>,
         4 agg_filter: Option<Node>,
         5 over: Option<Box<WindowDef>>,
-        unused 6 agg_within_group, 7 agg_star, 8 agg_distinct, 9 func_variadic, 10 funcformat, 11 location,
+        10 funcformat: i32,
+        11 location: i32,
+        unused 6 agg_within_group, 7 agg_star, 8 agg_distinct, 9 func_variadic,
     }
     NamedArgExpr {
         2 arg: Option<Node>,
@@ -458,13 +503,13 @@ pub struct AConst {
 
 impl Message for AConst {
     fn take(&mut self, field: Field<'_>) -> Result<(), Unread> {
-        let Field { number, value, levels, .. } = field;
+        let Field { number, value, within, .. } = field;
         self.val = Some(match number {
-            1 => Node::Integer(message(value, levels)?),
-            2 => Node::Float(message(value, levels)?),
-            3 => Node::Boolean(message(value, levels)?),
-            4 => Node::String(message(value, levels)?),
-            5 => Node::BitString(message(value, levels)?),
+            1 => Node::Integer(message(value, within)?),
+            2 => Node::Float(message(value, within)?),
+            3 => Node::Boolean(message(value, within)?),
+            4 => Node::String(message(value, within)?),
+            5 => Node::BitString(message(value, within)?),
             // That it is NULL, and where it is.
             10 | 11 => return Ok(()),
             _ => return Err(Unread::Odd),
@@ -539,7 +584,7 @@ impl Held for Box<str> {
 
 impl Held for Option<Node> {
     fn hold(&mut self, field: Field<'_>) -> Result<(), Unread> {
-        *self = Some(node(field.value, field.levels)?);
+        *self = Some(node(field.value, field.within)?);
         Ok(())
     }
 }
@@ -551,14 +596,14 @@ impl Held for Vec<Node> {
             let same = |f: &Option<(u32, _)>| matches!(f, Some((n, _)) if *n == field.number);
             self.reserve_exact(1 + field.rest.take_while(same).count());
         }
-        self.push(node(field.value, field.levels)?);
+        self.push(node(field.value, field.within)?);
         Ok(())
     }
 }
 
 impl<M: Message> Held for Option<Box<M>> {
     fn hold(&mut self, field: Field<'_>) -> Result<(), Unread> {
-        *self = Some(message(field.value, field.levels)?);
+        *self = Some(message(field.value, field.within)?);
         Ok(())
     }
 }
@@ -613,7 +658,7 @@ mod tests {
 
     fn compare(text: &str) {
         let theirs = pg_query::parse(text, pg_query::ParserOptions::DEFAULT);
-        let own = read(text);
+        let own = read(text, SystemUser::Keyword);
         match (&own, theirs) {
             (Ok(own), Ok(theirs)) => {
                 let own = serde_json::to_value(own).unwrap();
@@ -673,8 +718,27 @@ mod tests {
             for n in 0..110 {
                 compare(&form(n));
             }
-            assert_eq!(read(&form(110)).err(), Some(Unread::TooDeep));
+            assert_eq!(read(&form(110), SystemUser::Keyword).err(), Some(Unread::TooDeep));
         }
+    }
+
+    #[test]
+    fn a_keyword_of_later_servers_is_a_column() {
+        let first = |text: &str, system_user| {
+            let Node::SelectStmt(select) = read(text, system_user).unwrap().remove(0) else {
+                panic!("{text}")
+            };
+            let Node::ResTarget(target) = &select.target_list[0] else { panic!("{text}") };
+            serde_json::to_value(&target.val).unwrap()
+        };
+        let (word, quoted) = ("select system_user", "select \"system_user\"");
+        let column = first(quoted, SystemUser::Name);
+        assert!(column["ColumnRef"]["fields"].is_array());
+        assert_eq!(first(word, SystemUser::Name), column);
+        assert_eq!(first(quoted, SystemUser::Keyword), column);
+        assert!(first(word, SystemUser::Keyword)["FuncCall"].is_object());
+        let call = first("select pg_catalog.system_user()", SystemUser::Name);
+        assert!(call["FuncCall"].is_object());
     }
 
     /// Every node type that is listed, in every form that has fields of its own.

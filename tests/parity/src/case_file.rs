@@ -100,6 +100,8 @@ pub struct Marks {
     pub catches: Vec<Mutation>,
     /// PostgreSQL's major version must be at least this.
     pub version_min: u32,
+    /// And at most this.
+    pub version_max: Option<u32>,
     /// The error's CONTEXT is not compared.
     pub loose_context: bool,
     /// Whether an error comes before or after RowDescription is not compared.
@@ -517,6 +519,10 @@ fn read_marks(text: &str) -> Result<(Marks, String), String> {
             "version_min" => {
                 marks.version_min =
                     value.parse().map_err(|_| format!("`{value}` is not a version"))?;
+            }
+            "version_max" => {
+                let version = value.parse().map_err(|_| format!("`{value}` is not a version"))?;
+                marks.version_max = Some(version);
             }
             "loose" if value == "context" => marks.loose_context = true,
             "loose" if value == "description" => marks.loose_description = true,

@@ -98,6 +98,8 @@ fn run_file(lab: &Lab, file: &CaseFile) -> Vec<Outcome> {
         let mut outcome = outcome_of(file, case);
         if case.marks().version_min > lab.version {
             outcome.skipped = Some(format!("PostgreSQL {} is too old", lab.version));
+        } else if case.marks().version_max.is_some_and(|max| max < lab.version) {
+            outcome.skipped = Some(format!("PostgreSQL {} is too new", lab.version));
         } else {
             match case {
                 Case::Query(query) => {

@@ -524,13 +524,16 @@ pub(super) struct Statement<'a> {
 
 impl<'a> Statement<'a> {
     /// # Errors
-    /// The text is no query.
+    /// The text is no query, or its tree as JSON is not as home reads it.
     pub fn new(
         text: &'a str,
         analysis: &'a Analysis,
         once: bool,
         carrier: &'a str,
     ) -> Result<Statement<'a>, Reason> {
+        if analysis.names_a_keyword() {
+            return Err(Reason::new("a column that is named like a keyword"));
+        }
         let select = pgspan_sql::parse::select_value(text).ok_or(Reason::new(NOT_REWRITTEN))?;
         Ok(Statement { text, analysis, select, once, carrier })
     }
