@@ -49,7 +49,7 @@ impl Session {
         let first = usize::from(around == Around::Savepoint);
         let server = &mut self.server;
         home::run_prepared(server, question.statement());
-        home::run_once(server, &ask::home_facts(&names));
+        home::run_facts(server, &names);
         // The original: its description, and what postgres_fdw would ship.
         let original = "pgspan:original";
         frontend::close_statement(&mut server.outbox, original);

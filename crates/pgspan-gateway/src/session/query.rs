@@ -511,7 +511,7 @@ impl Session {
         }
         home::run_prepared(server, question.statement());
         if plan.asks_again {
-            home::run_once(server, &ask::home_facts(&ask::table_names(&plan.analysis)));
+            home::run_facts(server, &ask::table_names(&plan.analysis));
         }
         if around == Around::Own {
             settle::ask(server, request, plan)?;

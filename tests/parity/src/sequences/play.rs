@@ -116,6 +116,14 @@ impl<'w, 'l> Seat<'w, 'l> {
             // Nothing of this run is left when the next one begins.
             session.simple("rollback");
         }
+        let is_for_all = |step: &Step| matches!(step, Step::Direct(_, sql) if sql.starts_with("alter system set"));
+        if steps.iter().any(is_for_all) {
+            // The players share the server.
+            for sql in ["alter system reset work_mem", "select pg_reload_conf()"] {
+                self.home.simple(sql);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
         Ok(replies)
     }
 }
