@@ -46,6 +46,7 @@ impl Session {
                     let idle = self.server.status == TransactionStatus::Idle;
                     if idle {
                         self.trust.ended();
+                        self.owed.is_idle();
                     }
                     if self.block.answered(idle, failed) {
                         self.block.end();

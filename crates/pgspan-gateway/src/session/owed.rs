@@ -22,6 +22,9 @@ pub(crate) struct Owed {
     ready: usize,
     /// Extended messages were sent since the last Sync or Query.
     open: bool,
+    /// A Query or FunctionCall went to home in the middle of a batch. From PostgreSQL 18 on
+    /// the transaction of the batch goes on behind it, up to Sync.
+    goes_on: bool,
     /// Home discards everything up to a Sync.
     skipping: bool,
     /// Home reads COPY data.
@@ -46,7 +49,12 @@ impl Owed {
 
     /// Extended messages are at home whose Sync was not sent.
     pub fn batch_open(&self) -> bool {
-        self.open || self.skipping
+        self.open || self.skipping || self.goes_on
+    }
+
+    /// Home says that no transaction is open, with the last ReadyForQuery that came.
+    pub fn is_idle(&mut self) {
+        self.goes_on &= self.ready > 0;
     }
 
     /// Home discards what it is sent now.
@@ -81,6 +89,7 @@ impl Owed {
             _ if ends_ready(tag) => {
                 self.queue.push_back(tag);
                 self.ready += 1;
+                self.goes_on = tag != b'S' && self.batch_open();
                 self.open = false;
                 self.skipping = false;
             }
@@ -201,9 +210,21 @@ mod tests {
     }
 
     #[test]
-    fn a_query_ends_a_batch() {
+    fn a_query_ends_a_batch_if_home_says_so() {
         assert_eq!(after(&[(b"PBE", b"12C")]), (0, true));
-        assert_eq!(after(&[(b"PBEQ", b"12CTDCZ")]), (0, false));
+        assert_eq!(after(&[(b"PBEQ", b"12CTDCZ")]), (0, true));
+        assert_eq!(after(&[(b"PBEQ", b"12CTDCZ"), (b"S", b"Z")]), (0, false));
+        let mut owed = Owed::default();
+        b"QPBEQ".iter().for_each(|tag| owed.sent(*tag));
+        for tag in b"TDCZ" {
+            owed.received(*tag);
+        }
+        // That was said of the first one.
+        owed.is_idle();
+        b"12CTDCZ".iter().for_each(|tag| owed.received(*tag));
+        assert!(owed.batch_open());
+        owed.is_idle();
+        assert!(!owed.batch_open());
     }
 
     #[test]
