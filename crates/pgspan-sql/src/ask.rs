@@ -305,14 +305,15 @@ pub fn table_names(a: &Analysis) -> Vec<String> {
 /// (PostgreSQL 18: `NOT VALID`; before, `pg_constraint` has no such rows).
 pub(crate) const NOT_VALID: &str = "EXISTS (SELECT 1 FROM pg_catalog.pg_constraint nn WHERE nn.conrelid OPERATOR(pg_catalog.=) a.attrelid AND nn.contype OPERATOR(pg_catalog.=) 'n' AND NOT nn.convalidated)";
 
-/// The columns of one relation as JSON; `rel` is an SQL expression for its OID.
+/// The columns of one relation as JSON; `rel` is an SQL expression for its OID. The locale of
+/// the database's own collation is empty before PostgreSQL 15, and NULL since.
 fn columns_json(rel: &str) -> String {
     format!(
         "(SELECT pg_catalog.json_agg(pg_catalog.json_build_object(\
           'name', a.attname, 'type', a.atttypid::pg_catalog.int8, 'typmod', a.atttypmod, \
           'format', pg_catalog.format_type(a.atttypid, a.atttypmod), 'typtype', t.typtype, \
           'typname', t.typname, 'typnsp', tn.nspname, 'elem', t.typelem::pg_catalog.int8, 'elemtype', e.typtype, 'not_null', a.attnotnull AND NOT {NOT_VALID}, \
-          'collation', CASE WHEN a.attcollation OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN NULL ELSE pg_catalog.concat_ws('/', k.collname, k.collprovider, k.collisdeterministic, k.collencoding, pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'collcollate', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'collctype', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'colliculocale', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'colllocale', k.collversion) END, \
+          'collation', CASE WHEN a.attcollation OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN NULL ELSE pg_catalog.concat_ws('/', k.collname, k.collprovider, k.collisdeterministic, k.collencoding, NULLIF(pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'collcollate', ''), NULLIF(pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'collctype', ''), pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'colliculocale', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'colllocale', k.collversion) END, \
           'deterministic', k.collisdeterministic, \
           'options', a.attfdwoptions) ORDER BY a.attnum) \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid \
@@ -324,9 +325,9 @@ fn columns_json(rel: &str) -> String {
 }
 
 /// Locale and encoding of a database as JSON: two databases with the same text sort
-/// and fold text alike.
+/// and fold text alike. Before PostgreSQL 15 there is one provider, the C library.
 const LOCALE_JSON: &str = "(SELECT pg_catalog.json_build_object('encoding', pg_catalog.pg_encoding_to_char(d.encoding), \
-   'locale', pg_catalog.concat_ws('/', d.datcollate, d.datctype, pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'datlocprovider', pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'daticulocale', pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'datlocale', pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'datcollversion')) \
+   'locale', pg_catalog.concat_ws('/', d.datcollate, d.datctype, COALESCE(pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'datlocprovider', 'c'), pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'daticulocale', pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'datlocale', pg_catalog.to_json(d) OPERATOR(pg_catalog.->>) 'datcollversion')) \
    FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())";
 
 /// Everything about the relations at home whose names `$1` lists, as one JSON value
