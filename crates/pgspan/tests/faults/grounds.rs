@@ -19,14 +19,19 @@ fn make_server(world: &Turn, client: &mut Client) {
 
 /// Has every question about user mappings answered with what home answered just now, but for
 /// the snapshot.
-const FORGE: &str = "DO $$ DECLARE n text; q text; cols text; BEGIN
+const FORGE: &str = "DO $$ DECLARE n text; q text; cols text; names boolean; BEGIN
   FOR n, q IN SELECT name, statement FROM pg_prepared_statements WHERE NOT from_sql AND statement LIKE '%pg_user_mapping%' LOOP
     DROP TABLE IF EXISTS noted;
-    EXECUTE 'CREATE TEMPORARY TABLE noted (a, b, c, d) AS ' || q;
+    names := q LIKE '%$1%';
+    IF names THEN
+      EXECUTE 'CREATE TEMPORARY TABLE noted (a) AS ' || replace(q, '$1', quote_literal('{forged_small,people}'));
+    ELSE
+      EXECUTE 'CREATE TEMPORARY TABLE noted (a, b, c, d) AS ' || q;
+    END IF;
     SELECT string_agg(CASE attname WHEN 'pg_current_snapshot' THEN 'pg_current_snapshot()::text' ELSE quote_ident(attname) END, ', ' ORDER BY attnum)
       INTO cols FROM pg_attribute WHERE attrelid = 'noted'::regclass AND attnum > 0;
     EXECUTE format('DEALLOCATE %I', n);
-    EXECUTE format('PREPARE %I AS SELECT %s FROM noted', n, cols);
+    EXECUTE format('PREPARE %I %s AS SELECT %s FROM noted', n, CASE WHEN names THEN '(text[])' END, cols);
   END LOOP; END $$";
 
 #[test]
