@@ -8,7 +8,7 @@ use crate::session::cancel::CancelRegistry;
 use crate::sources::Sources;
 use crate::spare::Spare;
 use pgspan_pool::{ConnectOptions, SslMode};
-use pgspan_sql::catalog::{CatalogSnapshot, Piece};
+use pgspan_sql::catalog::{CatalogSnapshot, Piece, Row};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -87,14 +87,20 @@ impl Database {
     }
 
     /// Takes a newly read piece. It stays in doubt if something has changed it since it was
-    /// asked for.
-    pub fn replace(&self, piece: Piece, rows: impl Iterator<Item = (String, String, bool)>) {
-        let known = self.catalog();
-        // What is as it was keeps what was made of it: texts that are analyzed, for one.
-        let Some(new) = known.with(piece, rows) else { return };
-        // Another piece may have come meanwhile.
-        let mut state = self.lock();
-        state.catalog = Arc::new(state.catalog.taking(piece, &new));
+    /// asked for. What is as it was keeps what was made of it: texts that are analyzed, for
+    /// one.
+    pub fn replace(&self, piece: Piece, rows: &[Row]) {
+        loop {
+            let known = self.catalog();
+            // Not under the lock: what finds thousands of names takes milliseconds to make.
+            let Some(new) = known.with(piece, rows) else { return };
+            let mut state = self.lock();
+            // Unless another piece came meanwhile.
+            if Arc::ptr_eq(&state.catalog, &known) {
+                state.catalog = Arc::new(new);
+                return;
+            }
+        }
     }
 
     /// Pieces could not be read: they are asked for again soon.

@@ -629,8 +629,7 @@ mod tests {
         assert_eq!(table, "a name that is not resolved: system_user");
         assert!(reason("SELECT pg_catalog.system_user() FROM ro").starts_with("function outside"));
         let row = |kind: &str| (kind.to_owned(), "system_user".to_owned(), true);
-        let newer =
-            catalog().with(crate::catalog::Piece::Functions, [row("k"), row("f")].into_iter());
+        let newer = catalog().with(crate::catalog::Piece::Functions, &[row("k"), row("f")]);
         let newer = newer.unwrap();
         for text in ["SELECT system_user FROM ro", "SELECT 1 FROM ro, system_user s"] {
             let own = analyze(text, &newer).unwrap();

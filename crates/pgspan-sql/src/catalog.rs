@@ -7,6 +7,9 @@ use aho_corasick::{AhoCorasick, AhoCorasickBuilder};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+/// What a piece says of one name: kind, name, and whether it is safe.
+pub type Row = (String, String, bool);
+
 /// A part of a [`CatalogSnapshot`], which is asked for by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
@@ -25,7 +28,7 @@ impl Piece {
     pub const ALL: [Piece; 4] =
         [Piece::ForeignNames, Piece::Parents, Piece::Functions, Piece::Types];
 
-    /// The question for it: rows `(kind, name, safe)`.
+    /// The question for it, answered with [`Row`]s.
     pub fn question(self) -> &'static str {
         match self {
             Piece::ForeignNames => ask::FOREIGN_NAMES,
@@ -175,30 +178,28 @@ pub(crate) fn stateful_condition() -> String {
 }
 
 impl Functions {
-    fn read(rows: impl Iterator<Item = (String, String, bool)>) -> Functions {
+    fn read(rows: &[Row]) -> Functions {
         let mut functions = Functions::default();
         let mut not_immutable = Vec::new();
         for (kind, name, safe) in rows {
             match kind.as_str() {
                 "f" => {
-                    functions.built_in.insert(name, safe);
+                    functions.built_in.insert(name.clone(), *safe);
                 }
                 "o" => {
-                    functions.strange_operators.insert(name);
+                    functions.strange_operators.insert(name.clone());
                 }
                 "k" => {
-                    functions.keywords.insert(name);
+                    functions.keywords.insert(name.clone());
                 }
                 _ => {
-                    if !safe {
-                        not_immutable.push(name.clone());
-                    }
-                    functions.outside.insert(name);
+                    functions.outside.insert(name.clone());
+                    not_immutable.extend((!safe).then_some(name));
                 }
             }
         }
         for name in not_immutable {
-            if let Some(safe) = functions.built_in.get_mut(&name) {
+            if let Some(safe) = functions.built_in.get_mut(name) {
                 *safe = false;
             }
         }
@@ -230,20 +231,12 @@ impl CatalogSnapshot {
     }
 
     /// With a piece as its question was answered; `None`: it says what this one says.
-    /// Rows `(kind, name, safe)`; one without a name is of an object that is going.
-    pub fn with(
-        &self,
-        piece: Piece,
-        rows: impl Iterator<Item = (String, String, bool)>,
-    ) -> Option<CatalogSnapshot> {
+    pub fn with(&self, piece: Piece, rows: &[Row]) -> Option<CatalogSnapshot> {
+        let names = || rows.iter().map(|(_, name, _)| name.clone()).collect();
         let mut new = self.clone();
-        let names = |rows: &mut dyn Iterator<Item = (String, String, bool)>| -> HashSet<String> {
-            rows.map(|(_, name, _)| name).collect()
-        };
-        let mut rows = rows.filter(|(_, name, _)| !name.is_empty());
         let same = match piece {
             Piece::ForeignNames => {
-                let names = names(&mut rows);
+                let names = names();
                 let same = names == self.foreign.names;
                 if !same {
                     new.foreign = Arc::new(ForeignNames::new(names));
@@ -251,7 +244,7 @@ impl CatalogSnapshot {
                 same
             }
             Piece::Parents => {
-                new.parents = Arc::new(names(&mut rows));
+                new.parents = Arc::new(names());
                 new.parents == self.parents
             }
             Piece::Functions => {
@@ -259,23 +252,11 @@ impl CatalogSnapshot {
                 new.functions == self.functions
             }
             Piece::Types => {
-                new.strange_types = Arc::new(names(&mut rows));
+                new.strange_types = Arc::new(names());
                 new.strange_types == self.strange_types
             }
         };
         (!same).then_some(new)
-    }
-
-    /// With one piece of another snapshot.
-    pub fn taking(&self, piece: Piece, other: &CatalogSnapshot) -> CatalogSnapshot {
-        let mut new = self.clone();
-        match piece {
-            Piece::ForeignNames => new.foreign = other.foreign.clone(),
-            Piece::Parents => new.parents = other.parents.clone(),
-            Piece::Functions => new.functions = other.functions.clone(),
-            Piece::Types => new.strange_types = other.strange_types.clone(),
-        }
-        new
     }
 
     /// Whether some relation of this name has children or partitions, in whatever schema.
@@ -393,10 +374,10 @@ mod tests {
     fn a_piece_that_says_the_same_is_not_another_snapshot() {
         let known = snapshot();
         let row = |name: &str| ("t".to_owned(), name.to_owned(), true);
-        let same = known.with(Piece::ForeignNames, [row("remote_orders")].into_iter());
+        let same = known.with(Piece::ForeignNames, &[row("remote_orders")]);
         assert!(same.is_none());
-        let more = [row("remote_orders"), row("remote_items")].into_iter();
-        let more = known.with(Piece::ForeignNames, more).unwrap();
+        let more = [row("remote_orders"), row("remote_items")];
+        let more = known.with(Piece::ForeignNames, &more).unwrap();
         assert!(more.may_name_foreign_table(b"select from remote_items"));
         assert!(more.is_safe_function("lower"));
     }
@@ -405,7 +386,7 @@ mod tests {
     fn functions_that_might_shadow_are_not_safe() {
         let row = |kind: &str, name: &str, safe| (kind.to_owned(), name.to_owned(), safe);
         let rows = [row("u", "lower", false), row("f", "lower", true), row("f", "upper", true)];
-        let known = CatalogSnapshot::default().with(Piece::Functions, rows.into_iter()).unwrap();
+        let known = CatalogSnapshot::default().with(Piece::Functions, &rows).unwrap();
         assert!(!known.is_safe_function("lower") && known.is_safe_function("upper"));
         assert!(known.is_outside_function("lower"));
     }

@@ -11,13 +11,12 @@
 use crate::nodes::{self, Unknown, string, strings};
 use crate::tree::{Node, SelectStmt, TypeName};
 
-/// Types to which nothing is made text on the way.
-const PLAIN: &[&str] = &[
+/// Types to which nothing is made text on the way, and whose text does not depend on settings
+/// or is made by an output that is not immutable and so runs anew each time.
+const PLAIN_AND_QUIET: &[&str] = &[
     "int2",
     "int4",
     "int8",
-    "float4",
-    "float8",
     "numeric",
     "bool",
     "date",
@@ -28,37 +27,24 @@ const PLAIN: &[&str] = &[
     "interval",
     "uuid",
     "oid",
-    "bytea",
     "json",
     "jsonb",
-    "xml",
-    "point",
     "inet",
 ];
 
-/// Types whose text does not depend on settings, or whose output is not immutable and so
-/// runs anew each time.
-const QUIET: &[&str] = &[
-    "int2",
-    "int4",
-    "int8",
-    "numeric",
-    "bool",
-    "date",
-    "time",
-    "timetz",
-    "timestamp",
-    "timestamptz",
-    "interval",
-    "uuid",
-    "oid",
-    "text",
-    "varchar",
-    "bpchar",
-    "json",
-    "jsonb",
-    "inet",
-];
+/// Others to which nothing is made text on the way.
+const PLAIN: &[&str] = &["float4", "float8", "bytea", "xml", "point"];
+
+/// Others whose text does not depend on settings.
+const QUIET: &[&str] = &["text", "varchar", "bpchar"];
+
+fn is_plain(name: &str) -> bool {
+    [PLAIN_AND_QUIET, PLAIN].iter().any(|list| list.contains(&name))
+}
+
+fn is_quiet(name: &str) -> bool {
+    [PLAIN_AND_QUIET, QUIET].iter().any(|list| list.contains(&name))
+}
 
 /// Operators that make nothing else than their operands' kind.
 const QUIET_OPERATORS: &[&str] =
@@ -191,8 +177,7 @@ impl Look {
         let is = |n: &Node, wanted: Value| self.value(n) >= wanted;
         match node {
             Node::TypeCast(t) => {
-                !PLAIN.contains(&target(t.type_name.as_deref()))
-                    && self.of(&t.arg) == Value::Constant
+                !is_plain(target(t.type_name.as_deref())) && self.of(&t.arg) == Value::Constant
             }
             Node::FuncCall(f) => {
                 let name = last(&f.funcname);
@@ -230,7 +215,7 @@ impl Look {
             // A literal's type is its text's own where nothing else is said.
             Node::TypeCast(t) => match self.of(&t.arg) {
                 Value::Varying => Value::Varying,
-                _ if QUIET.contains(&target(t.type_name.as_deref())) => Value::Quiet,
+                _ if is_quiet(target(t.type_name.as_deref())) => Value::Quiet,
                 _ => Value::Constant,
             },
             // One branch may be what is left.

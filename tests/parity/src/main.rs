@@ -28,8 +28,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<bool, String> {
-    let generated = options.sessions.or(options.settings).or(options.fuzz).is_some();
-    let files = if generated || options.properties { Vec::new() } else { read(options)? };
+    let counted = options.sessions.or(options.settings).or(options.fuzz);
+    let generated = counted.is_some() || options.properties;
+    let files = if generated { Vec::new() } else { read(options)? };
     let count: usize = files.iter().map(|file| file.cases.len()).sum();
     if options.list {
         for file in &files {
@@ -40,7 +41,7 @@ fn run(options: &Options) -> Result<bool, String> {
         println!("{count} cases");
         return Ok(true);
     }
-    if count == 0 && !generated && !options.properties {
+    if count == 0 && !generated {
         return Err("no case has such a name".to_owned());
     }
     let lab = Lab::open(options)?;

@@ -13,6 +13,7 @@ use super::home::{self, Around, Statement};
 use super::query::Request;
 use super::still::HomeState;
 use super::stop::Stop;
+use super::trust::mentions;
 use crate::sources::{Analyzed, CachedPlan};
 use bytes::Bytes;
 use pgspan_pool::{Lease, ServerConnection, ServerError};
@@ -169,22 +170,19 @@ impl Block {
     pub fn ran(&mut self, text: &[u8], owed: usize, outside: bool) {
         let max = if outside { OPENING_BYTES_MAX } else { TEXT_BYTES_MAX };
         let text = (text.len() <= max).then(|| Bytes::copy_from_slice(text));
-        let word = b"savepoint";
-        let may = |text: &Bytes| text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
-        if text.as_ref().is_none_or(may) {
-            self.savepoint = self.answers + owed as u64 + 1;
-        }
         self.push(text, owed);
     }
 
     /// Something is relayed of which it is not known what it does.
     pub fn unknown(&mut self, owed: usize) {
-        self.savepoint = self.answers + owed as u64 + 1;
         self.push(None, owed);
     }
 
     fn push(&mut self, text: Option<Bytes>, owed: usize) {
         let answer = self.answers + owed as u64 + 1;
+        if text.as_ref().is_none_or(|text| mentions(text, b"savepoint")) {
+            self.savepoint = answer;
+        }
         if self.ran.len() >= REMEMBERED_MAX {
             self.ran.clear();
             self.ran.push_back(Ran { answer, text: None });

@@ -6,7 +6,7 @@
 use super::{End, Session};
 use crate::session::home::answers;
 use pgspan_pool::ServerError;
-use pgspan_sql::catalog::Piece;
+use pgspan_sql::catalog::{Piece, Row};
 use pgspan_wire::backend::TransactionStatus;
 use pgspan_wire::frontend;
 use std::time::Duration;
@@ -49,7 +49,9 @@ impl Session {
                         .rows
                         .iter()
                         .map(|row| (text(row.first()), text(row.get(1)), text(row.get(2)) == "t"));
-                    self.database.replace(piece, rows);
+                    // One without a name is of an object that is going.
+                    let rows: Vec<Row> = rows.filter(|(_, name, _)| !name.is_empty()).collect();
+                    self.database.replace(piece, &rows);
                 }
                 Ok(())
             }

@@ -112,22 +112,23 @@ pub(crate) fn run_facts(server: &mut ServerConnection, names: &[String]) {
 /// As [`run_prepared`], for a text that is not kept: a client that counts its prepared
 /// statements finds its own.
 pub(crate) fn run_once(server: &mut ServerConnection, sql: &str) {
-    let once = "pgspan:once";
-    // One may be left from before a failure.
-    frontend::close_statement(&mut server.outbox, once);
-    frontend::parse(&mut server.outbox, once, sql, &[]);
-    frontend::bind(&mut server.outbox, "pgspan:", once, &[], NO_PARAMETERS, &[]);
-    execute(server);
-    frontend::close_statement(&mut server.outbox, once);
+    once(server, sql, false);
 }
 
 /// As [`run_once`], with its description ahead.
 pub(crate) fn run_described(server: &mut ServerConnection, sql: &str) {
+    once(server, sql, true);
+}
+
+fn once(server: &mut ServerConnection, sql: &str, described: bool) {
     let once = "pgspan:once";
     let out = &mut server.outbox;
+    // One may be left from before a failure.
     frontend::close_statement(out, once);
     frontend::parse(out, once, sql, &[]);
-    frontend::describe_statement(out, once);
+    if described {
+        frontend::describe_statement(out, once);
+    }
     frontend::bind(out, "pgspan:", once, &[], NO_PARAMETERS, &[]);
     execute(server);
     frontend::close_statement(&mut server.outbox, once);

@@ -50,7 +50,7 @@ impl Trust {
         let harmless = text.is_some_and(|text| {
             let text = text.trim_ascii().strip_suffix(b";").unwrap_or(text.trim_ascii());
             let is = |list: &[&[u8]]| list.iter().any(|word| begins(text, word));
-            let deferred = text.windows(11).any(|w| w.eq_ignore_ascii_case(b"constraints"));
+            let deferred = mentions(text, b"constraints");
             !text.contains(&b';') && !deferred && (is(HARMLESS) || (is(ENDS) && !self.pending))
         });
         self.doubted |= !harmless;
@@ -69,6 +69,11 @@ fn nth_text(body: &[u8], n: usize) -> Option<&[u8]> {
     let text = texts.nth(n)?;
     // The last is not ended by a zero.
     texts.next().map(|_| text)
+}
+
+/// Whether these letters are anywhere in a text, in whatever case.
+pub(super) fn mentions(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
 }
 
 /// Whether the first word of a text is this one.
