@@ -20,7 +20,8 @@ FROM (SELECT DISTINCT h.inhparent FROM pg_catalog.pg_inherits h) i";
 
 /// Every built-in function name with whether none of its overloads is volatile (`f`);
 /// names of functions (`u`) outside `pg_catalog` with whether all are immutable; names of
-/// operators (`o`) there that are not; words that are keywords (`k`) at home, of those that
+/// operators (`o`) there that are not, or whose function is SQL that the planner puts in
+/// their place; words that are keywords (`k`) at home, of those that
 /// are none to older servers.
 pub const FUNCTIONS: &str = "\
 SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
@@ -31,11 +32,11 @@ WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid GROUP BY p.prona
 UNION ALL \
 SELECT 'o', o.oprname::pg_catalog.text, false FROM pg_catalog.pg_operator o \
 JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid \
-WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i' \
+WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND (p.provolatile OPERATOR(pg_catalog.<>) 'i' OR p.prolang OPERATOR(pg_catalog.=) 14::pg_catalog.oid) \
 UNION ALL \
 SELECT 'k', k.word, true FROM pg_catalog.pg_get_keywords() k WHERE k.word OPERATOR(pg_catalog.=) 'system_user'";
 
-/// Names of types (`y`) to which a cast runs a function that is not immutable: one of the
+/// Names of types (`y`) to which a cast runs a function that is not immutable, or SQL: one of the
 /// cast's own, or one in a CHECK of a domain, and of the types made of these (`*` when the
 /// cast may be implied anywhere).
 ///
@@ -52,7 +53,7 @@ UNION ALL SELECT m.ids[1]::pg_catalog.oid, c.contypid FROM pg_catalog.pg_constra
 CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':resulttype ([0-9]+)', 'g') AS m(ids) \
 WHERE c.contypid OPERATOR(pg_catalog.>) 0::pg_catalog.oid), \
 strange_cast AS (SELECT c.casttarget, c.castcontext FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc \
-WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'), \
+WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND (p.provolatile OPERATOR(pg_catalog.<>) 'i' OR p.prolang OPERATOR(pg_catalog.=) 14::pg_catalog.oid)), \
 strange(o) AS (\
 SELECT c.contypid FROM pg_catalog.pg_constraint c \
 CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':(?:op)?funcid ([0-9]+)', 'g') AS m(ids) \
@@ -344,7 +345,7 @@ pub fn home_facts() -> String {
           'select', pg_catalog.has_table_privilege(c.oid, 'SELECT'), \
           'server', CASE WHEN f.ftrelid IS NULL THEN NULL ELSE pg_catalog.json_build_object('name', s.srvname, 'postgres_fdw', h.proname OPERATOR(pg_catalog.=) 'postgres_fdw_handler', 'wrapper_options', w.fdwoptions, 'options', s.srvoptions, 'mapped', m.umid IS NOT NULL, 'mapping', m.umoptions) END, \
           'options', f.ftoptions, \
-          'view', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN {view} END, \
+          'virtual_columns', {computed}, 'view', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN {view} END, \
           'columns', CASE WHEN f.ftrelid IS NULL THEN NULL ELSE {columns} END)) \
           FROM pg_catalog.unnest((SELECT $1::pg_catalog.text[])) AS n(name) \
           LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid \
@@ -357,6 +358,16 @@ pub fn home_facts() -> String {
           LEFT JOIN LATERAL (SELECT u.umid, u.umoptions FROM pg_catalog.pg_user_mappings u WHERE u.srvid OPERATOR(pg_catalog.=) s.oid AND (u.umuser OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR u.usename OPERATOR(pg_catalog.=) CURRENT_USER) ORDER BY u.umuser USING OPERATOR(pg_catalog.>) LIMIT 1) m ON true))",
         columns = columns_json("c.oid"),
         view = view_json("c.oid"),
+        computed = virtual_columns("c.oid"),
+    )
+}
+
+/// Whether a relation or one of its children has virtual generated columns, as an SQL
+/// condition; `rel` is an SQL expression for its OID.
+fn virtual_columns(rel: &str) -> String {
+    format!(
+        "EXISTS (WITH RECURSIVE h(o) AS (SELECT {rel} UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN h ON h.o OPERATOR(pg_catalog.=) i.inhparent) \
+         SELECT 1 FROM h JOIN pg_catalog.pg_attribute va ON va.attrelid OPERATOR(pg_catalog.=) h.o WHERE va.attgenerated OPERATOR(pg_catalog.=) 'v')"
     )
 }
 
@@ -372,7 +383,8 @@ fn view_json(view: &str) -> String {
          called(f) AS (SELECT m.ids[1]::pg_catalog.oid FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':(?:funcid|opfuncid|hashfuncid|aggfnoid|winfnoid|tsmhandler) ([0-9]+)', 'g') AS m(ids) \
           UNION SELECT o.oprcode::pg_catalog.oid FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':opno ([0-9]+)', 'g') AS m(ids) \
           JOIN pg_catalog.pg_operator o ON o.oid OPERATOR(pg_catalog.=) m.ids[1]::pg_catalog.oid) \
-         SELECT pg_catalog.json_build_object('state', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.xmin), ',' ORDER BY r.oid) FROM r), 'folds', \
+         SELECT pg_catalog.json_build_object('state', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.xmin), ',' ORDER BY r.oid) FROM r), 'unprinted', EXISTS (SELECT 1 FROM r WHERE r.tree OPERATOR(pg_catalog.~) '[{{]COLLATE(EXPR)? ') \
+          OR EXISTS (SELECT 1 FROM v WHERE {computed}), 'folds', \
           EXISTS (SELECT 1 FROM r LEFT JOIN called ON true LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) called.f WHERE {folds}), 'hazard', \
           EXISTS (SELECT 1 FROM v JOIN pg_catalog.pg_class vc ON vc.oid OPERATOR(pg_catalog.=) v.o \
            WHERE vc.relkind OPERATOR(pg_catalog.<>) ALL(ARRAY['r','v']::\"char\"[]) OR vc.relhassubclass OR vc.relrowsecurity) \
@@ -383,6 +395,7 @@ fn view_json(view: &str) -> String {
           OR EXISTS (SELECT 1 FROM called LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) called.f WHERE called.f OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
            AND (p.oid IS NULL OR p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid OR p.provolatile OPERATOR(pg_catalog.=) 'v' OR {stateful}))))",
         folds = crate::folding::view_condition(),
+        computed = virtual_columns("v.o"),
         stateful = crate::catalog::stateful_condition(),
     )
 }

@@ -76,6 +76,9 @@ pub struct View {
     pub hazard: bool,
     /// A plan may keep what a setting has decided ([`crate::folding`]).
     pub folds: bool,
+    /// It has expressions that EXPLAIN does not print as they are
+    /// ([`HomeFacts::is_printed_whole`]).
+    pub unprinted: bool,
     /// Another text for each version of it and of the views below it.
     pub state: Option<String>,
 }
@@ -113,6 +116,9 @@ pub struct HomeRelation {
     pub options: Option<Vec<String>>,
     /// What it rests on, if it is a view.
     pub view: Option<View>,
+    /// It has virtual generated columns, whose expressions become the statement's
+    /// (PostgreSQL 18).
+    pub virtual_columns: Option<bool>,
     /// Live columns in attribute order, for foreign tables.
     pub columns: Option<Vec<Column>>,
 }
@@ -162,6 +168,15 @@ impl HomeFacts {
     /// When it is not what was asked for.
     pub fn read(json: &[u8]) -> Result<HomeFacts, Reason> {
         serde_json::from_slice(json).map_err(|e| Reason::about("catalog answer", e.to_string()))
+    }
+
+    /// Whether EXPLAIN prints the relations' own expressions as they are: it leaves out a
+    /// COLLATE that the planner has made a relabelling of (ruleutils.c, `get_rule_expr`), and
+    /// what it prints is read again.
+    pub fn is_printed_whole(&self) -> bool {
+        self.relations.iter().all(|r| {
+            r.virtual_columns != Some(true) && r.view.as_ref().is_none_or(|view| !view.unprinted)
+        })
     }
 
     /// The relation that the statement writes by this (quoted) name.

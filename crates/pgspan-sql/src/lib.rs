@@ -44,6 +44,7 @@ pub mod reading;
 pub mod remote;
 pub mod rewrite;
 pub mod route;
+pub mod savepoint;
 pub mod scope;
 pub mod server;
 pub mod tree;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -211,7 +212,12 @@ fn start(options: &Options) -> Result<(String, Started), String> {
     let binary = std::env::var_os("PGSPAN_BIN")
         .map(PathBuf::from)
         .ok_or("PGSPAN_BIN is not set: build pgspan and name it, or give --lab-env")?;
-    let folder = std::env::temp_dir().join(format!("pgspan-parity-{}", std::process::id()));
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let name = match STARTED.fetch_add(1, Ordering::Relaxed) {
+        0 => format!("pgspan-parity-{}", std::process::id()),
+        more => format!("pgspan-parity-{}-{more}", std::process::id()),
+    };
+    let folder = std::env::temp_dir().join(name);
     let started = Started { binary: binary.clone(), folder: folder.clone() };
     let quick = ["--server-setting", "fsync=off", "--server-setting", "max_connections=300"];
     // The tables of generated schemas are small: what the engine does with large ones is
@@ -224,8 +230,11 @@ fn start(options: &Options) -> Result<(String, Started), String> {
         "--set",
         "limits.engine_part_bytes=200",
     ];
-    let small: &[&str] = if options.fuzz.is_some() { &small } else { &[] };
-    run(&binary, &["lab", "up", "--dir"], &folder, &[&quick[..], small].concat())?;
+    // What is compiled is a setting of some databases.
+    let compiled = ["--server-setting", "jit=off"];
+    let (small, compiled): (&[&str], &[&str]) =
+        if options.fuzz.is_some() { (&small, &compiled) } else { (&[], &[]) };
+    run(&binary, &["lab", "up", "--dir"], &folder, &[&quick[..], small, compiled].concat())?;
     let json = run(&binary, &["lab", "env", "--dir"], &folder, &["--json"])?;
     Ok((json, started))
 }

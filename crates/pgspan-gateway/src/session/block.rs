@@ -11,9 +11,9 @@
 use super::Session;
 use super::home::{self, Around, Statement};
 use super::query::Request;
+use super::savepoints::{Savepoints, name_at_source};
 use super::still::HomeState;
 use super::stop::Stop;
-use super::trust::mentions;
 use crate::sources::{Analyzed, CachedPlan};
 use bytes::Bytes;
 use pgspan_pool::{Lease, ServerConnection, ServerError};
@@ -98,6 +98,10 @@ pub(crate) struct BlockSource {
     pub fresh: bool,
     /// The source has ended the connection: PostgreSQL could not read on.
     pub lost: bool,
+    /// The numbers of the client's savepoints that the connection has set, in order.
+    pub savepoints: Vec<u64>,
+    /// It has been read behind the last of them.
+    pub read_behind: bool,
 }
 
 impl BlockSource {
@@ -107,6 +111,19 @@ impl BlockSource {
             self.lost |= SourceSnapshot::ask(lease).await.is_err();
         }
         self.lost
+    }
+
+    /// Goes back to the client's savepoint of this number: what was locked behind it is free.
+    async fn go_back(&mut self, number: u64) {
+        let Some(set) = self.savepoints.iter().copied().find(|set| *set >= number) else { return };
+        if self.savepoints.last() == Some(&set) && !self.read_behind {
+            return;
+        }
+        self.savepoints.retain(|known| *known <= set);
+        self.read_behind = false;
+        let Some(lease) = &mut self.lease else { return };
+        let back = format!("ROLLBACK TO SAVEPOINT {}", name_at_source(set));
+        self.lost |= lease.simple(&back).await.is_err();
     }
 }
 
@@ -143,8 +160,8 @@ pub(crate) struct Block {
     ran: VecDeque<Ran>,
     /// ReadyForQuery messages that came.
     answers: u64,
-    /// The number of the last answer to what may have made a savepoint; 0: nothing has.
-    savepoint: u64,
+    /// The client's savepoints.
+    pub savepoints: Savepoints,
     /// Texts proven harmless in this block.
     proven: HashSet<Bytes>,
     /// The transaction was about to end when the last statement was relayed.
@@ -180,9 +197,7 @@ impl Block {
 
     fn push(&mut self, text: Option<Bytes>, owed: usize) {
         let answer = self.answers + owed as u64 + 1;
-        if text.as_ref().is_none_or(|text| mentions(text, b"savepoint")) {
-            self.savepoint = answer;
-        }
+        self.savepoints.relayed(text.as_deref(), answer);
         if self.ran.len() >= REMEMBERED_MAX {
             self.ran.clear();
             self.ran.push_back(Ran { answer, text: None });
@@ -195,6 +210,7 @@ impl Block {
         self.answers += 1;
         let answers = self.answers;
         let ending = self.ending.take();
+        self.savepoints.answered(answers, idle || (ending.is_some() && !failed));
         if !idle && (ending.is_none() || failed) {
             return false;
         }
@@ -202,9 +218,6 @@ impl Block {
         if !idle {
             // Another one begins behind the end.
             self.ran.push_front(Ran { answer: answers, text: ending });
-        }
-        if self.savepoint < answers + u64::from(idle) {
-            self.savepoint = 0;
         }
         self.proven.clear();
         self.reading = None;
@@ -214,16 +227,37 @@ impl Block {
         true
     }
 
+    /// A command of a relayed statement is complete.
+    pub fn completed(&mut self, tag: &[u8]) {
+        self.savepoints.completed(tag, self.answers + 1);
+    }
+
+    /// Before a text is relayed: if it goes back to a savepoint, so do the sources.
+    pub async fn go_back(&mut self, text: &[u8]) {
+        if let Some(number) = self.savepoints.target(text) {
+            self.sources_go_back(number).await;
+        }
+    }
+
+    async fn sources_go_back(&mut self, number: u64) {
+        for source in &mut self.sources {
+            source.go_back(number).await;
+        }
+    }
+
     /// The text that is relayed next ends the transaction, unless it fails before.
     pub fn is_ending(&mut self, text: Bytes) {
         self.ending = Some(text);
     }
 
-    /// The block has failed. Without a savepoint it will read nothing more, and gives its
-    /// sources up, as postgres_fdw does when a transaction aborts.
-    pub fn failed(&mut self) {
-        if self.savepoint == 0 {
-            self.end();
+    /// The block has failed, and what was done behind the innermost savepoint is undone.
+    /// Without one it will read nothing more, and gives its sources up, as postgres_fdw does
+    /// when a transaction aborts.
+    pub async fn failed(&mut self) {
+        match self.savepoints.innermost() {
+            Some(Some(number)) => self.sources_go_back(number).await,
+            Some(None) => self.end(),
+            None => {}
         }
     }
 

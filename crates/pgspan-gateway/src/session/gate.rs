@@ -73,6 +73,7 @@ impl Session {
             self.block.release().await;
             self.block.is_ending(Bytes::copy_from_slice(text));
         }
+        self.block.go_back(text).await;
         Ok(None)
     }
 

@@ -17,6 +17,7 @@ pub(crate) mod outbound;
 pub(crate) mod owed;
 pub(crate) mod query;
 pub(crate) mod request;
+pub(crate) mod savepoints;
 pub(crate) mod serve;
 pub(crate) mod settle;
 pub(crate) mod show;
@@ -245,7 +246,7 @@ impl Session {
         loop {
             self.read_server()?;
             if self.server.status == TransactionStatus::Failed && self.owed.ready() == 0 {
-                self.block.failed();
+                self.block.failed().await;
             }
             match self.read_client()? {
                 Next::Query(frame) => self.serve_query(frame).await?,

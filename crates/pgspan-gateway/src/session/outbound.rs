@@ -2,7 +2,7 @@
 
 use super::{End, Session};
 use bytes::Buf as _;
-use pgspan_sql::catalog::{Piece, changed_by};
+use pgspan_sql::catalog::{Piece, changed_by, may_rename};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, HEADER_BYTES};
 
@@ -61,9 +61,14 @@ impl Session {
                 }
                 b'C' => {
                     let tag = body.strip_suffix(b"\0").unwrap_or(body);
-                    let pieces = std::str::from_utf8(tag).map_or(&Piece::ALL[..], changed_by);
+                    self.block.completed(tag);
+                    let tag = std::str::from_utf8(tag);
+                    let pieces = tag.map_or(&Piece::ALL[..], changed_by);
                     if !pieces.is_empty() {
                         self.database.disturb(pieces);
+                    }
+                    if tag.is_ok_and(may_rename) {
+                        self.database.suspect(&[Piece::ForeignNames]);
                     }
                     forgotten |=
                         body.starts_with(b"DISCARD ALL") || body.starts_with(b"DEALLOCATE ALL");
@@ -96,7 +101,7 @@ impl Session {
         }
         let unknown_name = error.is_some_and(|e| e.sqlstate() == "42P01");
         if unknown_name {
-            self.database.disturb(&[Piece::ForeignNames]);
+            self.database.suspect(&[Piece::ForeignNames]);
         }
         if forgotten {
             self.server.prepared.clear();

@@ -14,6 +14,7 @@ use super::stop::{HOME_ERROR, LOCK_NOT_AVAILABLE, NOTICE, Stop, cancelled};
 use super::{End, Session};
 use crate::config::SnapshotOrder;
 use crate::gateway::Shared;
+use crate::sources::block::Holding;
 use crate::sources::engine::engine_plan;
 use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
 use crate::sources::{Analyzed, CachedPlan, PlanKey};
@@ -627,7 +628,9 @@ impl Session {
         let keys = vec![None; plan.plan.fetches.len()];
         let Session { server, client, endpoint, cancel, block, still, .. } = &mut *self;
         let caller = Caller { shared: &shared, home: endpoint, cancel, session: &plan.session };
-        let held = (around == Around::Savepoint).then_some(&mut block.sources);
+        let savepoints = block.savepoints.open();
+        let held = (around == Around::Savepoint)
+            .then_some(Holding { sources: &mut block.sources, savepoints: &savepoints });
         let (home, fetched) = {
             let (stream, inbox) = (&mut client.stream, &mut client.inbox);
             let mut fetch = pin!(fetch_bounded(&caller, stream, inbox, plan, &keys, held));
@@ -709,7 +712,9 @@ impl Session {
     ) -> Result<Vec<Fetched>, Stop> {
         let Session { client, shared, endpoint, cancel, block, .. } = self;
         let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
-        let held = (around == Around::Savepoint).then_some(&mut block.sources);
+        let savepoints = block.savepoints.open();
+        let held = (around == Around::Savepoint)
+            .then_some(Holding { sources: &mut block.sources, savepoints: &savepoints });
         fetch_bounded(&caller, &mut client.stream, &mut client.inbox, plan, keys, held).await
     }
 }

@@ -1,12 +1,12 @@
 //! Home's answers about the session and the join keys, and fetching within the bounds
 //! that they set.
 
-use super::block::BlockSource;
 use super::cancel::CancelHandle;
 use super::home::{self, Answers};
 use super::query::Request;
 use super::stop::{Stop, cancelled};
 use super::{ClientSide, End, Session};
+use crate::sources::block::Holding;
 use crate::sources::fetch::{self, Bounds, Caller, Fetched};
 use crate::sources::{CachedPlan, PlanKey, carrier};
 use bytes::{Bytes, BytesMut};
@@ -26,7 +26,7 @@ pub(crate) async fn fetch_bounded(
     inbox: &mut bytes::BytesMut,
     plan: &CachedPlan,
     keys: &[Option<Bytes>],
-    held: Option<&mut Vec<BlockSource>>,
+    held: Option<Holding<'_>>,
 ) -> Result<Vec<Fetched>, Stop> {
     let limits = &caller.shared.config.limits;
     // Where the engine may take over, it does so at its own border.

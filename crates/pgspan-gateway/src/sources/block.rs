@@ -16,14 +16,30 @@ const MOVED: &str = "the source has changed since the block read it";
 /// How often a connection that had been closed while it was idle is replaced.
 const ATTEMPTS_MAX: usize = 3;
 
+/// The sources that a block holds, and the savepoints that they are to have.
+pub(crate) struct Holding<'a> {
+    /// Those that have been read.
+    pub sources: &'a mut Vec<BlockSource>,
+    /// The numbers of the client's open savepoints.
+    pub savepoints: &'a [u64],
+}
+
+impl Holding<'_> {
+    /// The same for one more source.
+    pub fn again(&mut self) -> Holding<'_> {
+        Holding { sources: self.sources, savepoints: self.savepoints }
+    }
+}
+
 /// Runs the fetches of one source under the block's snapshot of it, or takes that.
 pub(super) async fn fetch(
     caller: &Caller<'_>,
     spec: &ServerSpec,
     jobs: &[Job<'_>],
     bounds: Bounds,
-    held: &mut Vec<BlockSource>,
+    held: Holding<'_>,
 ) -> Result<Vec<Fetched>, Reason> {
+    let Holding { sources: held, savepoints } = held;
     // postgres_fdw keeps the connection that it has, whatever becomes of server and mapping.
     if held.iter().any(|s| s.spec.name == spec.name && s.spec != *spec) {
         return Err(Reason::about("the server was altered in the block", &spec.name));
@@ -38,6 +54,8 @@ pub(super) async fn fetch(
                 shown: false,
                 fresh: false,
                 lost: false,
+                savepoints: Vec::new(),
+                read_behind: false,
             });
             held.len() - 1
         }
@@ -47,10 +65,11 @@ pub(super) async fn fetch(
         return Err(Reason::about(LOST, &spec.name));
     }
     source.fresh = true;
+    source.read_behind = true;
     let mut attempts = 0;
     loop {
         attempts += 1;
-        match once(caller, jobs, bounds, source).await {
+        match once(caller, jobs, bounds, source, savepoints).await {
             Ok(fetched) => return Ok(fetched),
             Err(Trouble::Stale) if attempts < ATTEMPTS_MAX => {}
             Err(Trouble::Stale) => return Err(Reason::about(LOST, &spec.name)),
@@ -64,10 +83,14 @@ async fn once(
     jobs: &[Job<'_>],
     bounds: Bounds,
     source: &mut BlockSource,
+    savepoints: &[u64],
 ) -> Result<Vec<Fetched>, Trouble> {
-    let BlockSource { spec, lease: held, snapshot, lost, .. } = source;
+    let BlockSource { spec, lease: held, snapshot, lost, savepoints: set, .. } = source;
     if let Some(open) = held {
-        let fetched = run(caller, spec, open, jobs, bounds, Transaction::Open, snapshot).await;
+        let missing: Vec<u64> = savepoints.iter().copied().filter(|s| !set.contains(s)).collect();
+        let transaction = Transaction::Open(&missing);
+        set.extend(&missing);
+        let fetched = run(caller, spec, open, jobs, bounds, transaction, snapshot).await;
         if let Err(trouble) = &fetched {
             *lost = matches!(trouble, Trouble::Reason(r) if r.what == LOST);
             if let Some(lease) = held.take() {
@@ -80,7 +103,9 @@ async fn once(
     let before = snapshot.take();
     *held = Some(lease(caller, spec).await.map_err(Trouble::Reason)?);
     let Some(open) = held else { return Err(Trouble::Stale) };
-    let fetched = run(caller, spec, open, jobs, bounds, Transaction::First, snapshot).await;
+    *set = savepoints.to_vec();
+    let transaction = Transaction::First(savepoints);
+    let fetched = run(caller, spec, open, jobs, bounds, transaction, snapshot).await;
     let moved = match (&before, &*snapshot) {
         (Some(before), Some(now)) => !before.stands(now),
         (None, now) => now.is_none() && fetched.is_ok(),

@@ -535,6 +535,9 @@ impl<'a> Statement<'a> {
             return Err(Reason::new("a column that is named like a keyword"));
         }
         let select = pgspan_sql::parse::select_value(text).ok_or(Reason::new(NOT_REWRITTEN))?;
+        if shape::collates(&select) {
+            return Err(Reason::new("COLLATE"));
+        }
         Ok(Statement { text, analysis, select, once, carrier })
     }
 
@@ -607,6 +610,9 @@ async fn make_core(
         return Err(Reason::new("DISTINCT").into());
     }
     let facts = &plan.facts;
+    if !facts.home.is_printed_whole() {
+        return Err(Reason::new("a view or column that EXPLAIN does not print as it is").into());
+    }
     let odd = || Stop::GiveUp(Reason::new("catalog answer"));
     let relations: Vec<_> = facts
         .needs

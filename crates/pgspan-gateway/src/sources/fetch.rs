@@ -1,17 +1,18 @@
 //! Fetching from one source: its fragments in one round trip, on one connection, under
 //! one snapshot.
 
-use super::block;
+use super::block::{self, Holding};
 use super::carrier::Builder;
 use super::together::{Place, Turn};
 use super::{CachedPlan, Fragment, connect_options};
 use crate::gateway::{Endpoint, Shared};
-use crate::session::block::{BlockSource, SourceSnapshot};
+use crate::session::block::SourceSnapshot;
 use crate::session::cancel::CancelHandle;
 use crate::session::home::{
     NO_PARAMETERS, answers, begin, commit, execute, forget_prepared, prepare, run_once,
     run_prepared,
 };
+use crate::session::savepoints::name_at_source;
 use crate::session::stop::{DEFECT, SYNTAX_ERROR};
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::{Lease, LeaseError, Reservation, ServerConnection, ServerError};
@@ -147,7 +148,7 @@ pub(crate) async fn fetch(
     spec: &ServerSpec,
     jobs: &[Job<'_>],
     bounds: Bounds,
-    held: Option<&mut Vec<BlockSource>>,
+    held: Option<Holding<'_>>,
 ) -> Result<Vec<Fetched>, Reason> {
     let Some(held) = held else {
         let mut attempts = 0;
@@ -170,15 +171,15 @@ pub(crate) async fn fetch(
 
 /// The source's transaction around a fetch.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transaction {
+pub(super) enum Transaction<'a> {
     /// One statement is its own snapshot.
     None,
     /// Several fetches share one.
     Whole,
-    /// The first of a block opens it.
-    First,
-    /// It is open.
-    Open,
+    /// The first of a block opens it, with these savepoints of the client's.
+    First(&'a [u64]),
+    /// It is open, and lacks these.
+    Open(&'a [u64]),
 }
 
 enum Step {
@@ -194,14 +195,14 @@ pub(super) async fn run(
     lease: &mut Lease,
     jobs: &[Job<'_>],
     bounds: Bounds,
-    transaction: Transaction,
+    transaction: Transaction<'_>,
     snapshot: &mut Option<SourceSnapshot>,
 ) -> Result<Vec<Fetched>, Trouble> {
     let started = Instant::now();
     let _at_work = caller.cancel.at_work(lease.cancel_key.clone());
     let (steps, described) = ask_for(lease, jobs, transaction);
     let first_use = |e: ServerError| match e {
-        ServerError::Io(_) if transaction != Transaction::Open => Trouble::Stale,
+        ServerError::Io(_) if !matches!(transaction, Transaction::Open(_)) => Trouble::Stale,
         other => Trouble::Reason(failed(&spec.name, &other)),
     };
     lease.send().await.map_err(|e| first_use(e.into()))?;
@@ -304,17 +305,23 @@ fn types_fit(fetch: &Fetch, fields: &[backend::Field]) -> bool {
 fn ask_for(
     connection: &mut ServerConnection,
     jobs: &[Job<'_>],
-    transaction: Transaction,
+    transaction: Transaction<'_>,
 ) -> (Vec<Step>, Vec<usize>) {
     let mut steps = Vec::new();
     let mut described = Vec::new();
-    if matches!(transaction, Transaction::Whole | Transaction::First) {
+    if matches!(transaction, Transaction::Whole | Transaction::First(_)) {
         begin(connection);
         steps.push(Step::Skip);
     }
-    if transaction == Transaction::First {
+    if matches!(transaction, Transaction::First(_)) {
         run_prepared(connection, SourceSnapshot::statement());
         steps.push(Step::Snapshot);
+    }
+    if let Transaction::First(savepoints) | Transaction::Open(savepoints) = transaction {
+        for number in savepoints {
+            run_once(connection, &format!("SAVEPOINT {}", name_at_source(*number)));
+            steps.push(Step::Skip);
+        }
     }
     for (i, job) in jobs.iter().enumerate() {
         let statement = match (&job.fragment.by_keys, &job.keys) {
@@ -348,7 +355,7 @@ pub(crate) async fn fetch_all(
     plan: &CachedPlan,
     keys: &[Option<Bytes>],
     bounds: Bounds,
-    held: Option<&mut Vec<BlockSource>>,
+    held: Option<Holding<'_>>,
 ) -> Result<Vec<Fetched>, Reason> {
     let jobs = |server: usize| -> (Vec<usize>, Vec<Job<'_>>) {
         let fetches = plan.plan.fetches.iter().zip(&plan.fragments).enumerate();
@@ -361,11 +368,13 @@ pub(crate) async fn fetch_all(
     };
     let mut out: Vec<(usize, Fetched)> = Vec::new();
     let endpoint = std::ptr::from_ref(caller.home).addr();
-    if let Some(held) = held {
+    if let Some(mut held) = held {
         for (server, spec) in plan.plan.servers.iter().enumerate() {
             let (places, jobs) = jobs(server);
             out.extend(
-                places.into_iter().zip(fetch(caller, spec, &jobs, bounds, Some(held)).await?),
+                places
+                    .into_iter()
+                    .zip(fetch(caller, spec, &jobs, bounds, Some(held.again())).await?),
             );
         }
     } else if let [spec] = plan.plan.servers.as_slice() {

@@ -283,13 +283,14 @@ pub fn names(text: &str) -> Option<Vec<String>> {
             }
             _ => odd = true,
         },
-        "SubLink" | "ParamRef" => odd = true,
+        // The names of a row's fields (`to_jsonb(q)`) are not printed.
+        "SubLink" | "ParamRef" | "RowExpr" => odd = true,
         _ => {}
     });
     (!odd).then_some(out)
 }
 
-/// Whether an expression or condition stands by itself: no subquery, no parameter.
+/// Whether an expression or condition stands by itself: no subquery, no parameter, no row.
 pub fn is_closed(text: &str) -> bool {
     !text.contains('$') && names(text).is_some()
 }

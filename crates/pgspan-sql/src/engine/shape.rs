@@ -88,6 +88,13 @@ pub fn distinct_on(select: &Value) -> bool {
     found
 }
 
+/// Whether there is a COLLATE, at any level: EXPLAIN does not print it.
+pub fn collates(select: &Value) -> bool {
+    let mut found = false;
+    visit(select, &mut |name, _| found |= name == "CollateClause");
+    found
+}
+
 /// Whether there is a subquery in an expression.
 pub(super) fn has_subqueries(value: &Value) -> bool {
     let mut found = false;

@@ -154,7 +154,6 @@ pub fn split(
         visit(part, &mut |name, body| match name {
             "SubLink" if is_finished(body, carrier) => {}
             "SubLink" => odd = Some("a subquery in what is finished at home"),
-            "CollateClause" => odd = Some("COLLATE"),
             "GroupingFunc" => odd = Some("grouping sets"),
             _ => {}
         });

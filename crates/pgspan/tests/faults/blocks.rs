@@ -169,3 +169,77 @@ fn a_block_whose_source_has_hung_up_reads_it_no_more() {
     }
     world.assert_settled();
 }
+
+/// Tables that somebody holds a lock on at the source.
+fn locked_at_source(world: &Turn) -> String {
+    world.at_source(
+        "SELECT coalesce(string_agg(DISTINCT relation::regclass::text, ' ' ORDER BY relation::regclass::text), '')
+         FROM pg_locks WHERE locktype = 'relation' AND pid <> pg_backend_pid()
+         AND relation IN ('small'::regclass, 'passing'::regclass, 'locked'::regclass)",
+    )
+}
+
+/// Statements of blocks with savepoints, of which some fail.
+const SAVEPOINTS: &[&[&str]] = &[
+    &[
+        "SELECT count(*) FROM small",
+        "SAVEPOINT a",
+        "SELECT count(*) FROM passing",
+        "SAVEPOINT \"A\"",
+        "SELECT count(*) FROM locked",
+        "ROLLBACK TO \"A\"",
+        "ROLLBACK TO a",
+        "SELECT count(*) FROM locked",
+    ],
+    &[
+        "SAVEPOINT a",
+        "SELECT count(*) FROM small",
+        "RELEASE a",
+        "SAVEPOINT a; SAVEPOINT b",
+        "SELECT count(*) FROM passing",
+        "ROLLBACK WORK TO SAVEPOINT a",
+        "SELECT count(*) FROM locked",
+        "ROLLBACK TO a",
+    ],
+    &[
+        "SAVEPOINT a",
+        "SELECT count(*) FROM small",
+        "SAVEPOINT a",
+        "SELECT count(*) FROM passing",
+        "ROLLBACK TO nothing",
+        "ROLLBACK TO a",
+        "SELECT count(*) FROM locked",
+        "SELECT 1 / 0",
+        "RELEASE a",
+        "ROLLBACK TO a",
+        "RELEASE a",
+        "SELECT nothing",
+        "ROLLBACK TO a",
+    ],
+];
+
+/// Code of each statement, and what is locked at the source behind it.
+fn locks_behind(world: &Turn, client: &mut Client, block: &[&str]) -> Vec<String> {
+    assert_eq!(client.query("BEGIN").code(), "ok");
+    let mut said = Vec::new();
+    for sql in block {
+        let code = client.query(sql).code().to_owned();
+        said.push(format!("{sql}: {code}, locked: {}", locked_at_source(world)));
+    }
+    assert_eq!(client.query("ROLLBACK").code(), "ok");
+    said.push(locked_at_source(world));
+    said
+}
+
+#[test]
+fn what_was_locked_behind_a_savepoint_is_free_behind_it() {
+    let world = turn();
+    for block in SAVEPOINTS {
+        let right = locks_behind(&world, &mut directly(&world), block);
+        let mut client = world.connect();
+        assert_eq!(locks_behind(&world, &mut client, block), right);
+        client.value("SELECT count(*) FROM small");
+        assert_eq!(route(&mut client), "direct");
+    }
+    world.assert_settled();
+}

@@ -62,7 +62,7 @@ pub fn minimise(
     });
     let sql = small.sql();
     let mut kept = schema.clone();
-    kept.tables.retain(|table| names(&sql, &table.name));
+    kept.tables.retain(|table| names(&sql, &table.name) || names(&sql, &table.seen()));
     let mut attempts = 0;
     for at in 0..kept.tables.len() {
         let mut piece = kept.tables[at].rows.len().div_ceil(2);

@@ -2,6 +2,8 @@
 
 use crate::dice::Dice;
 
+use crate::case_file::Side;
+
 use super::draft::{Draft, From, Join, Select, Source};
 use super::schema::{Schema, Table};
 use super::values::{Family, Type};
@@ -46,7 +48,11 @@ impl Maker<'_> {
     }
 
     fn table(&mut self) -> Table {
-        self.dice.pick(&self.schema.tables).clone()
+        let mut table = self.dice.pick(&self.schema.tables).clone();
+        if !self.plain && table.side == Side::Home && self.dice.one_in(6) {
+            table.name = table.seen();
+        }
+        table
     }
 
     fn columns(&self, table: &Table, alias: &str) -> Vec<Column> {
@@ -128,6 +134,10 @@ impl Maker<'_> {
             10 => format!("coalesce({name}, {value}) = {value}"),
             11 => format!("({name} = {value}) is not true"),
             12 if kind.is_integer() => format!("{name} % 3 = 1"),
+            13 if kind.family() == Family::Text => {
+                let collation = *self.dice.pick(&["\"und-x-icu\"", "\"C\""]);
+                format!("{name} collate {collation} {} {value}", self.dice.pick(&["<", ">=", "="]))
+            }
             _ => format!("{name} = {value}"),
         }
     }
@@ -322,7 +332,7 @@ impl Maker<'_> {
 
     /// An expression over one column.
     fn expression(&mut self, (name, kind): Column, columns: &[Column]) -> Column {
-        match self.dice.below(9) {
+        match self.dice.below(10) {
             0 if kind == Type::Text => (format!("{name} || '!'"), Type::Text),
             1 if kind == Type::Text => (format!("upper({name})"), Type::Text),
             2 => {
@@ -338,6 +348,11 @@ impl Maker<'_> {
             6 if kind == Type::Int2 && self.dice.one_in(4) => (format!("{name} + {name}"), kind),
             7 if kind == Type::Date => (format!("{name}::text"), Type::Text),
             8 => (format!("{name} is null"), Type::Bool),
+            // A row with its names; those of an alias alone are not columns of a query.
+            9 if !self.plain => match name.split_once('.') {
+                Some((alias, _)) => (format!("to_jsonb({alias})::text"), Type::Text),
+                None => (name, kind),
+            },
             _ => (name, kind),
         }
     }

@@ -29,6 +29,8 @@ pub struct Schema {
     pub tables: Vec<Table>,
     /// Settings of the databases, in SQL.
     pub settings: Vec<(Side, String)>,
+    /// Its sources take parallel workers for everything.
+    pub parallel: bool,
 }
 
 /// Settings that change what a text means, how a value becomes text, or the plan that the
@@ -62,7 +64,7 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("geqo_threshold", &["2"]),
     ("work_mem", &["64kB"]),
     ("cursor_tuple_fraction", &["1"]),
-    ("jit_above_cost", &["0"]),
+    ("jit", &["on"]),
     ("row_security", &["off"]),
     ("search_path", &["public, pg_catalog", "public"]),
 ];
@@ -132,7 +134,8 @@ impl Schema {
                 Table { name: format!("{letter}{at}"), side, columns, full, rows }
             })
             .collect();
-        Schema { tables, settings: settings(&mut dice) }
+        // Each of them is a process of its own: not in every schema.
+        Schema { tables, settings: settings(&mut dice), parallel: dice.one_in(4) }
     }
 
     /// The setup of its databases.
@@ -167,8 +170,10 @@ impl Schema {
                     );
                 }
                 sql.push_str(&super::names::namesakes(self));
+                let own = self.tables.iter().filter(|table| table.side == Side::Home);
+                own.for_each(|table| sql.push_str(&table.view()));
             }
-            if side != Side::Home {
+            if side != Side::Home && self.parallel {
                 sql.push_str(PARALLEL);
             }
             sql.push_str("analyze;\n");
@@ -198,6 +203,30 @@ impl Table {
             })
             .collect();
         columns.join(", ")
+    }
+
+    /// Its view at home ([`Table::seen`]): `k` rests on an order of `s` that EXPLAIN does not
+    /// show.
+    fn view(&self) -> String {
+        let columns: Vec<&str> = self
+            .columns
+            .iter()
+            .map(|(name, _)| match name.as_str() {
+                "k" => "case when s collate \"und-x-icu\" < 'b' then k else id end as k",
+                other => other,
+            })
+            .collect();
+        format!(
+            "create view {} as select {} from {};\n",
+            self.seen(),
+            columns.join(", "),
+            self.name
+        )
+    }
+
+    /// The name of its view, if its rows are at home.
+    pub fn seen(&self) -> String {
+        format!("seen_{}", self.name)
     }
 
     /// The statement that brings its rows.

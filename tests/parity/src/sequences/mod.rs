@@ -1,6 +1,7 @@
 //! `--sessions`: sequences of 5 to 40 steps over one or two sessions, each from a seed, at
 //! PostgreSQL and through the gateway; every step must bring the same. One after the other:
-//! nobody else writes at the source's cluster.
+//! nobody else writes at the source's cluster. Many sequences are shared by workers, each
+//! with servers of its own.
 //!
 //! The players have databases of their own. Where somebody has written at the source, the
 //! gateway may answer a block with 40001 in which PostgreSQL goes on: that ends the
@@ -15,6 +16,8 @@ pub mod play;
 pub mod step;
 
 use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::case_file;
@@ -35,6 +38,9 @@ const SHRUNK_MAX: usize = 10;
 
 /// One in so many sequences may end with a refused block.
 const CONFLICTS_PER: usize = 10;
+
+/// A worker of its own, with servers of its own, is worth it for so many sequences.
+const PER_WORKER: usize = 500;
 
 /// A block that is refused though nobody is known to have written is played again so often.
 const ATTEMPTS_MAX: usize = 3;
@@ -62,12 +68,33 @@ struct Found {
 /// When the servers cannot be used.
 pub fn run(options: &Options, lab: &Lab, count: usize) -> Result<bool, String> {
     let began = Instant::now();
-    let mut found = Found::default();
-    work(options, lab, count, &mut found)?;
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(Found::default());
+    let others = (options.threads - 1).min(count / PER_WORKER);
+    let others: Vec<Lab> = match lab.is_own() {
+        true => (0..others).map(|_| Lab::open(options)).collect::<Result<_, _>>()?,
+        false => Vec::new(),
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = std::iter::once(lab)
+            .chain(&others)
+            .map(|lab| scope.spawn(|| work(options, lab, (&next, count), &found)))
+            .collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().map_err(|_| "the harness panicked".to_owned())?)
+    })?;
+    let sound = others
+        .iter()
+        .try_fold(true, |sound, lab| Ok::<_, String>(lab.has_no_defects()? && sound))?;
+    let found = found.into_inner().map_err(|error| error.to_string())?;
     let seconds = began.elapsed().as_secs_f64();
     println!(
-        "{} sequences of {} steps in {seconds:.0} s; {} blocks refused with 40001 where a source was written",
-        found.sequences, found.steps, found.conflicts
+        "{} sequences of {} steps in {seconds:.0} s by {} workers; {} blocks refused with 40001 where a source was written",
+        found.sequences,
+        found.steps,
+        others.len() + 1,
+        found.conflicts
     );
     if !found.failures.is_empty() {
         println!("failed: {}", found.failures.join(", "));
@@ -77,26 +104,40 @@ pub fn run(options: &Options, lab: &Lab, count: usize) -> Result<bool, String> {
         println!("too many blocks were refused");
     }
     println!("{} passed, {} failed", found.sequences - found.failures.len(), found.failures.len());
-    Ok(found.failures.is_empty() && few && found.sequences > 0)
+    Ok(found.failures.is_empty() && sound && few && found.sequences > 0)
 }
 
-fn work(options: &Options, lab: &Lab, count: usize, found: &mut Found) -> Result<(), String> {
+/// Plays sequences until none is left: `(next, count)`.
+fn work(
+    options: &Options,
+    lab: &Lab,
+    (next, count): (&AtomicUsize, usize),
+    found: &Mutex<Found>,
+) -> Result<(), String> {
     let file = case_file::parse("sequences", SETUP)?;
     let world = World::create(lab, &file)?;
     let mut seats = (Seat::open(&world, Player::Oracle)?, Seat::open(&world, Player::Gateway)?);
-    for at in 0..count {
+    loop {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        if at >= count {
+            break;
+        }
         let seed = options.seed.wrapping_add(at as u64);
         let steps = step::sequence(&mut Dice::new(seed));
         let strategy = STRATEGIES[usize::try_from(seed % 4).unwrap_or(0)];
         let verdict = compare(&mut seats, &steps, strategy, options.mistake)?;
-        found.sequences += 1;
-        found.steps += verdict.steps;
-        found.conflicts += usize::from(verdict.conflict);
-        if verdict.wrong.is_none() {
-            continue;
-        }
-        found.failures.push(format!("seed {seed}"));
-        if options.mistake.is_none() && found.failures.len() <= SHRUNK_MAX {
+        let failures = {
+            let mut found = found.lock().map_err(|error| error.to_string())?;
+            found.sequences += 1;
+            found.steps += verdict.steps;
+            found.conflicts += usize::from(verdict.conflict);
+            if verdict.wrong.is_none() {
+                continue;
+            }
+            found.failures.push(format!("seed {seed}"));
+            found.failures.len()
+        };
+        if options.mistake.is_none() && failures <= SHRUNK_MAX {
             let smallest = shrunk(&mut seats, steps.clone(), strategy, options.mistake)?;
             let last = compare(&mut seats, &smallest, strategy, options.mistake)?;
             match last.wrong {
