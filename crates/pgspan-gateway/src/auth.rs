@@ -19,6 +19,10 @@ pub struct User {
 #[derive(Clone, Default)]
 pub struct Users {
     users: HashMap<String, User>,
+    /// What the secrets of unknown names are made of.
+    mock_key: [u8; 32],
+    /// Iterations of most secrets, and so of the unknown names'.
+    iterations: u32,
 }
 
 impl Users {
@@ -53,7 +57,8 @@ impl Users {
                     ));
                 }
                 None => {
-                    let salt: [u8; 16] = scram::random().map_err(|e| e.to_string())?;
+                    let salt: [u8; scram::SALT_BYTES] =
+                        scram::random().map_err(|e| e.to_string())?;
                     User {
                         secret: Secret::from_password(&secret, &salt, scram::ITERATIONS),
                         password: Some(secret),
@@ -62,7 +67,12 @@ impl Users {
             };
             users.insert(name, user);
         }
-        Ok(Users { users })
+        let mut counts: HashMap<u32, usize> = HashMap::new();
+        users.values().for_each(|u: &User| *counts.entry(u.secret.iterations).or_default() += 1);
+        let most = counts.into_iter().max_by_key(|(iterations, count)| (*count, *iterations));
+        let iterations = most.map_or(scram::ITERATIONS, |(iterations, _)| iterations);
+        let mock_key = scram::random().map_err(|e| e.to_string())?;
+        Ok(Users { users, mock_key, iterations })
     }
 
     /// The user of this name.
@@ -80,12 +90,12 @@ impl Users {
         self.users.is_empty()
     }
 
-    /// A secret to check unknown users against, so that they take as long and read the
-    /// same as a wrong password.
-    pub fn decoy() -> Option<Secret> {
-        let salt: [u8; 16] = scram::random().ok()?;
-        let password = scram::nonce().ok()?;
-        Some(Secret::from_password(&password, &salt, scram::ITERATIONS))
+    /// What a name is checked against: nobody sees whether there is such a user.
+    pub fn secret(&self, name: &str) -> Secret {
+        match self.find(name) {
+            Some(user) => user.secret.clone(),
+            None => Secret::mock(&self.mock_key, name, self.iterations),
+        }
     }
 }
 
@@ -117,6 +127,20 @@ mod tests {
         let u = Users::parse("; comment\n\"a\"\"b\" \"p w\"\n\n\"c\" \"x\"\n").unwrap();
         assert_eq!(u.find("a\"b").and_then(|u| u.password.as_deref()), Some("p w"));
         assert_eq!(u.len(), 2);
+    }
+
+    #[test]
+    fn a_name_that_is_unknown_looks_like_a_known_one() {
+        let stored = Secret::from_password("x", &[7; scram::SALT_BYTES], 10_000);
+        let users = Users::parse("\"a\" \"p\"\n\"b\" \"q\"\n").unwrap();
+        let (known, unknown) = (users.secret("a"), users.secret("nobody"));
+        assert_eq!(known.salt.len(), unknown.salt.len());
+        assert_eq!(known.iterations, unknown.iterations);
+        assert!(users.secret("nobody") == unknown && users.secret("a") == known);
+        assert!(users.secret("nobody2").salt != unknown.salt && stored != unknown);
+        // Another start draws another key, as it draws other salts.
+        let again = Users::parse("\"a\" \"p\"\n\"b\" \"q\"\n").unwrap();
+        assert!(again.secret("nobody") != unknown && again.secret("a") != known);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! The configuration: one TOML file. Unknown keys are errors that name the line and
 //! the nearest known key. Every limit has its unit in its name.
 
+use ipnet::IpNet;
+use pgspan_pool::Reach;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// The whole file.
@@ -47,6 +50,16 @@ pub struct GatewayConfig {
     pub tls_certificate: Option<PathBuf>,
     /// Its private key, PEM; relative to this file.
     pub tls_key: Option<PathBuf>,
+    /// Networks that sources may be in, as `10.0.0.0/8`. By default all but the addresses of
+    /// this machine, of its link, and those by which a cloud tells a machine its secrets,
+    /// unless home's address is of the same kind. What is elsewhere is home's to reach.
+    pub source_networks: Option<Vec<String>>,
+    /// Files that foreign servers may name as their `sslrootcert`, exactly as they name them.
+    /// No other one is read: where one is named, home connects itself.
+    pub source_root_certificates: Vec<PathBuf>,
+    /// Whether a server that asks for a password in clear text, or hashed by MD5, gets it
+    /// over a connection that is not encrypted.
+    pub plain_passwords: bool,
     /// Threads that serve sessions; by default half of the cores, at least one.
     pub worker_threads: Option<usize>,
     /// Whether cross-database queries are accelerated (`false`: everything is relayed).
@@ -80,6 +93,17 @@ pub enum EndpointKind {
     Reader,
 }
 
+/// Whether clients must encrypt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerTls {
+    /// Those who ask for it get it, where there is a certificate.
+    #[default]
+    Allow,
+    /// Nobody else is let in.
+    Require,
+}
+
 /// An address that clients connect to.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +114,9 @@ pub struct ListenerConfig {
     pub cluster: String,
     /// Its endpoint.
     pub endpoint: EndpointKind,
+    /// Whether clients must encrypt.
+    #[serde(default)]
+    pub tls: ListenerTls,
     /// Other `host:port`s by which clients and servers know this endpoint (a load
     /// balancer, the endpoint's DNS name): a foreign server that names one of them is
     /// reached directly instead of through this gateway.
@@ -217,6 +244,11 @@ pub fn address(text: &str) -> Option<(String, u16)> {
     Some((host.to_owned(), port.parse().ok()?))
 }
 
+/// Reads a network, or one address.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
 impl Config {
     /// Reads and checks a file; relative paths in it become relative to its folder.
     ///
@@ -253,7 +285,20 @@ impl Config {
         Ok(config)
     }
 
+    /// Which addresses sources may have that home, at this host and port, is told of.
+    pub(crate) fn reach(&self, home: (&str, u16)) -> Reach {
+        match &self.gateway.source_networks {
+            Some(networks) => Reach::Within(networks.iter().flat_map(|n| network(n)).collect()),
+            None => Reach::Beside(home.0.to_owned(), home.1),
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
+        for text in self.gateway.source_networks.iter().flatten() {
+            network(text).ok_or(format!(
+                "gateway.source_networks: {text:?} is not a network (an address, or 10.0.0.0/8)"
+            ))?;
+        }
         for (name, c) in &self.clusters {
             for a in std::iter::once(&c.writer).chain(&c.reader) {
                 address(a).ok_or(format!("clusters.{name}: {a:?} is not host:port"))?;
@@ -290,6 +335,12 @@ impl Config {
         }
         if self.gateway.tls_certificate.is_some() != self.gateway.tls_key.is_some() {
             return Err("gateway: tls_certificate and tls_key go together".to_owned());
+        }
+        let requires = self.listeners.iter().position(|l| l.tls == ListenerTls::Require);
+        if let Some(i) = requires.filter(|_| self.gateway.tls_certificate.is_none()) {
+            return Err(format!(
+                "listeners[{i}].tls: \"require\" needs gateway.tls_certificate and tls_key"
+            ));
         }
         let l = &self.limits;
         let zero = [
@@ -375,5 +426,9 @@ mod tests {
         let e = read(&GOOD.replace("\"writer\"", "\"reader\"")).unwrap_err();
         assert!(e.to_string().contains("has no reader"), "{e}");
         assert!(read(&GOOD.replace("h:1", "h")).is_err());
+        let e = read(&GOOD.replace("[clusters", "source_networks = [\"10/8\"]\n[clusters"));
+        assert!(e.unwrap_err().to_string().contains("is not a network"));
+        let e = read(&format!("{GOOD}tls = \"require\"\n")).unwrap_err();
+        assert!(e.to_string().contains("needs gateway.tls_certificate"), "{e}");
     }
 }

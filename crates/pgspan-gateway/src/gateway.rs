@@ -2,16 +2,18 @@
 
 use crate::auth::Users;
 use crate::config::{self, Config, EndpointKind};
+use crate::files;
 use crate::handshake;
+use crate::logins::Failures;
 use crate::routes::Routes;
 use crate::session::cancel::CancelRegistry;
 use crate::sources::Sources;
 use crate::spare::Spare;
-use pgspan_pool::{ConnectOptions, SslMode};
+use pgspan_pool::{ConnectOptions, Reach, RootCertificates, SslMode};
 use pgspan_sql::catalog::{CatalogSnapshot, Piece, Row};
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,7 +35,7 @@ pub enum GatewayError {
     /// Users and secrets cannot be read.
     #[error("{0}")]
     Auth(String),
-    /// The TLS certificate or key cannot be used.
+    /// A certificate or key for TLS cannot be used.
     #[error("TLS: {0}")]
     Tls(std::io::Error),
 }
@@ -133,13 +135,19 @@ pub(crate) struct Endpoint {
     pub host: String,
     pub port: u16,
     pub ssl_mode: SslMode,
-    pub ssl_root_certificate: Option<PathBuf>,
+    pub ssl_roots: Option<RootCertificates>,
+    /// Clients must encrypt.
+    pub tls_required: bool,
 }
 
 /// What all sessions share.
 pub(crate) struct Shared {
     pub config: Config,
     pub users: Users,
+    /// Logins that failed.
+    pub failures: Failures,
+    /// What foreign servers may name as their `sslrootcert`.
+    pub source_roots: HashMap<PathBuf, RootCertificates>,
     pub tls: Option<TlsAcceptor>,
     pub routes: Routes,
     pub cancels: CancelRegistry,
@@ -173,7 +181,9 @@ impl Shared {
             scram_keys: None,
             parameters: Vec::new(),
             ssl_mode: endpoint.ssl_mode,
-            ssl_root_certificate: endpoint.ssl_root_certificate.clone(),
+            ssl_roots: endpoint.ssl_roots.clone(),
+            reach: Reach::Anywhere,
+            plain_password: self.config.gateway.plain_passwords,
             timeout: Duration::from_millis(self.config.limits.connect_ms_max),
             on_connect: String::new(),
         }
@@ -194,20 +204,14 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`].
     pub async fn start(config: Config) -> Result<Gateway, GatewayError> {
-        let users = read_users(&config)?;
-        let tls = match (&config.gateway.tls_certificate, &config.gateway.tls_key) {
-            (Some(c), Some(k)) => {
-                Some(pgspan_pool::stream::acceptor(c, k).map_err(GatewayError::Tls)?)
-            }
-            _ => None,
-        };
+        let Named { users, tls, source_roots, endpoints } = Named::read(&config)?;
+        endpoints.iter().for_each(warn_of_plain);
         let (closing, closed) = watch::channel(false);
         let mut bound = Vec::new();
         let mut own_addresses = HashMap::new();
-        for l in &config.listeners {
+        for (l, endpoint) in config.listeners.iter().zip(endpoints) {
             let fail = |source| GatewayError::Listen { address: l.listen.clone(), source };
             let listener = TcpListener::bind(&l.listen).await.map_err(fail)?;
-            let endpoint = endpoint(&config, l);
             for a in std::iter::once(&l.listen).chain(&l.advertised) {
                 own_addresses.extend(config::address(a).map(|a| (a, endpoint.clone())));
             }
@@ -218,6 +222,8 @@ impl Gateway {
             spare: Spare::new(Duration::from_secs(config.limits.home_idle_s_max)),
             config,
             users,
+            failures: Failures::default(),
+            source_roots,
             tls,
             routes: Routes::default(),
             cancels: CancelRegistry::default(),
@@ -259,7 +265,74 @@ impl Gateway {
     }
 }
 
-fn endpoint(config: &Config, listener: &config::ListenerConfig) -> Endpoint {
+/// What the configuration names, read from its files.
+struct Named {
+    users: Users,
+    tls: Option<TlsAcceptor>,
+    source_roots: HashMap<PathBuf, RootCertificates>,
+    /// One for each listener.
+    endpoints: Vec<Endpoint>,
+}
+
+impl Named {
+    fn read(config: &Config) -> Result<Named, GatewayError> {
+        let tls = match (&config.gateway.tls_certificate, &config.gateway.tls_key) {
+            (Some(certificate), Some(key)) => {
+                let certificate = files::read(certificate).map_err(GatewayError::Tls)?;
+                let key = files::read(key).map_err(GatewayError::Tls)?;
+                let acceptor = pgspan_pool::stream::acceptor(&certificate, &key);
+                Some(acceptor.map_err(GatewayError::Tls)?)
+            }
+            _ => None,
+        };
+        let source_roots = config.gateway.source_root_certificates.iter();
+        Ok(Named {
+            users: read_users(config)?,
+            tls,
+            source_roots: source_roots
+                .map(|file| Ok((file.clone(), roots(file)?)))
+                .collect::<Result<_, GatewayError>>()?,
+            endpoints: config
+                .listeners
+                .iter()
+                .map(|l| endpoint(config, l))
+                .collect::<Result<_, GatewayError>>()?,
+        })
+    }
+}
+
+/// Reads the files that a configuration names, as [`Gateway::start`] does, and listens on
+/// nothing.
+///
+/// # Errors
+/// [`GatewayError`].
+pub fn check_files(config: &Config) -> Result<(), GatewayError> {
+    Named::read(config).map(drop)
+}
+
+fn roots(file: &Path) -> Result<RootCertificates, GatewayError> {
+    let named = |error| {
+        let text = format!("{}: {error}", file.display());
+        GatewayError::Tls(std::io::Error::other(text))
+    };
+    let pem = files::read(file).map_err(GatewayError::Tls)?;
+    RootCertificates::new(file, &pem).map_err(named)
+}
+
+/// Rows and what is said at logins may go in clear text.
+fn warn_of_plain(endpoint: &Endpoint) {
+    let here = endpoint.host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback());
+    if matches!(endpoint.ssl_mode, SslMode::Disable | SslMode::Prefer) && !here {
+        tracing::warn!(
+            cluster = endpoint.cluster,
+            host = endpoint.host,
+            "connections to this server may go unencrypted: set the cluster's sslmode to \
+             \"require\", or better \"verify-full\""
+        );
+    }
+}
+
+fn endpoint(config: &Config, listener: &config::ListenerConfig) -> Result<Endpoint, GatewayError> {
     // `Config::check` has seen to it that all of this is there.
     let cluster = config.clusters.get(&listener.cluster);
     let text = cluster.map(|c| match listener.endpoint {
@@ -267,23 +340,25 @@ fn endpoint(config: &Config, listener: &config::ListenerConfig) -> Endpoint {
         EndpointKind::Reader => c.reader.as_deref().unwrap_or(&c.writer),
     });
     let (host, port) = text.and_then(config::address).unwrap_or_default();
-    Endpoint {
+    let certificates = cluster.and_then(|c| c.sslrootcert.as_deref());
+    Ok(Endpoint {
         cluster: listener.cluster.clone(),
-
         host,
         port,
         ssl_mode: cluster
             .and_then(|c| c.sslmode.as_deref())
             .and_then(SslMode::parse)
             .unwrap_or_default(),
-        ssl_root_certificate: cluster.and_then(|c| c.sslrootcert.clone()),
-    }
+        ssl_roots: certificates.map(roots).transpose()?,
+        tls_required: listener.tls == config::ListenerTls::Require,
+    })
 }
 
 fn read_users(config: &Config) -> Result<Users, GatewayError> {
     let text = match (&config.gateway.auth_file, &config.gateway.auth_env) {
-        (Some(path), _) => std::fs::read_to_string(path)
-            .map_err(|e| GatewayError::Auth(format!("{}: {e}", path.display())))?,
+        (Some(path), _) => files::read(path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .map_err(|e| GatewayError::Auth(e.to_string()))?,
         (None, Some(name)) => std::env::var(name)
             .map_err(|_| GatewayError::Auth(format!("environment variable {name} is not set")))?,
         (None, None) => String::new(),

@@ -3,6 +3,7 @@
 
 use crate::auth::Users;
 use crate::gateway::{Endpoint, Shared};
+use crate::logins::Cause;
 use crate::session::{ClientSide, Session};
 use bytes::BytesMut;
 use pgspan_pool::{ConnectError, ServerConnection, Stream};
@@ -30,17 +31,20 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
 ) {
     let login = Duration::from_millis(shared.config.limits.login_ms_max);
-    let opened = tokio::time::timeout(login, open(tcp, endpoint, shared.clone())).await;
+    let opened = tokio::time::timeout(login, open(tcp, peer, endpoint, shared.clone())).await;
     match opened {
         Ok(Ok(Some(session))) => session.run().await,
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::debug!(%peer, %error, "connection ended before login"),
-        Err(_) => tracing::debug!(%peer, "login took too long"),
+        Err(_) => {
+            shared.failures.note(peer.ip(), "", Cause::TooSlow);
+        }
     }
 }
 
 async fn open(
     tcp: TcpStream,
+    peer: SocketAddr,
     endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
 ) -> io::Result<Option<Session>> {
@@ -89,6 +93,13 @@ async fn open(
         let text = "no PostgreSQL user name specified in startup packet";
         return refuse(&mut stream, &ErrorFields::new("FATAL", "28000", text)).await;
     };
+    if endpoint.tls_required && !stream.is_encrypted() {
+        shared.failures.note(peer.ip(), &user, Cause::NotEncrypted);
+        let error =
+            ErrorFields::new("FATAL", "28000", "this address takes encrypted connections only")
+                .with_hint("Connect with sslmode=require, or better verify-full.");
+        return refuse(&mut stream, &error).await;
+    }
     let database = get("database").filter(|d| !d.is_empty()).unwrap_or(&user).to_owned();
     let mut out = BytesMut::new();
     let unknown: Vec<String> =
@@ -97,9 +108,13 @@ async fn open(
         backend::put_negotiate(&mut out, 0, &unknown);
     }
     let proven = authenticate(&mut stream, &mut buf, &mut out, &shared.users, &user).await?;
-    let Some(scram_keys) = proven else {
-        let text = format!("password authentication failed for user \"{user}\"");
-        return refuse(&mut stream, &ErrorFields::new("FATAL", "28P01", text)).await;
+    let scram_keys = match proven {
+        Ok(keys) => keys,
+        Err(cause) => {
+            tokio::time::sleep(shared.failures.note(peer.ip(), &user, cause)).await;
+            let text = format!("password authentication failed for user \"{user}\"");
+            return refuse(&mut stream, &ErrorFields::new("FATAL", "28P01", text)).await;
+        }
     };
     let passed = params
         .iter()
@@ -118,8 +133,11 @@ async fn open(
     let (server, origin) = match shared.spare.connect(options).await {
         Ok(opened) => opened,
         Err(error) => {
-            if let ConnectError::Refused { notices, .. } = &error {
+            if let ConnectError::Refused { notices, error } = &error {
                 stream.write_all(notices).await?;
+                if error.sqlstate().starts_with("28") {
+                    shared.failures.note(peer.ip(), &user, Cause::RefusedByHome);
+                }
             }
             return refuse(&mut stream, &explain(&endpoint, error)).await;
         }
@@ -187,45 +205,45 @@ async fn message(stream: &mut Stream, buf: &mut BytesMut) -> io::Result<Option<F
     }
 }
 
-/// SCRAM-SHA-256. `Ok(None)`: not let in.
+/// SCRAM-SHA-256. `Ok(Err(…))`: not let in.
 async fn authenticate(
     stream: &mut Stream,
     buf: &mut BytesMut,
     out: &mut BytesMut,
     users: &Users,
     user: &str,
-) -> io::Result<Option<ClientKeys>> {
+) -> io::Result<Result<ClientKeys, Cause>> {
     backend::put_authentication(out, 10, b"SCRAM-SHA-256\0\0");
     stream.write_all(out).await?;
     stream.flush().await?;
     out.clear();
     let Some(first) = message(stream, buf).await?.filter(|f| f.tag == b'p') else {
-        return Ok(None);
+        return Ok(Err(Cause::BadMessage));
     };
     let mut fields = frame::Fields::new(b'p', first.body());
     let mechanism = fields.text().unwrap_or_default();
     let initial = fields.value().ok().flatten().unwrap_or_default();
-    let known = users.find(user);
-    let secret = known.map(|u| u.secret.clone()).or_else(Users::decoy);
     let nonce = scram::nonce().map_err(io::Error::other)?;
-    let exchange = secret
-        .filter(|_| mechanism == "SCRAM-SHA-256")
-        .and_then(|secret| scram::server_first(secret, &initial, &nonce));
-    let Some(exchange) = exchange else { return Ok(None) };
+    let exchange = (mechanism == "SCRAM-SHA-256")
+        .then(|| scram::server_first(users.secret(user), &initial, &nonce))
+        .flatten();
+    let Some(exchange) = exchange else { return Ok(Err(Cause::BadMessage)) };
     backend::put_authentication(out, 11, exchange.message().as_bytes());
     stream.write_all(out).await?;
     stream.flush().await?;
     out.clear();
     let Some(last) = message(stream, buf).await?.filter(|f| f.tag == b'p') else {
-        return Ok(None);
+        return Ok(Err(Cause::BadMessage));
     };
+    let known = users.find(user).is_some();
     match exchange.finish(&last.body()) {
-        Some(verified) if known.is_some() => {
+        Some(verified) if known => {
             backend::put_authentication(out, 12, verified.message.as_bytes());
             backend::put_authentication(out, 0, b"");
-            Ok(Some(verified.keys))
+            Ok(Ok(verified.keys))
         }
-        _ => Ok(None),
+        _ if known => Ok(Err(Cause::WrongPassword)),
+        _ => Ok(Err(Cause::NoSuchUser)),
     }
 }
 

@@ -15,8 +15,10 @@
 
 pub mod auth;
 pub mod config;
+mod files;
 pub mod gateway;
 mod handshake;
+mod logins;
 mod progress;
 pub mod routes;
 mod session;
@@ -24,4 +26,4 @@ mod sources;
 mod spare;
 mod strategy;
 
-pub use gateway::{Gateway, GatewayError};
+pub use gateway::{Gateway, GatewayError, check_files};

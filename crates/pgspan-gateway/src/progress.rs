@@ -24,6 +24,8 @@ pub(crate) struct Part {
 struct Entry {
     /// The process number that the client knows.
     pid: i32,
+    /// Who has logged in.
+    user: String,
     started: Instant,
     parts: Vec<Part>,
 }
@@ -59,18 +61,19 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Running {
     /// Lists a statement until the guard is dropped.
-    pub fn list(&self, pid: i32, parts: Vec<Part>) -> Listed {
+    pub fn list(&self, (pid, user): (i32, &str), parts: Vec<Part>) -> Listed {
         let number = {
             let mut next = lock(&self.next);
             *next += 1;
             *next
         };
-        lock(&self.entries).insert(number, Entry { pid, started: Instant::now(), parts });
+        let user = user.to_owned();
+        lock(&self.entries).insert(number, Entry { pid, user, started: Instant::now(), parts });
         Listed { number, entries: self.entries.clone() }
     }
 
-    /// One line for each fragment.
-    pub fn lines(&self) -> Vec<Line> {
+    /// One line for each fragment of a user's statements; `None`: of everybody's.
+    pub fn lines(&self, user: Option<&str>) -> Vec<Line> {
         let entries = lock(&self.entries);
         let line = |e: &Entry, p: &Part| Line {
             pid: e.pid,
@@ -82,7 +85,8 @@ impl Running {
             connections: p.connections,
             elapsed: e.started.elapsed(),
         };
-        entries.values().flat_map(|e| e.parts.iter().map(move |p| line(e, p))).collect()
+        let own = entries.values().filter(|e| user.is_none_or(|user| user == e.user));
+        own.flat_map(|e| e.parts.iter().map(move |p| line(e, p))).collect()
     }
 }
 

@@ -1,18 +1,24 @@
-//! Counts per strategy and reason: what `SHOW pgspan.routes` lists.
+//! Counts per strategy and reason: what `SHOW pgspan.routes` lists, of each user's own.
 
 use pgspan_sql::route::{Route, Strategy};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Counts of one gateway since its start.
+/// Counts of one gateway since its start, by who has logged in.
 #[derive(Debug, Default)]
 pub struct Routes {
+    users: Mutex<BTreeMap<String, Arc<UserRoutes>>>,
+}
+
+/// Those of one user's sessions.
+#[derive(Debug, Default)]
+pub struct UserRoutes {
     relayed: AtomicU64,
     others: Mutex<BTreeMap<(Strategy, &'static str), u64>>,
 }
 
-impl Routes {
+impl UserRoutes {
     /// Counts statements that name no foreign table.
     pub fn count_relayed(&self) {
         self.relayed.fetch_add(1, Ordering::Relaxed);
@@ -23,13 +29,27 @@ impl Routes {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         *others.entry((route.strategy, route.reason.what)).or_default() += 1;
     }
+}
 
-    /// Rows of strategy, reason and count.
-    pub fn rows(&self) -> Vec<(Strategy, &'static str, u64)> {
-        let relayed = self.relayed.load(Ordering::Relaxed);
-        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+impl Routes {
+    /// The counts of a user who has been let in.
+    pub fn of(&self, user: &str) -> Arc<UserRoutes> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.entry(user.to_owned()).or_default().clone()
+    }
+
+    /// Rows of strategy, reason and count; `None`: of all users.
+    pub fn rows(&self, user: Option<&str>) -> Vec<(Strategy, &'static str, u64)> {
+        let mut sums: BTreeMap<(Strategy, &'static str), u64> = BTreeMap::new();
+        let mut relayed = 0;
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, own) in users.iter().filter(|(name, _)| user.is_none_or(|user| user == *name)) {
+            relayed += own.relayed.load(Ordering::Relaxed);
+            let others = own.others.lock().unwrap_or_else(PoisonError::into_inner);
+            others.iter().for_each(|(key, count)| *sums.entry(*key).or_default() += count);
+        }
         std::iter::once((Strategy::Relay, "no foreign table is named", relayed))
-            .chain(others.iter().map(|((s, r), n)| (*s, *r, *n)))
+            .chain(sums.into_iter().map(|((strategy, reason), count)| (strategy, reason, count)))
             .collect()
     }
 }

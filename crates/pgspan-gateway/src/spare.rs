@@ -81,7 +81,8 @@ impl Spare {
         let standing = standing(&mut connection, options.timeout).await;
         if !connection.is_clean() {
             // Half of an answer would meet the client.
-            let (host, port) = (connection.cancel_key.host, connection.cancel_key.port);
+            let address = connection.cancel_key.address;
+            let (host, port) = (address.ip().to_string(), address.port());
             let source = std::io::ErrorKind::TimedOut.into();
             return Err(ConnectError::Unreachable { host, port, source });
         }

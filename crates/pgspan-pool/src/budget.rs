@@ -416,7 +416,9 @@ mod tests {
             scram_keys: None,
             parameters: Vec::new(),
             ssl_mode: connect::SslMode::Disable,
-            ssl_root_certificate: None,
+            ssl_roots: None,
+            reach: crate::Reach::Anywhere,
+            plain_password: false,
             timeout: Duration::ZERO,
             on_connect: String::new(),
         })

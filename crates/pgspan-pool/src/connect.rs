@@ -1,6 +1,8 @@
 //! Opening a server connection: address list, TLS, startup, authentication.
 
 use crate::busy_poll::BusyPoll;
+use crate::reach::Reach;
+use crate::roots::RootCertificates;
 use crate::server::{CancelKey, Notices, ServerConnection};
 use crate::stream::{self, Stream, Verify};
 use bytes::BytesMut;
@@ -11,7 +13,6 @@ use pgspan_wire::scram_client::{ChannelBinding, ScramSha256};
 use pgspan_wire::{frontend, md5_hash};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -67,8 +68,13 @@ pub struct ConnectOptions {
     pub parameters: Vec<(String, String)>,
     /// TLS.
     pub ssl_mode: SslMode,
-    /// Root certificates, PEM.
-    pub ssl_root_certificate: Option<PathBuf>,
+    /// Root certificates.
+    pub ssl_roots: Option<RootCertificates>,
+    /// Which of the hosts' addresses may be connected to.
+    pub reach: Reach,
+    /// Whether a server that asks for the password in clear text, or hashed by MD5, gets it
+    /// where the connection is not encrypted.
+    pub plain_password: bool,
     /// Bound on reaching one address and being let in.
     pub timeout: Duration,
     /// SQL to run once connected, in simple protocol; empty for none.
@@ -156,14 +162,15 @@ async fn connect_one(
     port: u16,
 ) -> Result<ServerConnection, ConnectError> {
     let unreachable = |source| ConnectError::Unreachable { host: host.to_owned(), port, source };
-    let tcp = TcpStream::connect((host, port)).await.map_err(unreachable)?;
+    let tcp = options.reach.connect(host, port).await.map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
+    let address = tcp.peer_addr().map_err(unreachable)?;
     let stream = secure(tcp, options, host).await.map_err(unreachable)?;
     let mut connection = ServerConnection {
         stream,
         inbox: BytesMut::with_capacity(16 * 1024),
         outbox: BytesMut::with_capacity(4 * 1024),
-        cancel_key: CancelKey { host: host.to_owned(), port, pid: 0, key: 0 },
+        cancel_key: CancelKey { address, pid: 0, key: 0 },
         parameters: HashMap::new(),
         password_used: false,
         notices: Notices::default(),
@@ -197,7 +204,7 @@ async fn secure(mut tcp: TcpStream, options: &ConnectOptions, host: &str) -> io:
     tcp.write_all(&ask).await?;
     match tcp.read_u8().await? {
         b'S' => {
-            let root = options.ssl_root_certificate.as_deref();
+            let root = options.ssl_roots.as_ref();
             let verify = match options.ssl_mode {
                 SslMode::VerifyFull => Verify::Full,
                 SslMode::VerifyCa => Verify::Chain,
@@ -250,6 +257,12 @@ async fn authenticate(
                 };
                 match kind {
                     0 => {}
+                    3 | 5 if !options.plain_password && !connection.stream.is_encrypted() => {
+                        return Err(impossible(
+                            "the server wants the password in clear text or hashed by MD5, and \
+                             the connection is not encrypted (gateway.plain_passwords)",
+                        ));
+                    }
                     3 => {
                         connection.password_used = true;
                         let mut body = password()?.to_vec();

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | [`stream`] | plain or TLS bytes, either side |
 //! | [`connect`] | options, startup, authentication |
+//! | [`reach`] | which addresses a connection may lead to |
+//! | [`roots`] | root certificates |
 //! | [`server`] | an open server connection and its message queue |
 //! | [`busy_poll`] | whether to sleep while an answer is on its way |
 //! | [`budget`] | connections to sources: leases under one budget per server |
@@ -14,10 +16,14 @@
 pub mod budget;
 pub mod busy_poll;
 pub mod connect;
+pub mod reach;
+pub mod roots;
 pub mod server;
 pub mod stream;
 
 pub use budget::{Lease, LeaseError, Reservation, SourcePools};
 pub use connect::{ConnectError, ConnectOptions, SslMode};
+pub use reach::Reach;
+pub use roots::RootCertificates;
 pub use server::{CancelKey, Notices, ServerConnection, ServerError, is_hang_up};
 pub use stream::Stream;

@@ -10,6 +10,7 @@ use pgspan_wire::frontend;
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
@@ -18,10 +19,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 /// What a server process answers to for a CancelRequest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CancelKey {
-    /// Where the server listens.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
+    /// Where the server was reached.
+    pub address: SocketAddr,
     /// Process number.
     pub pid: i32,
     /// Secret.
@@ -34,7 +33,7 @@ impl CancelKey {
     /// # Errors
     /// When the server cannot be reached.
     pub async fn cancel(&self) -> io::Result<()> {
-        let mut tcp = tokio::net::TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let mut tcp = tokio::net::TcpStream::connect(self.address).await?;
         let mut buf = BytesMut::new();
         frontend::cancel_request(&mut buf, self.pid, self.key);
         tcp.write_all(&buf).await?;

@@ -1,7 +1,7 @@
 //! Plain or TLS bytes. TLS follows libpq's `sslmode` (manual, section "SSL Support").
 
+use crate::roots::RootCertificates;
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -61,20 +61,25 @@ impl AsyncWrite for Stream {
     }
 }
 
+impl Stream {
+    /// Whether nobody on the way can read it.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Stream::Tls(_))
+    }
+}
+
 fn invalid(message: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message.to_string())
 }
 
-/// Accepts clients' TLS with a certificate chain and key from PEM files.
+/// Accepts clients' TLS with a certificate chain and a key, both PEM.
 ///
 /// # Errors
-/// When a file cannot be read or does not hold what it should.
-pub fn acceptor(certificate: &Path, key: &Path) -> io::Result<TlsAcceptor> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .map_err(invalid)?
-        .collect::<Result<_, _>>()
-        .map_err(invalid)?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(invalid)?;
+/// When they do not hold what they should, or do not belong together.
+pub fn acceptor(certificate: &[u8], key: &[u8]) -> io::Result<TlsAcceptor> {
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(certificate).collect::<Result<_, _>>().map_err(invalid)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(invalid)?;
     let config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, key)
@@ -149,24 +154,15 @@ impl rustls::client::danger::ServerCertVerifier for Lenient {
 /// Wraps a connection to a server in TLS.
 ///
 /// # Errors
-/// When the root certificates cannot be read, or the handshake fails.
+/// When root certificates are wanted and not given, or the handshake fails.
 pub async fn connect_tls(
     tcp: TcpStream,
     host: &str,
     verify: Verify,
-    root_certificate: Option<&Path>,
+    roots: Option<&RootCertificates>,
 ) -> io::Result<Stream> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let roots = match root_certificate {
-        None => None,
-        Some(path) => {
-            let mut store = rustls::RootCertStore::empty();
-            for cert in CertificateDer::pem_file_iter(path).map_err(invalid)? {
-                store.add(cert.map_err(invalid)?).map_err(invalid)?;
-            }
-            Some(Arc::new(store))
-        }
-    };
+    let roots = roots.map(|roots| roots.store.clone());
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(invalid)?;

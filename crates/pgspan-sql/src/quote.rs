@@ -10,14 +10,24 @@ pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", ident(schema), ident(name))
 }
 
-/// A string literal that means the same whatever `standard_conforming_strings` says.
+/// A string literal that means the same whatever `standard_conforming_strings` says, and in
+/// whatever encoding it is read: the second byte of a character may be a backslash in some
+/// (GBK, BIG5, SJIS), so that all of it is ASCII.
 pub fn literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') {
-        format!(" E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
+    if text.is_ascii() && !text.contains('\\') {
+        return format!("'{}'", text.replace('\'', "''"));
     }
+    let mut quoted = String::from(" E'");
+    for c in text.chars() {
+        match c {
+            '\'' => quoted.push_str("''"),
+            '\\' => quoted.push_str("\\\\"),
+            c if c.is_ascii() => quoted.push(c),
+            c => quoted.push_str(&format!("\\U{:08X}", u32::from(c))),
+        }
+    }
+    quoted.push('\'');
+    quoted
 }
 
 /// `ARRAY['a','b']::pg_catalog.text[]`.
@@ -42,6 +52,7 @@ mod tests {
         assert_eq!(qualified("a\"b", "C d"), "\"a\"\"b\".\"C d\"");
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal("a\\b"), " E'a\\\\b'");
+        assert_eq!(literal("\u{e9}'\u{1f600}"), " E'\\U000000E9''\\U0001F600'");
         assert_eq!(text_array_value(["a", "b\"\\"]), "{\"a\",\"b\\\"\\\\\"}");
     }
 }

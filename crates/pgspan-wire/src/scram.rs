@@ -10,6 +10,9 @@ use sha2::{Digest as _, Sha256};
 /// PostgreSQL's default iteration count.
 pub const ITERATIONS: u32 = 4096;
 
+/// Length of PostgreSQL's salts.
+pub const SALT_BYTES: usize = 16;
+
 /// What a server keeps instead of a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
@@ -56,6 +59,17 @@ impl Secret {
             stored_key: Sha256::digest(client_key).into(),
             server_key: mac(&salted, b"Server Key"),
         }
+    }
+
+    /// What stands for the secret of a name that nobody has: it is the same for the same name,
+    /// and no proof fits it. As in PostgreSQL (`mock_scram_secret`), its salt is a keyed hash of
+    /// the name, so that only who knows `key` can tell it from a drawn one, and no key is
+    /// derived, as none is for a stored secret.
+    pub fn mock(key: &[u8; 32], name: &str, iterations: u32) -> Secret {
+        let [stored_key, server_key] = [b"StoredKey\0", b"ServerKey\0"]
+            .map(|of| mac(key, &[of.as_slice(), name.as_bytes()].concat()));
+        let salt = mac(key, &[b"Salt\0", name.as_bytes()].concat());
+        Secret { iterations, salt: salt[..SALT_BYTES].to_vec(), stored_key, server_key }
     }
 
     /// Reads PostgreSQL's stored form, `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`.

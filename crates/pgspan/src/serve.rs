@@ -95,6 +95,9 @@ pub fn check_config(options: &CheckConfig) -> ExitCode {
     }
     match Config::load(&options.config) {
         Ok(config) => {
+            if let Err(error) = pgspan_gateway::check_files(&config) {
+                return fail(&format!("{}: {error}", options.config.display()));
+            }
             terminal::say(format!(
                 "{}: {} clusters, {} listeners, no errors",
                 options.config.display(),

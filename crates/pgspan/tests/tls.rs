@@ -151,6 +151,10 @@ fn every_link_is_encrypted_and_checked() {
     options.settings = vec![
         setting("gateway.tls_certificate", certificate_file.display().to_string()),
         setting("gateway.tls_key", key_file.display().to_string()),
+        setting(
+            "gateway.source_root_certificates",
+            format!("[{:?}, {:?}]", root(&ours), root(&others)),
+        ),
         setting("clusters.users.sslmode", "verify-full".into()),
         setting("clusters.users.sslrootcert", root(&ours)),
         setting("clusters.orders.sslmode", "verify-full".into()),
@@ -200,4 +204,19 @@ fn every_link_is_encrypted_and_checked() {
     let refusal = complains(&psql(&lab, &orders, &chain, "SELECT 1"));
     assert!(refusal.contains("could not connect to server \"orders\""), "{refusal}");
     assert!(!refusal.contains(&lab.state().password), "{refusal}");
+
+    // Where TLS is demanded, nobody comes in without.
+    lab.stop_helper("gateway").unwrap();
+    let text = std::fs::read_to_string(&gateway.config).unwrap();
+    let demanding =
+        text.replace("endpoint = \"writer\"", "endpoint = \"writer\"\ntls = \"require\"");
+    assert_ne!(text, demanding);
+    std::fs::write(&gateway.config, demanding).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgspan"));
+    command.args(["serve", "--config"]).arg(&gateway.config);
+    let listen = gateway.endpoints.iter().map(|one| one.listen.clone()).collect();
+    lab.start_helper("gateway", &mut command, listen).unwrap();
+    let refusal = complains(&psql(&lab, &at, &[("PGSSLMODE", "disable")], "SELECT 1"));
+    assert!(refusal.contains("takes encrypted connections only"), "{refusal}");
+    assert_eq!(says(&psql(&lab, &at, &full, "SELECT 1")), "1");
 }

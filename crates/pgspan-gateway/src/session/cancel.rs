@@ -115,8 +115,8 @@ async fn cancel_all(keys: Vec<CancelKey>) {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
             };
-            let (host, port) = (key.host, key.port);
-            tracing::warn!(host, port, why, "cancel request not delivered");
+            let address = key.address;
+            tracing::warn!(%address, why, "cancel request not delivered");
         });
     }
     while requests.join_next().await.is_some() {}

@@ -159,8 +159,8 @@ impl Session {
         let unaltered = (1..expected.len()).all(|n| got.value(answer, n) == Some(&expected[n]));
         let session = read.first().map(|(_, plan)| plan.session.clone());
         let Some(session) = session.filter(|_| unaltered) else { return Ok(Fate::Moved) };
-        let Session { shared, endpoint, cancel, block, .. } = self;
-        let caller = Caller { shared, home: endpoint, cancel, session: &session };
+        let Session { shared, endpoint, cancel, block, user, .. } = self;
+        let caller = Caller { shared, home: endpoint, cancel, session: &session, user };
         for source in &mut block.sources {
             if source.has_hung_up().await {
                 return Ok(Fate::Lost(lost_connection(&source.spec.name)));
@@ -174,7 +174,7 @@ impl Session {
 
     /// Asks home in the client's block. What is locked meanwhile, here and at the sources, stays
     /// so: a savepoint that is released keeps it.
-    async fn behind_savepoint(
+    pub(super) async fn behind_savepoint(
         &mut self,
         ask: impl FnOnce(&mut ServerConnection),
     ) -> Result<Result<Answers, Fate>, End> {
@@ -260,7 +260,7 @@ impl Session {
 }
 
 /// What comes of handing a block to home.
-enum Fate {
+pub(super) enum Fate {
     /// Home sees what the gateway has seen.
     Same,
     /// That is not proven.

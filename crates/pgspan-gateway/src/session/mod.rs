@@ -27,6 +27,7 @@ pub(crate) mod stop;
 pub(crate) mod trust;
 
 use crate::gateway::{Database, Endpoint, Shared};
+use crate::routes::UserRoutes;
 use crate::spare::Origin;
 use block::Block;
 use bytes::BytesMut;
@@ -132,6 +133,10 @@ pub(crate) struct Session {
     pub still: still::Still,
     /// How the last statement was run.
     pub last_route: Route,
+    /// How many were run how.
+    pub routes: Arc<UserRoutes>,
+    /// The client's role may see what other users' sessions do.
+    pub sees_all: bool,
     /// How home's connection was opened, if another client may have it afterwards.
     pub origin: Option<Origin>,
     /// Snapshots of sources that the present statement keeps.
@@ -166,6 +171,7 @@ impl Session {
         shared: Arc<Shared>,
     ) -> Session {
         let database = shared.database(&endpoint.cluster, &database_name);
+        let routes = shared.routes.of(&user);
         Session {
             client,
             server,
@@ -193,6 +199,8 @@ impl Session {
             trust: trust::Trust::default(),
             still: still::Still::default(),
             last_route: RELAYED,
+            routes,
+            sees_all: false,
         }
     }
 
@@ -301,7 +309,7 @@ impl Session {
 
     /// A statement that names no foreign table goes to home.
     fn count_relayed(&mut self) {
-        self.shared.routes.count_relayed();
+        self.routes.count_relayed();
         self.last_route = RELAYED;
     }
 

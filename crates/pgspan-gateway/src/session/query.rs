@@ -107,7 +107,7 @@ impl Session {
         }
         let route = Route::fallback(reason);
         tracing::debug!(reason = %route.reason, "fallback");
-        self.shared.routes.count(&route);
+        self.routes.count(&route);
         self.last_route = route;
         if !self.is_gated() {
             // Home may open a transaction at a source of its own.
@@ -135,7 +135,7 @@ impl Session {
         let stop = match done {
             Ok(route) => {
                 self.opened = false;
-                self.shared.routes.count(&route);
+                self.routes.count(&route);
                 self.last_route = route;
                 if around == Around::Savepoint {
                     self.block.shown(&request.text);
@@ -626,8 +626,9 @@ impl Session {
             return Ok(Some(self.fetch(plan, &keys, around).await));
         }
         let keys = vec![None; plan.plan.fetches.len()];
-        let Session { server, client, endpoint, cancel, block, still, .. } = &mut *self;
-        let caller = Caller { shared: &shared, home: endpoint, cancel, session: &plan.session };
+        let Session { server, client, endpoint, cancel, block, still, user, .. } = &mut *self;
+        let session = &plan.session;
+        let caller = Caller { shared: &shared, home: endpoint, cancel, session, user };
         let savepoints = block.savepoints.open();
         let held = (around == Around::Savepoint)
             .then_some(Holding { sources: &mut block.sources, savepoints: &savepoints });
@@ -686,7 +687,8 @@ impl Session {
 
     /// This session as one that asks sources, under settings that home has told.
     pub(crate) fn caller<'a>(&'a self, session: &'a ask::Session) -> Caller<'a> {
-        Caller { shared: &self.shared, home: &self.endpoint, cancel: &self.cancel, session }
+        let Session { shared, endpoint: home, cancel, user, .. } = self;
+        Caller { shared, home, cancel, session, user }
     }
 
     /// The join keys of a plan that was made just now.
@@ -710,8 +712,8 @@ impl Session {
         keys: &[Option<Bytes>],
         around: Around,
     ) -> Result<Vec<Fetched>, Stop> {
-        let Session { client, shared, endpoint, cancel, block, .. } = self;
-        let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
+        let Session { client, shared, endpoint, cancel, block, user, .. } = self;
+        let caller = Caller { shared, home: endpoint, cancel, session: &plan.session, user };
         let savepoints = block.savepoints.open();
         let held = (around == Around::Savepoint)
             .then_some(Holding { sources: &mut block.sources, savepoints: &savepoints });

@@ -21,9 +21,12 @@ impl Session {
         let Ok(text) = std::str::from_utf8(text) else {
             return self.pass_query(frame).await;
         };
-        if let Some(select) =
-            super::show::is_show(text.as_bytes()).then(|| self.show(text)).flatten()
-        {
+        let shows = super::show::is_show(text.as_bytes());
+        if shows {
+            self.regain_trust().await?;
+            self.learn_what_is_seen().await?;
+        }
+        if let Some(select) = shows.then(|| self.show(text)).flatten() {
             // A SELECT of literals.
             let trust = self.trust;
             self.hand_over(b'Q', None);
@@ -91,6 +94,9 @@ impl Session {
         let mut frames = self.held.take();
         self.refresh_catalog(&Piece::ALL).await?;
         self.regain_trust().await?;
+        if self.ask_for_shows(&frames) {
+            self.learn_what_is_seen().await?;
+        }
         let shape = request::batch(&frames);
         self.notice_statement(&mut frames);
         let batch = match shape {
@@ -154,6 +160,10 @@ impl Session {
     pub(super) async fn serve_flush(&mut self) -> Result<(), End> {
         self.refresh_catalog(&Piece::ALL).await?;
         let mut frames = self.held.take();
+        if self.ask_for_shows(&frames) {
+            self.regain_trust().await?;
+            self.learn_what_is_seen().await?;
+        }
         self.notice_statement(&mut frames);
         if self.is_foreign_head(&frames) {
             self.discard_to_sync = !self.relay_head(&frames, true).await?;
@@ -174,6 +184,11 @@ impl Session {
             frontend::flush(&mut self.server.outbox);
         }
         Ok(())
+    }
+
+    /// Whether a SHOW of the gateway's own is among the statements of a batch.
+    fn ask_for_shows(&self, frames: &[Frame]) -> bool {
+        self.texts_of(frames).iter().any(|text| super::show::is_show(text))
     }
 
     /// What a Parse in a held batch prepares, seen with the catalog as it is now. A

@@ -2,8 +2,12 @@
 //! their values, which home answers, so that both protocols, both formats and every
 //! driver work.
 
-use super::Session;
+use super::home::{self, Statement};
+use super::{End, Session};
+use pgspan_pool::ServerError;
 use pgspan_sql::quote::literal;
+use pgspan_wire::backend::TransactionStatus;
+use std::sync::OnceLock;
 
 const PREFIX: &[u8] = b"show pgspan.";
 
@@ -13,16 +17,47 @@ pub(super) fn is_show(text: &[u8]) -> bool {
     start.get(..PREFIX.len()).is_some_and(|s| s.eq_ignore_ascii_case(PREFIX))
 }
 
+/// Who sees everybody's: as of `pg_stat_activity` (manual, section "Predefined Roles").
+fn sees_all() -> &'static Statement {
+    static ONE: OnceLock<Statement> = OnceLock::new();
+    ONE.get_or_init(|| Statement::new("SELECT pg_catalog.pg_has_role('pg_monitor', 'MEMBER')"))
+}
+
 impl Session {
+    /// Before a SHOW of the gateway's own: asks home what the client's role may see. In a block
+    /// that has failed only its own.
+    pub(super) async fn learn_what_is_seen(&mut self) -> Result<(), End> {
+        self.sees_all = false;
+        let answer = match self.server.status {
+            TransactionStatus::Failed => return Ok(()),
+            TransactionStatus::InBlock => {
+                let got = self.behind_savepoint(|server| home::run_prepared(server, sees_all()));
+                got.await?.ok().and_then(|got| got.value(1, 0).map(|value| value.to_vec()))
+            }
+            TransactionStatus::Idle => {
+                home::run_prepared(&mut self.server, sees_all());
+                pgspan_wire::frontend::sync(&mut self.server.outbox);
+                match home::answers(&mut self.server, &mut self.client.outbox).await {
+                    Ok(got) => got.value(0, 0).map(|value| value.to_vec()),
+                    Err(ServerError::Sql(_)) => None,
+                    Err(lost) => return Err(lost.into()),
+                }
+            }
+        };
+        self.sees_all = answer.is_some_and(|answer| answer == b"t");
+        Ok(())
+    }
+
     /// The SELECT that stands for a SHOW; `None` when there is no such table, and home
     /// will say so.
     pub(super) fn show(&self, text: &str) -> Option<String> {
         let name = text.trim().trim_end_matches(';').trim_end();
         let name = name.get(PREFIX.len()..)?.to_ascii_lowercase();
+        let whose = (!self.sees_all).then_some(self.user.as_str());
         match name.as_str() {
             "routes" => Some(values(
                 "routes(strategy, reason, count)",
-                self.shared.routes.rows().into_iter().map(|(strategy, reason, count)| {
+                self.shared.routes.rows(whose).into_iter().map(|(strategy, reason, count)| {
                     format!(
                         "{}::pg_catalog.text, {}::pg_catalog.text, {count}::pg_catalog.int8",
                         literal(strategy.as_str()),
@@ -38,7 +73,7 @@ impl Session {
             )),
             "servers" => Some(values(
                 "servers(address, open, idle, waiting)",
-                self.shared.sources.pools.counts().into_iter().map(|c| {
+                self.shared.sources.counts(whose).into_iter().map(|c| {
                     format!(
                         "{}::pg_catalog.text, {}::pg_catalog.int8, {}::pg_catalog.int8, {}::pg_catalog.int8",
                         literal(&c.address),
@@ -51,7 +86,7 @@ impl Session {
             )),
             "progress" => Some(values(
                 "progress(pid, tables, server, rows, rows_expected, bytes, connections, elapsed_s)",
-                self.shared.progress.lines().into_iter().map(|l| {
+                self.shared.progress.lines(whose).into_iter().map(|l| {
                     format!(
                         "{}::pg_catalog.int4, {}::pg_catalog.text, {}::pg_catalog.text, {}::pg_catalog.int8, \
                          {:.0}::pg_catalog.int8, {}::pg_catalog.int8, {}::pg_catalog.int8, {:.1}::pg_catalog.numeric",

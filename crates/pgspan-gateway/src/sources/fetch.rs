@@ -33,6 +33,8 @@ pub(crate) struct Caller<'a> {
     /// Role and settings. A role that is not a superuser reaches a source only by a
     /// password that the source asked for (postgres_fdw's `password_required`).
     pub session: &'a ask::Session,
+    /// Who has logged in.
+    pub user: &'a str,
 }
 
 /// Rows of one foreign table, ready to be bound.
@@ -93,6 +95,7 @@ pub(crate) fn failed(name: &str, error: &ServerError) -> Reason {
 /// Lends a connection to a source.
 pub(crate) async fn lease(caller: &Caller<'_>, spec: &ServerSpec) -> Result<Lease, Reason> {
     let options = connect_options(caller.shared, caller.home, spec, &caller.session.encoding)?;
+    caller.shared.sources.reaches(caller.user, &options);
     let pools = &caller.shared.sources.pools;
     let lease = pools.lease(&options).await.map_err(|e| unreachable_source(spec, &e))?;
     admitted(caller, spec, lease)

@@ -18,7 +18,8 @@ use crate::session::home::Statement;
 use crate::session::settle::Settle;
 use bytes::Bytes;
 use lru::LruCache;
-use pgspan_pool::{ConnectOptions, SourcePools, SslMode};
+use pgspan_pool::budget::ServerCounts;
+use pgspan_pool::{ConnectOptions, Reach, SourcePools, SslMode};
 use pgspan_sql::analyze::Analysis;
 use pgspan_sql::ask;
 use pgspan_sql::catalog::CatalogSnapshot;
@@ -27,10 +28,9 @@ use pgspan_sql::plan::{FederatedPlan, Needs};
 use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
 use pgspan_wire::backend::Field;
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -152,7 +152,12 @@ pub(crate) struct Sources {
     /// Texts with which a block must not begin to read at the sources, with their database.
     homes: Mutex<LruCache<(String, String), ()>>,
     relation_age_max: Duration,
+    /// Servers that a user's sessions have asked for a connection to.
+    reached: Mutex<HashMap<String, BTreeSet<(String, u16)>>>,
 }
+
+/// Servers that are remembered for one user.
+const REACHED_MAX: usize = 256;
 
 fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -174,6 +179,7 @@ impl Sources {
             relations: Mutex::default(),
             homes: Mutex::new(LruCache::new(size)),
             relation_age_max: Duration::from_secs(limits.catalog_s_max),
+            reached: Mutex::default(),
         }
     }
 
@@ -238,6 +244,31 @@ impl Sources {
         lock(&self.homes).put((database.to_owned(), text), ());
     }
 
+    /// Somebody asks for a connection.
+    pub fn reaches(&self, user: &str, options: &ConnectOptions) {
+        let Some(address) = options.addresses.first() else { return };
+        let mut reached = lock(&self.reached);
+        if reached.get(user).is_some_and(|own| own.contains(address)) {
+            return;
+        }
+        let own = reached.entry(user.to_owned()).or_default();
+        if own.len() < REACHED_MAX {
+            own.insert(address.clone());
+        }
+    }
+
+    /// Connections for each server that a user has asked for; `None`: for all.
+    pub fn counts(&self, user: Option<&str>) -> Vec<ServerCounts> {
+        let mut counts = self.pools.counts();
+        if let Some(user) = user {
+            let reached = lock(&self.reached);
+            let own = reached.get(user).into_iter().flatten();
+            let own: Vec<String> = own.map(|(host, port)| format!("{host}:{port}")).collect();
+            counts.retain(|c| own.contains(&c.address));
+        }
+        counts
+    }
+
     /// Whether it was left to home.
     pub fn is_left_to_home(&self, database: &str, text: &str) -> bool {
         let mut homes = lock(&self.homes);
@@ -269,15 +300,11 @@ impl Sources {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
-}
-
 /// How a source is reached: a server that is this gateway's own endpoint is reached
 /// behind it, without the way through the gateway.
 ///
 /// # Errors
-/// When the options name a host that is not the same seen from home and from here.
+/// When the options name a file that is not the configuration's.
 pub(crate) fn connect_options(
     shared: &Shared,
     home: &Endpoint,
@@ -288,17 +315,22 @@ pub(crate) fn connect_options(
         None => SslMode::Prefer,
         Some(m) => SslMode::parse(m).ok_or_else(|| Reason::about("server option", "sslmode"))?,
     };
-    let mut ssl_root_certificate = spec.ssl_root_certificate.as_ref().map(PathBuf::from);
+    let mut ssl_roots = None;
     let mut addresses = Vec::new();
+    let mut reach = Reach::Anywhere;
     for (host, port) in &spec.addresses {
         if let Some(own) = shared.own_addresses.get(&(host.clone(), *port)) {
             addresses.push((own.host.clone(), own.port));
             ssl_mode = own.ssl_mode;
-            ssl_root_certificate.clone_from(&own.ssl_root_certificate);
-        } else if is_loopback(host) && !is_loopback(&home.host) {
-            // Home's own machine, which is another than ours.
-            return Err(Reason::about("the server's host is home's loopback", host));
+            ssl_roots.clone_from(&own.ssl_roots);
         } else {
+            // Who makes servers at home names hosts and files of ours.
+            reach = shared.config.reach((&home.host, home.port));
+            if let Some(file) = &spec.ssl_root_certificate {
+                let known = shared.source_roots.get(Path::new(file));
+                let known = known.ok_or_else(|| Reason::about("server option", "sslrootcert"))?;
+                ssl_roots = Some(known.clone());
+            }
             addresses.push((host.clone(), *port));
         }
     }
@@ -323,7 +355,9 @@ pub(crate) fn connect_options(
         scram_keys: None,
         parameters,
         ssl_mode,
-        ssl_root_certificate,
+        ssl_roots,
+        reach,
+        plain_password: shared.config.gateway.plain_passwords,
         timeout,
         on_connect: ask::SOURCE_SESSION.to_owned(),
     }))

@@ -160,12 +160,15 @@ async fn gather_once(
         connections: streams.get(i).copied().unwrap_or(1),
         progress: started.progress.get(i).cloned().unwrap_or_default(),
     });
-    let listed = session.shared.progress.list(session.cancel.pid(), parts.collect());
+    let listed = {
+        let who = (session.cancel.pid(), session.user.as_str());
+        session.shared.progress.list(who, parts.collect())
+    };
     let mut feeds: Vec<Option<Vec<Feed>>> = feeds.into_iter().map(Some).collect();
     let mut work = JoinSet::new();
     let mut at_work: Vec<AtWork> = Vec::new();
-    let Session { server, client, shared, endpoint, cancel, snapshots: held, .. } = session;
-    let caller = Caller { shared, home: endpoint, cancel, session: &plan.session };
+    let Session { server, client, shared, endpoint, cancel, user, snapshots: held, .. } = session;
+    let caller = Caller { shared, home: endpoint, cancel, session: &plan.session, user };
     let busy = |e: LeaseError| Reason::about(fetch::BUSY, e.to_string());
     // Why a stream broke: the engine, which is told as well, may end before it.
     let broke: Arc<OnceLock<Broke>> = Arc::default();

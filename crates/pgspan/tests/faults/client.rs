@@ -109,6 +109,11 @@ pub fn dial(address: &str) -> io::Result<TcpStream> {
 }
 
 impl Client {
+    /// A session that has not begun.
+    pub fn over(stream: TcpStream, address: &str) -> Client {
+        Client { stream, address: address.to_owned(), key: [0; 8] }
+    }
+
     /// Connects and logs in.
     pub fn connect(
         address: &str,

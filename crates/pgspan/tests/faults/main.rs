@@ -5,6 +5,7 @@
 mod blocks;
 mod client;
 mod crowd;
+mod doors;
 mod ends;
 mod grounds;
 mod halves;
