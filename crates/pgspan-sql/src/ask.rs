@@ -383,8 +383,7 @@ fn view_json(view: &str) -> String {
          called(f) AS (SELECT m.ids[1]::pg_catalog.oid FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':(?:funcid|opfuncid|hashfuncid|aggfnoid|winfnoid|tsmhandler) ([0-9]+)', 'g') AS m(ids) \
           UNION SELECT o.oprcode::pg_catalog.oid FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':opno ([0-9]+)', 'g') AS m(ids) \
           JOIN pg_catalog.pg_operator o ON o.oid OPERATOR(pg_catalog.=) m.ids[1]::pg_catalog.oid) \
-         SELECT pg_catalog.json_build_object('state', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.xmin), ',' ORDER BY r.oid) FROM r), 'unprinted', EXISTS (SELECT 1 FROM r WHERE r.tree OPERATOR(pg_catalog.~) '[{{]COLLATE(EXPR)? ') \
-          OR EXISTS (SELECT 1 FROM v WHERE {computed}), 'folds', \
+         SELECT pg_catalog.json_build_object('state', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.xmin), ',' ORDER BY r.oid) FROM r), 'folds', \
           EXISTS (SELECT 1 FROM r LEFT JOIN called ON true LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) called.f WHERE {folds}), 'hazard', \
           EXISTS (SELECT 1 FROM v JOIN pg_catalog.pg_class vc ON vc.oid OPERATOR(pg_catalog.=) v.o \
            WHERE vc.relkind OPERATOR(pg_catalog.<>) ALL(ARRAY['r','v']::\"char\"[]) OR vc.relhassubclass OR vc.relrowsecurity) \
@@ -395,7 +394,6 @@ fn view_json(view: &str) -> String {
           OR EXISTS (SELECT 1 FROM called LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) called.f WHERE called.f OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
            AND (p.oid IS NULL OR p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid OR p.provolatile OPERATOR(pg_catalog.=) 'v' OR {stateful}))))",
         folds = crate::folding::view_condition(),
-        computed = virtual_columns("v.o"),
         stateful = crate::catalog::stateful_condition(),
     )
 }
@@ -445,7 +443,7 @@ pub const ENGINE_EXPLAIN: &str = "EXPLAIN (VERBOSE, FORMAT JSON) ";
 /// What the engine must know of home besides: whether an operator or a function outside
 /// `pg_catalog` could be meant where the engine reads PostgreSQL's own, or a function of the
 /// statement is an aggregate that it does not have; which columns of the tables have a
-/// collation or a domain of their own; whether a setting changes how EXPLAIN prints
+/// collation of their own, or a type that may bring one (a domain, a row, a range); whether a setting changes how EXPLAIN prints
 /// literals; and [`engine_state`]. One row: a boolean, a JSON array, a boolean, a text.
 pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
     format!(
@@ -461,8 +459,9 @@ pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
          JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid \
          WHERE a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped \
          AND (a.attcollation OPERATOR(pg_catalog.<>) ALL(ARRAY[0::pg_catalog.oid, 100::pg_catalog.oid]) \
-         OR EXISTS (SELECT 1 FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid \
-         AND t.typtype OPERATOR(pg_catalog.=) 'd')))::pg_catalog.text, '[]'), \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
+         WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid \
+         AND (t.typtype OPERATOR(pg_catalog.<>) ALL('{{b,e}}'::\"char\"[]) OR e.typtype OPERATOR(pg_catalog.<>) ALL('{{b,e}}'::\"char\"[])))))::pg_catalog.text, '[]'), \
          pg_catalog.current_setting('extra_float_digits')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 1 \
          AND pg_catalog.current_setting('IntervalStyle') OPERATOR(pg_catalog.=) 'postgres' \
          AND pg_catalog.starts_with(pg_catalog.current_setting('DateStyle'), 'ISO'), ({state})",

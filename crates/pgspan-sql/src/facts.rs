@@ -76,9 +76,6 @@ pub struct View {
     pub hazard: bool,
     /// A plan may keep what a setting has decided ([`crate::folding`]).
     pub folds: bool,
-    /// It has expressions that EXPLAIN does not print as they are
-    /// ([`HomeFacts::is_printed_whole`]).
-    pub unprinted: bool,
     /// Another text for each version of it and of the views below it.
     pub state: Option<String>,
 }
@@ -170,13 +167,13 @@ impl HomeFacts {
         serde_json::from_slice(json).map_err(|e| Reason::about("catalog answer", e.to_string()))
     }
 
-    /// Whether EXPLAIN prints the relations' own expressions as they are: it leaves out a
-    /// COLLATE that the planner has made a relabelling of (ruleutils.c, `get_rule_expr`), and
-    /// what it prints is read again.
+    /// Whether all that home's EXPLAIN prints of a statement is of the statement's own text.
+    /// What it prints is read again, and it does not print all: a COLLATE that the planner has
+    /// made a relabelling of (ruleutils.c, `get_rule_expr`), the columns that an alias renames,
+    /// whose alias is whose. In the statement's own text such things are looked for; not in a
+    /// view's, nor in a virtual column's.
     pub fn is_printed_whole(&self) -> bool {
-        self.relations.iter().all(|r| {
-            r.virtual_columns != Some(true) && r.view.as_ref().is_none_or(|view| !view.unprinted)
-        })
+        self.relations.iter().all(|r| r.virtual_columns != Some(true) && r.view.is_none())
     }
 
     /// The relation that the statement writes by this (quoted) name.

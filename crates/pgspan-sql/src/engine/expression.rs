@@ -269,6 +269,70 @@ fn class(tree: &Value, there: &Places<'_>) -> Option<Class> {
     }
 }
 
+/// Whether computing an expression raises no error, whatever the values are: columns and
+/// constants, folds of them, comparisons, and sums and products of numerics. (These overflow
+/// from 10^131072 on.)
+pub fn is_certain(text: &str, there: &Places<'_>) -> bool {
+    is_column(text) || Expression::read(text).is_some_and(|e| certain(&e.tree, there).is_some())
+}
+
+/// Whether an expression that raises no error is a numeric; `None`: it may raise one.
+fn certain(tree: &Value, there: &Places<'_>) -> Option<bool> {
+    let (name, body) = node(tree)?;
+    let of = |v: &Value| certain(v, there);
+    let all = |list: &Value| -> Option<Vec<bool>> {
+        list.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(of).collect()
+    };
+    match name {
+        "ColumnRef" => {
+            let path = strings(&body["fields"])?;
+            let [alias, column] = path.as_slice() else { return None };
+            Some(there(alias, column)?.1 == 1700)
+        }
+        "AConst" => Some(body.pointer("/val/Fval").is_some()),
+        "TypeCast" => {
+            // A constant that home has read, or an integer as a numeric.
+            let path = strings(&body["type_name"]["names"])?;
+            let numeric = path.last() == Some(&"numeric");
+            let (inner, _) = node(&body["arg"])?;
+            let modified = body["type_name"]["typmods"].as_array().is_some_and(|m| !m.is_empty());
+            let widened = || numeric && !modified && of(&body["arg"]).is_some();
+            (inner == "AConst" || widened()).then_some(numeric)
+        }
+        "AExpr" if body["kind"] == 1 => {
+            let operator = strings(&body["name"])?;
+            let (left, right) = (of(&body["lexpr"])?, of(&body["rexpr"])?);
+            match operator.as_slice() {
+                ["+" | "-" | "*"] => (left || right).then_some(true),
+                ["=" | "<>" | "<" | "<=" | ">" | ">=" | "~~" | "!~~"] => Some(false),
+                _ => None,
+            }
+        }
+        "BoolExpr" => all(&body["args"]).map(|_| false),
+        "NullTest" => of(&body["arg"]).map(|_| false),
+        "CoalesceExpr" => all(&body["args"]).map(|kinds| kinds.contains(&true)),
+        "CaseExpr" if body["arg"].is_null() => {
+            let mut numeric = false;
+            for arm in body["args"].as_array()? {
+                let (_, when) = node(arm)?;
+                of(&when["expr"])?;
+                numeric |= of(&when["result"])?;
+            }
+            if !body["defresult"].is_null() {
+                numeric |= of(&body["defresult"])?;
+            }
+            Some(numeric)
+        }
+        "FuncCall" => {
+            let path = strings(&body["funcname"])?;
+            let folds = ["count", "sum", "avg", "min", "max"].contains(path.last()?);
+            let kinds = all(&body["args"])?;
+            folds.then(|| kinds.contains(&true))
+        }
+        _ => None,
+    }
+}
+
 /// The aliases that an expression names; `None` when it holds what cannot be judged.
 pub fn names(text: &str) -> Option<Vec<String>> {
     let e = Expression::read(text)?;
@@ -514,6 +578,24 @@ mod tests {
         assert!(is_strict("(l.n * ('1'::numeric - l.m))") && is_strict("l.n"));
         assert!(!is_strict("COALESCE(l.n, 0)") && !is_strict("'1'::numeric"));
         assert_eq!(names("(a.x + b.y)").unwrap(), ["a", "b"]);
+        let there = |_: &str, column: &str| {
+            Some((column.to_owned(), if column == "n" { 1700 } else { 23 }))
+        };
+        for (text, is) in [
+            ("a.x", true),
+            ("sum((a.n * ('1'::numeric - a.n)))", true),
+            ("((a.x)::numeric * a.n)", true),
+            ("count(*)", true),
+            ("CASE WHEN (a.x > 3) THEN a.n ELSE '0'::numeric END", true),
+            ("(a.x + 1)", false),
+            ("sum((a.x * a.x))", false),
+            ("(a.n / a.n)", false),
+            ("(a.n)::integer", false),
+            ("(10 / a.x)", false),
+            ("\"substring\"(a.s, 1, a.x)", false),
+        ] {
+            assert_eq!(is_certain(text, &there), is, "{text}");
+        }
         assert_eq!(qualified("sum((a * b.c))", "t"), "sum((t.a * b.c))");
         assert_eq!(names("count(*)").unwrap(), [""; 0]);
     }

@@ -140,6 +140,9 @@ pub struct Fragment {
     pub certain: Vec<Certain>,
     /// The source sums something up.
     pub sums: bool,
+    /// Computing its columns may raise an error, for rows that have no match, too: it is read
+    /// whole.
+    pub may_fail: bool,
     /// Its rows, or what it folds them into, are the same in whatever order it meets them.
     pub order_free: bool,
     /// What EXPLAIN names it.
@@ -238,6 +241,7 @@ impl Fragment {
             table_rows: None,
             certain: Vec::new(),
             sums: false,
+            may_fail: false,
             order_free: true,
             label,
         }

@@ -23,6 +23,7 @@ impl Tree {
     pub fn restrictions(&self) -> Vec<Restriction> {
         let mut all = Vec::new();
         self.roots.iter().for_each(|r| walk(r, &mut all));
+        all.retain(|r| !self.fragments.get(r.to.0).is_some_and(|f| f.may_fail));
         // What restricts a fragment's column also restricts what that column restricts.
         let mut at = 0;
         while let Some(first) = all.get(at).copied() {

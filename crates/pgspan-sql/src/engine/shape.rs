@@ -95,6 +95,55 @@ pub fn collates(select: &Value) -> bool {
     found
 }
 
+/// Types of `pg_catalog` whose values compare by the default collation, or by none.
+const PLAIN_TYPES: &[&str] = &[
+    "bit",
+    "bool",
+    "bpchar",
+    "bytea",
+    "char",
+    "date",
+    "float4",
+    "float8",
+    "int2",
+    "int4",
+    "int8",
+    "interval",
+    "json",
+    "jsonb",
+    "money",
+    "numeric",
+    "oid",
+    "text",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "timetz",
+    "uuid",
+    "varbit",
+    "varchar",
+];
+
+/// A cast to a type that may bring a collation of its own: a domain, a row, `name`, or any
+/// that is not known.
+pub fn odd_cast(select: &Value) -> Option<String> {
+    let mut odd = None;
+    visit(select, &mut |name, body| {
+        if name != "TypeCast" {
+            return;
+        }
+        let path = strings(&body["type_name"]["names"]).unwrap_or_default();
+        let plain = match path.as_slice() {
+            [name] | ["pg_catalog", name] => PLAIN_TYPES.contains(name),
+            _ => false,
+        };
+        if !plain {
+            odd = Some(path.join("."));
+        }
+    });
+    odd
+}
+
 /// Whether there is a subquery in an expression.
 pub(super) fn has_subqueries(value: &Value) -> bool {
     let mut found = false;

@@ -219,7 +219,9 @@ impl Reader<'_> {
             }
         }
         let (conditional, label) = (!conditions.is_empty(), format!("{schema}.{name}"));
-        self.fragments.push(Fragment::at_home(demand.to_vec(), from, conditional, label));
+        let may_fail = !demand.iter().all(|d| expression::is_column(d));
+        let fragment = Fragment::at_home(demand.to_vec(), from, conditional, label);
+        self.fragments.push(Fragment { may_fail, ..fragment });
         Ok(Node::Fragment(self.fragments.len() - 1))
     }
 
@@ -338,6 +340,7 @@ impl Reader<'_> {
             table_rows: single.map(|s| s.rows).filter(|rows| *rows > 0.0),
             certain: Vec::new(),
             order_free: !limited && (!folded || order_free::folds(sql, &type_of)),
+            may_fail: !demand.iter().all(|d| expression::is_certain(d, &there)),
             sums: folded && items.iter().any(|i| i.starts_with("sum(") || i.starts_with("avg(")),
             label: relations
                 .iter()
