@@ -322,6 +322,8 @@ impl Reader<'_> {
             }
             _ => None,
         };
+        // A fold computes its keys and all of its list, asked for or not.
+        let computed = if folded { own.as_slice() } else { demand };
         let single_table = single.and_then(|_| tables.first());
         if folded {
             select = items.clone();
@@ -340,7 +342,8 @@ impl Reader<'_> {
             table_rows: single.map(|s| s.rows).filter(|rows| *rows > 0.0),
             certain: Vec::new(),
             order_free: !limited && (!folded || order_free::folds(sql, &type_of)),
-            may_fail: !demand.iter().all(|d| expression::is_certain(d, &there)),
+            may_fail: sql.contains(" HAVING ")
+                || !computed.iter().all(|c| expression::is_certain(c, &there)),
             sums: folded && items.iter().any(|i| i.starts_with("sum(") || i.starts_with("avg(")),
             label: relations
                 .iter()

@@ -70,7 +70,9 @@ impl Stage {
         self.at_home(&format!(
             "CREATE SERVER {name} FOREIGN DATA WRAPPER postgres_fdw
                OPTIONS (host '{}', port '{}', dbname 'ordersdb'{options});
-             CREATE USER MAPPING FOR PUBLIC SERVER {name}
+             CREATE USER MAPPING FOR app SERVER {name}
+               OPTIONS (user '{role}', password '{password}');
+             CREATE USER MAPPING FOR other SERVER {name}
                OPTIONS (user '{role}', password '{password}');
              GRANT USAGE ON FOREIGN SERVER {name} TO PUBLIC;
              CREATE FOREIGN TABLE words_{name} (id int, word text) SERVER {name}
