@@ -36,7 +36,7 @@ WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND (p.provolati
 UNION ALL \
 SELECT 'k', k.word, true FROM pg_catalog.pg_get_keywords() k WHERE k.word OPERATOR(pg_catalog.=) 'system_user'";
 
-/// Names of types (`y`) to which a cast runs a function that is not immutable, or SQL: one of the
+/// Names of types (`y`) to which a cast runs a function that is not immutable: one of the
 /// cast's own, or one in a CHECK of a domain, and of the types made of these (`*` when the
 /// cast may be implied anywhere).
 ///
@@ -53,7 +53,7 @@ UNION ALL SELECT m.ids[1]::pg_catalog.oid, c.contypid FROM pg_catalog.pg_constra
 CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':resulttype ([0-9]+)', 'g') AS m(ids) \
 WHERE c.contypid OPERATOR(pg_catalog.>) 0::pg_catalog.oid), \
 strange_cast AS (SELECT c.casttarget, c.castcontext FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc \
-WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND (p.provolatile OPERATOR(pg_catalog.<>) 'i' OR p.prolang OPERATOR(pg_catalog.=) 14::pg_catalog.oid)), \
+WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.<>) 'i'), \
 strange(o) AS (\
 SELECT c.contypid FROM pg_catalog.pg_constraint c \
 CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':(?:op)?funcid ([0-9]+)', 'g') AS m(ids) \
@@ -441,7 +441,8 @@ pub const ENGINE_FOLDS: &str = ", pg_catalog.max(pg_catalog.now())";
 pub const ENGINE_EXPLAIN: &str = "EXPLAIN (VERBOSE, FORMAT JSON) ";
 
 /// What the engine must know of home besides: whether an operator or a function outside
-/// `pg_catalog` could be meant where the engine reads PostgreSQL's own, or a function of the
+/// `pg_catalog` could be meant where the engine reads PostgreSQL's own, a cast that nobody
+/// writes runs SQL, which the planner puts in its place, or a function of the
 /// statement is an aggregate that it does not have; which columns of the tables have a
 /// collation of their own, or a type that may bring one (a domain, a row, a range); whether a setting changes how EXPLAIN prints
 /// literals; and [`engine_state`]. One row: a boolean, a JSON array, a boolean, a text.
@@ -452,6 +453,8 @@ pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
          AND o.oprleft OPERATOR(pg_catalog.<) 16384::pg_catalog.oid AND o.oprright OPERATOR(pg_catalog.<) 16384::pg_catalog.oid) \
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid \
          AND p.proname OPERATOR(pg_catalog.=) ANY('{{count,sum,avg,min,max,extract,date_part,substring,substr}}'::pg_catalog.name[])) \
+         OR EXISTS (SELECT 1 FROM pg_catalog.pg_cast k JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) k.castfunc \
+         WHERE k.castcontext OPERATOR(pg_catalog.=) 'i' AND p.prolang OPERATOR(pg_catalog.=) 14::pg_catalog.oid AND p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid) \
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.prokind OPERATOR(pg_catalog.=) 'a' \
          AND p.proname OPERATOR(pg_catalog.=) ANY({functions}::pg_catalog.name[]) \
          AND p.proname OPERATOR(pg_catalog.<>) ALL('{{count,sum,avg,min,max}}'::pg_catalog.name[])), \
