@@ -177,6 +177,12 @@ pub(super) async fn attempts(
     names: &[String],
     state: &bytes::Bytes,
 ) -> Result<EnginePlan, Stop> {
+    // From PostgreSQL 18 on the plan of an INTERSECT or EXCEPT decides the type modifiers that
+    // the portal is described with.
+    let modified = plan.fields.iter().any(|f| MODIFIED.contains(&f.type_oid));
+    if modified && plan.facts.home.version >= 180_000 && shape::intersects(&statement.select) {
+        return Err(Reason::new("type modifiers in a set operation").into());
+    }
     let joined = decorrelated(session, request, statement).await?;
     let rewritten;
     let statement = match &joined {
@@ -206,10 +212,7 @@ pub(super) async fn attempts(
         Err(other) => return Err(other),
     };
     let catalog = session.database.catalog();
-    // From PostgreSQL 18 on INTERSECT and EXCEPT keep type modifiers, which carriers have not.
-    let modified = plan.facts.home.version >= 180_000 && plan.fields.iter().any(|f| f.typmod != -1);
-    let arms = block::arms(statement.text, statement.tree(), &catalog);
-    if let Some(arms) = arms.filter(|_| !modified) {
+    if let Some(arms) = block::arms(statement.text, statement.tree(), &catalog) {
         match by_blocks(session, request, plan, statement, names, (state().0, arms)).await {
             Err(Stop::GiveUp(reason)) => tracing::debug!(%reason, "no arms"),
             other => return other,
@@ -690,6 +693,10 @@ async fn describe(
     }
     Ok((types, rows))
 }
+
+/// Types with modifiers: `bpchar`, `varchar`, `time`, `timestamp`, `timestamptz`, `interval`,
+/// `timetz`, `bit`, `varbit`, `numeric`.
+const MODIFIED: [u32; 10] = [1042, 1043, 1083, 1114, 1184, 1186, 1266, 1560, 1562, 1700];
 
 /// OID of `name`, whose collation is "C".
 const NAME_TYPE: u32 = 19;

@@ -88,6 +88,19 @@ pub fn distinct_on(select: &Value) -> bool {
     found
 }
 
+/// Whether there is an INTERSECT or EXCEPT, at any level.
+pub fn intersects(select: &Value) -> bool {
+    // Both sides of a set operation are queries and no nodes.
+    fn is(query: &Value) -> bool {
+        query["op"] == 3
+            || query["op"] == 4
+            || ["larg", "rarg"].iter().any(|side| !query[side].is_null() && is(&query[side]))
+    }
+    let mut found = is(select);
+    visit(select, &mut |name, body| found |= name == "SelectStmt" && is(body));
+    found
+}
+
 /// Whether there is a COLLATE, at any level: EXPLAIN does not print it.
 pub fn collates(select: &Value) -> bool {
     let mut found = false;
