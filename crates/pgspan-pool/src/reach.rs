@@ -13,8 +13,8 @@ use tokio::net::{TcpStream, lookup_host};
 pub enum Reach {
     /// All: the configuration names the address.
     Anywhere,
-    /// All but special ones ([`Kind`]), unless this host and port lead to one of the same
-    /// kind.
+    /// All but those of this machine, of its link, and by which clouds tell secrets; these only
+    /// if this host and port lead to one of the same kind.
     Beside(String, u16),
     /// Those of these networks.
     Within(Arc<[IpNet]>),
