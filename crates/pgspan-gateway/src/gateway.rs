@@ -105,9 +105,8 @@ impl Database {
         }
     }
 
-    /// Pieces could not be read, or are perhaps otherwise by now: they are asked for again
-    /// soon.
-    pub fn suspect(&self, pieces: &[Piece]) {
+    /// Pieces could not be read: they are asked for again soon.
+    pub fn not_read(&self, pieces: &[Piece]) {
         let mut state = self.lock();
         for piece in pieces {
             state.ages[*piece as usize].restless_until = Some(Instant::now() + RESTLESS_FOR);

@@ -84,18 +84,9 @@ pub fn changed_by(tag: &str) -> &'static [Piece] {
             "AGGREGATE" | "CAST" | "DOMAIN" | "FUNCTION" | "OPERATOR" | "OPERATOR CLASS"
             | "OPERATOR FAMILY" | "PROCEDURE" | "ROUTINE" | "TYPE",
         ) => &[Functions, Types],
-        // It makes no foreign table; that it renames one is [`may_rename`]'s.
-        ("ALTER", "TABLE") => &[Parents, Types],
         ("CREATE" | "ALTER" | "DROP" | "IMPORT", _) => &Piece::ALL,
         _ => &[],
     }
-}
-
-/// Whether a command of this tag may have given a foreign table another name, which hardly
-/// one of them has: the names are read again soon, not at once. A name that is not known
-/// yet is relayed.
-pub fn may_rename(tag: &str) -> bool {
-    tag == "ALTER TABLE"
 }
 
 /// Names of foreign tables, and how they are found in a text.
@@ -406,11 +397,7 @@ mod tests {
         assert_eq!(changed_by("CREATE INDEX"), &[]);
         assert!(!changed_by("CREATE TABLE").contains(&Piece::ForeignNames));
         assert_eq!(changed_by("DROP CAST"), &[Piece::Functions, Piece::Types]);
-        assert!(!changed_by("ALTER TABLE").contains(&Piece::ForeignNames));
-        assert!(may_rename("ALTER TABLE") && !may_rename("CREATE TABLE"));
-        for tag in
-            ["ALTER FOREIGN TABLE", "CREATE EXTENSION", "IMPORT FOREIGN SCHEMA", "DROP WIDGET"]
-        {
+        for tag in ["ALTER TABLE", "CREATE EXTENSION", "IMPORT FOREIGN SCHEMA", "DROP WIDGET"] {
             assert_eq!(changed_by(tag), Piece::ALL);
         }
     }

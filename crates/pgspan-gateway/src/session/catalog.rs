@@ -58,7 +58,7 @@ impl Session {
             Err(ServerError::Sql(error)) => {
                 // Relaying goes on; nothing is accelerated with what is not known.
                 tracing::warn!(%error, "home's catalog could not be read");
-                self.database.suspect(&due);
+                self.database.not_read(&due);
                 Ok(())
             }
             Err(lost) => Err(lost.into()),

@@ -2,7 +2,7 @@
 
 use super::{End, Session};
 use bytes::Buf as _;
-use pgspan_sql::catalog::{Piece, changed_by, may_rename};
+use pgspan_sql::catalog::{Piece, changed_by};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, HEADER_BYTES};
 
@@ -67,9 +67,6 @@ impl Session {
                     if !pieces.is_empty() {
                         self.database.disturb(pieces);
                     }
-                    if tag.is_ok_and(may_rename) {
-                        self.database.suspect(&[Piece::ForeignNames]);
-                    }
                     forgotten |=
                         body.starts_with(b"DISCARD ALL") || body.starts_with(b"DEALLOCATE ALL");
                 }
@@ -101,7 +98,7 @@ impl Session {
         }
         let unknown_name = error.is_some_and(|e| e.sqlstate() == "42P01");
         if unknown_name {
-            self.database.suspect(&[Piece::ForeignNames]);
+            self.database.disturb(&[Piece::ForeignNames]);
         }
         if forgotten {
             self.server.prepared.clear();
