@@ -377,7 +377,7 @@ mod tests {
             one.rewritten(sql, &scopes, "pgspan_d1").unwrap(),
             "SELECT sum(p) FROM l, t, (SELECT l.k AS pgspan_k1, 0.2 * (pg_catalog.sum(q)::pg_catalog.numeric \
              OPERATOR(pg_catalog./) pg_catalog.count(q)::pg_catalog.numeric) AS pgspan_v FROM l WHERE (l.d > 5) \
-             GROUP BY 1 HAVING pg_catalog.max(pg_catalog.now()) IS NOT NULL) AS pgspan_d1 \
+             GROUP BY 1 HAVING pg_catalog.count(pg_catalog.now()) OPERATOR(pg_catalog.>=) 0) AS pgspan_d1 \
              WHERE pgspan_d1.pgspan_k1 = t.k AND t.k = l.k AND q < pgspan_d1.pgspan_v AND t.x = 1"
         );
         assert!(one.admits(&[23, 1700, 1700, 20]));
