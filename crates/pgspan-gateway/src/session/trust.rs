@@ -72,7 +72,7 @@ fn nth_text(body: &[u8], n: usize) -> Option<&[u8]> {
 }
 
 /// Whether these letters are anywhere in a text, in whatever case.
-pub(super) fn mentions(text: &[u8], word: &[u8]) -> bool {
+fn mentions(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
 }
 

@@ -636,9 +636,7 @@ async fn make_core(
         relations: &relations,
         sources: &facts.sources,
         subqueries: &subqueries,
-        // A view's own text is not looked at.
-        distinct_rows: !shape::distinct_on(&statement.select)
-            && !facts.home.relations.iter().any(|r| r.kind.as_deref() == Some("v")),
+        distinct_rows: !shape::distinct_on(&statement.select),
     };
     let explained = explain_core(session, request, &split.core).await?;
     let rows = planned_rows(&explained).ok_or_else(odd)?;
