@@ -96,7 +96,7 @@ parity: build ## PostgreSQL and the gateway must agree; ARGS="--filter hazard-01
 parity-mutation: build ## a deliberately wrong gateway must turn the parity suite red
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --mutations $(ARGS)
 
-fuzz-parity: release build ## 20,000 generated queries with each strategy, then every type and operation; FUZZ=2000 SEED=7
+fuzz-parity: release build ## 20,000 generated queries under each strategy, then every type and operation; FUZZ=2000 SEED=7
 	PGSPAN_BIN='$(target_dir)/release/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --fuzz $(FUZZ) --seed $(SEED) $(ARGS)
 	PGSPAN_BIN='$(target_dir)/release/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --properties $(ARGS)
 
