@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-versions test-clients protocol compatibility fuzz soak parity parity-mutation fuzz-parity fuzz-sessions bench bench-small bench-large bench-tpch check fmt build release bootstrap
+.PHONY: help demo test test-versions test-clients protocol compatibility fuzz soak parity parity-mutation fuzz-parity fuzz-sessions bench bench-small bench-large bench-tpch hostile check fmt build release bootstrap
 
 CARGO ?= cargo
 # Extra arguments: make demo ARGS="--keep --lang zh"
@@ -104,6 +104,9 @@ fuzz-parity: release build ## 20,000 generated queries under each strategy, then
 SEQUENCES ?= 50000
 fuzz-sessions: release build ## generated sequences in transaction blocks, each step compared; SEQUENCES=2000 SEED=7 (50,000)
 	PGSPAN_BIN='$(target_dir)/release/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --sessions $(SEQUENCES) --seed $(SEED) $(ARGS)
+
+hostile: release ## attacks on a gateway of 1 GB address space: none brings it down or keeps others waiting
+	PGSPAN_HOSTILE=strict $(CARGO) test --release -p pgspan --test faults -- hostile:: --nocapture --test-threads=1
 
 check: ## fast, no servers: formatting, lints, rules, unit tests
 	$(CARGO) fmt --all --check

@@ -65,6 +65,7 @@ pub struct Limits {
 pub struct Budget {
     pool: Arc<dyn MemoryPool>,
     threads: Arc<OnceLock<Threads>>,
+    bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -81,7 +82,8 @@ impl Drop for Threads {
 impl Budget {
     /// A budget in bytes.
     pub fn new(bytes_max: usize) -> Budget {
-        Budget { pool: Arc::new(GreedyMemoryPool::new(bytes_max)), threads: Arc::default() }
+        let pool = Arc::new(GreedyMemoryPool::new(bytes_max));
+        Budget { pool, bytes_max, threads: Arc::default() }
     }
 
     /// The threads, started at first use; without them the caller's own compute.
@@ -97,6 +99,11 @@ impl Budget {
             Some(runtime) => runtime.handle().clone(),
             None => tokio::runtime::Handle::current(),
         }
+    }
+
+    /// All of it, in bytes.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// Bytes in use.

@@ -2,12 +2,13 @@
 //! the nearest known key. Every limit has its unit in its name.
 
 use ipnet::IpNet;
-use pgspan_pool::Reach;
+use pgspan_pool::{Reach, TcpLimits};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -139,8 +140,25 @@ pub struct Limits {
     /// A home connection is reset when its client leaves, and kept this long for the next
     /// with the same role, database and startup parameters, in s; 0 closes it.
     pub home_idle_s_max: u64,
+    /// Home connections that are kept so at the same time; of one role half of them. For one
+    /// more the oldest is closed.
+    pub home_idle_max: usize,
     /// Reaching a server and being let in, in ms.
     pub connect_ms_max: u64,
+    /// From a client's connect to the first message of its protocol, in ms.
+    pub first_message_ms_max: u64,
+    /// Connections that have not logged in, at the same time: one more, and the oldest of them
+    /// is closed.
+    pub logins_max: usize,
+    /// A client or server that has sent nothing for so long is asked by TCP keepalive whether
+    /// it is there, in s; 0 leaves that to the system.
+    pub tcp_keepalive_s: u64,
+    /// How long what was sent to a client or to home may remain unacknowledged, or unsent
+    /// because it does not read (`TCP_USER_TIMEOUT`), in s; 0 leaves that to the system. A
+    /// client whose reader pauses for longer is cut.
+    pub session_unacknowledged_s_max: u64,
+    /// The same for sources, in s.
+    pub source_unacknowledged_s_max: u64,
     /// From a client's connect to the end of its authentication, in ms.
     pub login_ms_max: u64,
     /// Rows that one fetch may bring to home before home runs the statement itself.
@@ -169,8 +187,17 @@ pub struct Limits {
     /// While a single statement runs: look for a server's answer this long before
     /// sleeping until it comes, in µs. Rarely done where answers take longer. 0 never does.
     pub busy_poll_us_max: u64,
-    /// Plans kept per database.
+    /// Plans that are kept, and as many analyzed texts.
     pub plans_max: usize,
+    /// Rows of sources that are on their way to home, and clients' batches that are not whole,
+    /// of all sessions together, in bytes. A statement for which nothing is left is home's.
+    pub held_bytes_max: usize,
+    /// Texts of clients' prepared statements, of all sessions together, in bytes. One that is
+    /// not remembered is home's when it is executed.
+    pub prepared_bytes_max: usize,
+    /// All that is remembered from one statement to the next: texts, plans, statements, and
+    /// what is known of sources' tables. In bytes.
+    pub remembered_bytes_max: usize,
     /// Age after which what is known of home's catalog and of sources is read again, in s.
     pub catalog_s_max: u64,
     /// Open sessions get this long to finish at shutdown, in s.
@@ -185,7 +212,13 @@ impl Default for Limits {
             source_wait_ms_max: 5_000,
             source_idle_s_max: 60,
             home_idle_s_max: 0,
+            home_idle_max: 50,
             connect_ms_max: 10_000,
+            first_message_ms_max: 5_000,
+            logins_max: 200,
+            tcp_keepalive_s: 60,
+            session_unacknowledged_s_max: 0,
+            source_unacknowledged_s_max: 30,
             login_ms_max: 30_000,
             home_join_rows_max: 100_000,
             home_join_bytes_max: 64 * 1024 * 1024,
@@ -199,9 +232,41 @@ impl Default for Limits {
             statement_bytes_max: 256 * 1024,
             busy_poll_us_max: 300,
             plans_max: 1_000,
+            held_bytes_max: 1024 * 1024 * 1024,
+            prepared_bytes_max: 128 * 1024 * 1024,
+            remembered_bytes_max: 128 * 1024 * 1024,
             catalog_s_max: 30,
             shutdown_s_max: 30,
         }
+    }
+}
+
+impl Limits {
+    /// Open files that the gateway may need: one for each login, two for each client, and those
+    /// of sources, which only clients tell.
+    pub fn descriptors(&self) -> u64 {
+        /// Listeners, the log, the runtime's own.
+        const BESIDE: usize = 64;
+        /// Source servers that are reckoned with.
+        const SOURCES: usize = 8;
+        let sources = SOURCES.saturating_mul(self.source_connections_max);
+        let clients = self.client_connections_max.saturating_mul(2);
+        let all = clients.saturating_add(self.logins_max).saturating_add(sources);
+        u64::try_from(all.saturating_add(BESIDE)).unwrap_or(u64::MAX)
+    }
+
+    /// Bounds on the silence of clients and of home.
+    pub(crate) fn tcp_of_sessions(&self) -> TcpLimits {
+        TcpLimits {
+            keepalive: Duration::from_secs(self.tcp_keepalive_s),
+            unacknowledged_max: Duration::from_secs(self.session_unacknowledged_s_max),
+        }
+    }
+
+    /// Bounds on the silence of sources.
+    pub(crate) fn tcp_of_sources(&self) -> TcpLimits {
+        let unacknowledged_max = Duration::from_secs(self.source_unacknowledged_s_max);
+        TcpLimits { unacknowledged_max, ..self.tcp_of_sessions() }
     }
 }
 
@@ -293,6 +358,33 @@ impl Config {
         }
     }
 
+    /// The settings in which this differs from another configuration and that hold from the
+    /// start of a gateway to its end.
+    pub(crate) fn differs_for_the_next_start(&self, other: &Config) -> Vec<&'static str> {
+        let (own, others) = (&self.limits, &other.limits);
+        [
+            ("gateway.worker_threads", self.gateway.worker_threads != other.gateway.worker_threads),
+            (
+                "limits.source_connections_max",
+                own.source_connections_max != others.source_connections_max,
+            ),
+            ("limits.source_wait_ms_max", own.source_wait_ms_max != others.source_wait_ms_max),
+            ("limits.home_idle_s_max", own.home_idle_s_max != others.home_idle_s_max),
+            ("limits.home_idle_max", own.home_idle_max != others.home_idle_max),
+            ("limits.engine_bytes_max", own.engine_bytes_max != others.engine_bytes_max),
+            ("limits.plans_max", own.plans_max != others.plans_max),
+            ("limits.held_bytes_max", own.held_bytes_max != others.held_bytes_max),
+            ("limits.prepared_bytes_max", own.prepared_bytes_max != others.prepared_bytes_max),
+            (
+                "limits.remembered_bytes_max",
+                own.remembered_bytes_max != others.remembered_bytes_max,
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+
     fn check(&self) -> Result<(), String> {
         for text in self.gateway.source_networks.iter().flatten() {
             network(text).ok_or(format!(
@@ -349,6 +441,8 @@ impl Config {
             ("plans_max", l.plans_max == 0),
             ("connect_ms_max", l.connect_ms_max == 0),
             ("login_ms_max", l.login_ms_max == 0),
+            ("first_message_ms_max", l.first_message_ms_max == 0),
+            ("logins_max", l.logins_max == 0),
         ];
         match zero.iter().find(|(_, z)| *z) {
             Some((name, _)) => Err(format!("limits.{name}: must be at least 1")),

@@ -1,18 +1,22 @@
 //! Listeners, shared state, shutdown.
 
 use crate::auth::Users;
-use crate::config::{self, Config, EndpointKind};
+use crate::budget::Budget;
+use crate::config::{self, Config, EndpointKind, Limits};
 use crate::files;
 use crate::handshake;
+use crate::lobby::Lobby;
 use crate::logins::Failures;
 use crate::routes::Routes;
 use crate::session::cancel::CancelRegistry;
 use crate::sources::Sources;
+use crate::sources::kept::KeptCounts;
 use crate::spare::Spare;
 use pgspan_pool::{ConnectOptions, Reach, RootCertificates, SslMode};
 use pgspan_sql::catalog::{CatalogSnapshot, Piece, Row};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +39,9 @@ pub enum GatewayError {
     /// Users and secrets cannot be read.
     #[error("{0}")]
     Auth(String),
+    /// A configuration that is read anew has other listeners.
+    #[error("listeners: their `listen` addresses change at a start only")]
+    ListenersDiffer,
     /// A certificate or key for TLS cannot be used.
     #[error("TLS: {0}")]
     Tls(std::io::Error),
@@ -139,15 +146,39 @@ pub(crate) struct Endpoint {
     pub tls_required: bool,
 }
 
-/// What all sessions share.
+/// What a session is served under: the configuration, as it was read when the session began,
+/// and what all sessions share.
 pub(crate) struct Shared {
     pub config: Config,
     pub users: Users,
-    /// Logins that failed.
-    pub failures: Failures,
     /// What foreign servers may name as their `sslrootcert`.
     pub source_roots: HashMap<PathBuf, RootCertificates>,
     pub tls: Option<TlsAcceptor>,
+    /// Where each listener leads.
+    endpoints: Vec<Arc<Endpoint>>,
+    /// Addresses that lead to this gateway, and the server behind each.
+    pub own_addresses: HashMap<(String, u16), Endpoint>,
+    common: Arc<Common>,
+}
+
+impl Deref for Shared {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// What all sessions share, whatever configuration they began under.
+pub(crate) struct Common {
+    /// Logins that failed.
+    pub failures: Failures,
+    /// Connections that have not logged in.
+    pub lobby: Arc<Lobby>,
+    /// Rows of sources and batches of clients that are held.
+    pub held: Arc<Budget>,
+    /// Texts that clients have prepared.
+    pub prepared: Arc<Budget>,
     pub routes: Routes,
     pub cancels: CancelRegistry,
     pub sources: Sources,
@@ -159,15 +190,62 @@ pub(crate) struct Shared {
     pub running: AtomicUsize,
     pub closing: watch::Receiver<bool>,
     databases: Mutex<HashMap<(String, String), Arc<Database>>>,
-    /// Addresses that lead to this gateway, and the server behind each.
-    pub own_addresses: HashMap<(String, u16), Endpoint>,
 }
 
-impl Shared {
+impl Common {
+    fn new(limits: &Limits, closing: watch::Receiver<bool>) -> Common {
+        Common {
+            failures: Failures::default(),
+            lobby: Arc::default(),
+            held: Budget::new(limits.held_bytes_max),
+            prepared: Budget::new(limits.prepared_bytes_max),
+            routes: Routes::default(),
+            cancels: CancelRegistry::default(),
+            sources: Sources::new(limits),
+            spare: Spare::new(Duration::from_secs(limits.home_idle_s_max), limits.home_idle_max),
+            clients: AtomicUsize::new(0),
+            progress: crate::progress::Running::default(),
+            running: AtomicUsize::new(0),
+            closing,
+            databases: Mutex::default(),
+        }
+    }
+
+    /// What memory is in use for, and its bounds.
+    pub fn memory(&self) -> Vec<KeptCounts> {
+        let engine = (self.sources.engine_budget.used(), self.sources.engine_budget.bytes_max());
+        let beside = [
+            ("prepared texts of clients", self.prepared.counts()),
+            ("rows and batches that are held", self.held.counts()),
+            ("operators of the engine", engine),
+        ];
+        let beside = beside.into_iter().map(|(what, (bytes, bytes_max))| KeptCounts {
+            what,
+            entries: None,
+            bytes,
+            bytes_max,
+        });
+        self.sources.remembered().into_iter().chain(beside).collect()
+    }
+
     /// The shared knowledge of a cluster's database.
     pub fn database(&self, cluster: &str, name: &str) -> Arc<Database> {
         let mut map = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
         map.entry((cluster.to_owned(), name.to_owned())).or_default().clone()
+    }
+}
+
+impl Shared {
+    fn new(config: Config, named: Named, common: Arc<Common>) -> Shared {
+        let Named { users, tls, source_roots, endpoints } = named;
+        let mut own_addresses = HashMap::new();
+        for (l, endpoint) in config.listeners.iter().zip(&endpoints) {
+            for a in std::iter::once(&l.listen).chain(&l.advertised) {
+                own_addresses.extend(config::address(a).map(|a| (a, endpoint.clone())));
+            }
+        }
+        let endpoints = endpoints.into_iter().map(Arc::new).collect();
+        Shared { config, users, source_roots, tls, endpoints, own_addresses, common }
     }
 
     /// Options for a session's own server connection.
@@ -183,6 +261,8 @@ impl Shared {
             ssl_roots: endpoint.ssl_roots.clone(),
             reach: Reach::Anywhere,
             plain_password: self.config.gateway.plain_passwords,
+            message_bytes_max: self.config.limits.home_join_bytes_max,
+            tcp: self.config.limits.tcp_of_sessions(),
             timeout: Duration::from_millis(self.config.limits.connect_ms_max),
             on_connect: String::new(),
         }
@@ -192,9 +272,16 @@ impl Shared {
 /// A running gateway. Dropping it stops the listeners; [`Gateway::shutdown`] also
 /// waits for the sessions.
 pub struct Gateway {
-    shared: Arc<Shared>,
+    current: Current,
     closing: watch::Sender<bool>,
     addresses: Vec<SocketAddr>,
+}
+
+/// What sessions that begin now are served under.
+type Current = Arc<Mutex<Arc<Shared>>>;
+
+fn current(current: &Current) -> Arc<Shared> {
+    current.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 impl Gateway {
@@ -203,42 +290,41 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`].
     pub async fn start(config: Config) -> Result<Gateway, GatewayError> {
-        let Named { users, tls, source_roots, endpoints } = Named::read(&config)?;
-        endpoints.iter().for_each(warn_of_plain);
+        let named = Named::read(&config)?;
+        named.endpoints.iter().for_each(warn_of_plain);
         let (closing, closed) = watch::channel(false);
         let mut bound = Vec::new();
-        let mut own_addresses = HashMap::new();
-        for (l, endpoint) in config.listeners.iter().zip(endpoints) {
+        for l in &config.listeners {
             let fail = |source| GatewayError::Listen { address: l.listen.clone(), source };
-            let listener = TcpListener::bind(&l.listen).await.map_err(fail)?;
-            for a in std::iter::once(&l.listen).chain(&l.advertised) {
-                own_addresses.extend(config::address(a).map(|a| (a, endpoint.clone())));
-            }
-            bound.push((listener, endpoint));
+            bound.push(TcpListener::bind(&l.listen).await.map_err(fail)?);
         }
-        let shared = Arc::new(Shared {
-            sources: Sources::new(&config.limits),
-            spare: Spare::new(Duration::from_secs(config.limits.home_idle_s_max)),
-            config,
-            users,
-            failures: Failures::default(),
-            source_roots,
-            tls,
-            routes: Routes::default(),
-            cancels: CancelRegistry::default(),
-            clients: AtomicUsize::new(0),
-            progress: crate::progress::Running::default(),
-            running: AtomicUsize::new(0),
-            closing: closed,
-            databases: Mutex::default(),
-            own_addresses,
-        });
-        let addresses = bound.iter().filter_map(|(l, _)| l.local_addr().ok()).collect();
-        for (listener, endpoint) in bound {
-            tokio::spawn(accept(listener, Arc::new(endpoint), shared.clone()));
+        let common = Arc::new(Common::new(&config.limits, closed));
+        let current: Current = Arc::new(Mutex::new(Arc::new(Shared::new(config, named, common))));
+        let addresses = bound.iter().filter_map(|l| l.local_addr().ok()).collect();
+        for (number, listener) in bound.into_iter().enumerate() {
+            tokio::spawn(accept(listener, number, current.clone()));
         }
-        tokio::spawn(reap(shared.clone()));
-        Ok(Gateway { shared, closing, addresses })
+        tokio::spawn(reap(current.clone()));
+        Ok(Gateway { current, closing, addresses })
+    }
+
+    /// Takes another configuration for the sessions that begin from now on; those that are
+    /// open keep theirs. Gives the settings that differ and hold from the next start only.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; everything stays as it was.
+    pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, GatewayError> {
+        let old = current(&self.current);
+        let listens = |c: &Config| c.listeners.iter().map(|l| l.listen.clone()).collect::<Vec<_>>();
+        if listens(&config) != listens(&old.config) {
+            return Err(GatewayError::ListenersDiffer);
+        }
+        let named = Named::read(&config)?;
+        named.endpoints.iter().for_each(warn_of_plain);
+        let later = config.differs_for_the_next_start(&old.config);
+        let new = Arc::new(Shared::new(config, named, old.common.clone()));
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(later)
     }
 
     /// The addresses listened on.
@@ -248,14 +334,14 @@ impl Gateway {
 
     /// Clients connected now.
     pub fn clients(&self) -> usize {
-        self.shared.clients.load(Ordering::Relaxed)
+        current(&self.current).clients.load(Ordering::Relaxed)
     }
 
     /// Stops taking clients, lets sessions finish what they run, and waits for them
     /// within `limits.shutdown_s_max`. Gives the number of sessions that had to be cut.
     pub async fn shutdown(self) -> usize {
         let _nobody_listens = self.closing.send(true);
-        let bound = Duration::from_secs(self.shared.config.limits.shutdown_s_max);
+        let bound = Duration::from_secs(current(&self.current).config.limits.shutdown_s_max);
         let end = Instant::now() + bound;
         while self.clients() > 0 && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -365,8 +451,8 @@ fn read_users(config: &Config) -> Result<Users, GatewayError> {
     Users::parse(&text).map_err(GatewayError::Auth)
 }
 
-async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, shared: Arc<Shared>) {
-    let mut closing = shared.closing.clone();
+async fn accept(listener: TcpListener, number: usize, gateway: Current) {
+    let mut closing = current(&gateway).closing.clone();
     loop {
         let accepted = tokio::select! {
             a = listener.accept() => a,
@@ -374,12 +460,10 @@ async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, shared: Arc<Shar
         };
         match accepted {
             Ok((tcp, peer)) => {
-                let (endpoint, shared) = (endpoint.clone(), shared.clone());
-                tokio::spawn(async move {
-                    shared.clients.fetch_add(1, Ordering::Relaxed);
-                    let _counted = Counted(shared.clone());
-                    handshake::serve(tcp, peer, endpoint, shared).await;
-                });
+                let shared = current(&gateway);
+                let Some(endpoint) = shared.endpoints.get(number).cloned() else { return };
+                let place = shared.lobby.enter(shared.config.limits.logins_max);
+                tokio::spawn(handshake::serve(tcp, peer, endpoint, shared, place));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: wait for some to be closed.
@@ -390,20 +474,32 @@ async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, shared: Arc<Shar
     }
 }
 
-struct Counted(Arc<Shared>);
+/// One of `limits.client_connections_max`, until it is dropped.
+pub(crate) struct Admission(Arc<Shared>);
 
-impl Drop for Counted {
+impl Admission {
+    /// `None`: all are taken.
+    pub fn new(shared: &Arc<Shared>) -> Option<Admission> {
+        let max = shared.config.limits.client_connections_max;
+        let one_more = |n: usize| (n < max).then_some(n + 1);
+        let taken = shared.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.is_ok().then(|| Admission(shared.clone()))
+    }
+}
+
+impl Drop for Admission {
     fn drop(&mut self) {
         self.0.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-async fn reap(shared: Arc<Shared>) {
-    let age = Duration::from_secs(shared.config.limits.source_idle_s_max);
-    let mut closing = shared.closing.clone();
+async fn reap(gateway: Current) {
+    let mut closing = current(&gateway).closing.clone();
     loop {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(5)) => {
+                let shared = current(&gateway);
+                let age = Duration::from_secs(shared.config.limits.source_idle_s_max);
                 shared.sources.pools.reap(age);
                 shared.spare.reap();
             }

@@ -2,8 +2,10 @@
 //! session's server connection.
 
 use crate::auth::Users;
-use crate::gateway::{Endpoint, Shared};
+use crate::gateway::{Admission, Endpoint, Shared};
+use crate::lobby::Place;
 use crate::logins::Cause;
+use crate::session::cancel::Sockets;
 use crate::session::{ClientSide, Session};
 use bytes::BytesMut;
 use pgspan_pool::{ConnectError, ServerConnection, Stream};
@@ -18,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 
 /// Longest message accepted before a client is authenticated, in bytes.
@@ -29,11 +32,22 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
+    place: Place,
 ) {
     let login = Duration::from_millis(shared.config.limits.login_ms_max);
-    let opened = tokio::time::timeout(login, open(tcp, peer, endpoint, shared.clone())).await;
+    let mut closing = shared.closing.clone();
+    let opened = tokio::select! {
+        biased;
+        opened = tokio::time::timeout(login, open(tcp, peer, endpoint, (&shared, &place))) => opened,
+        () = place.needed() => {
+            shared.failures.note(peer.ip(), "", Cause::NoRoom);
+            return;
+        }
+        // Who has not logged in has nothing to finish.
+        _ = closing.wait_for(|c| *c) => return,
+    };
     match opened {
-        Ok(Ok(Some(session))) => session.run().await,
+        Ok(Ok(Some((session, _admission)))) => session.run().await,
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::debug!(%peer, %error, "connection ended before login"),
         Err(_) => {
@@ -46,17 +60,27 @@ async fn open(
     tcp: TcpStream,
     peer: SocketAddr,
     endpoint: Arc<Endpoint>,
-    shared: Arc<Shared>,
-) -> io::Result<Option<Session>> {
-    tcp.set_nodelay(true)?;
+    (shared, place): (&Arc<Shared>, &Place),
+) -> io::Result<Option<(Session, Admission)>> {
+    shared.config.limits.tcp_of_sessions().apply(&tcp)?;
     let mut stream = Stream::Plain(tcp);
     let mut buf = BytesMut::with_capacity(8 * 1024);
+    let first = Duration::from_millis(shared.config.limits.first_message_ms_max);
+    let mut first_by = Instant::now() + first;
     let (minor, params) = loop {
         let packet = loop {
             match startup::take(&mut buf) {
                 Ok(Some(p)) => break p,
-                Ok(None) if stream.read_buf(&mut buf).await? == 0 => return Ok(None),
-                Ok(None) => {}
+                Ok(None) => {
+                    let read = tokio::time::timeout_at(first_by, stream.read_buf(&mut buf));
+                    let Ok(read) = read.await else {
+                        shared.failures.note(peer.ip(), "", Cause::Silent);
+                        return Ok(None);
+                    };
+                    if read? == 0 {
+                        return Ok(None);
+                    }
+                }
                 Err(e) => {
                     let error = ErrorFields::new("FATAL", "08P01", "invalid startup packet")
                         .with_detail(e.to_string());
@@ -70,7 +94,10 @@ async fn open(
                 let text = "received unencrypted data after SSL request";
                 return refuse(&mut stream, &ErrorFields::new("FATAL", "08P01", text)).await;
             }
-            Startup::Tls => stream = answer_tls(stream, &shared).await?,
+            Startup::Tls => {
+                stream = answer_tls(stream, shared).await?;
+                first_by = Instant::now() + first;
+            }
             Startup::GssEncryption => stream.write_all(b"N").await?,
             Startup::Cancel { pid, key } => {
                 shared.cancels.cancel(pid, &key).await;
@@ -85,7 +112,7 @@ async fn open(
             Startup::Session { minor, params } => break (minor, params),
         }
     };
-    if let Some(error) = no_room(&shared) {
+    if let Some(error) = no_room(shared) {
         return refuse(&mut stream, &error).await;
     }
     let get = |name: &str| params.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
@@ -116,6 +143,12 @@ async fn open(
             return refuse(&mut stream, &ErrorFields::new("FATAL", "28P01", text)).await;
         }
     };
+    // From here on it is one of the clients.
+    place.leave();
+    let Some(admission) = Admission::new(shared) else {
+        let error = too_many(shared.config.limits.client_connections_max);
+        return refuse(&mut stream, &error).await;
+    };
     let passed = params
         .iter()
         .filter(|(k, _)| k != "user" && k != "database" && !k.starts_with("_pq_."))
@@ -130,7 +163,7 @@ async fn open(
     if options.password.is_none() {
         options.scram_keys = Some(scram_keys);
     }
-    let (server, origin) = match shared.spare.connect(options).await {
+    let (mut server, origin) = match shared.spare.connect(options).await {
         Ok(opened) => opened,
         Err(error) => {
             if let ConnectError::Refused { notices, error } = &error {
@@ -142,16 +175,16 @@ async fn open(
             return refuse(&mut stream, &explain(&endpoint, error)).await;
         }
     };
-    let cancel = shared
-        .cancels
-        .register(server.cancel_key.clone())
-        .map_err(|e| io::Error::other(e.to_string()))?;
+    let sockets = Sockets { client: stream.socket()?, home: server.stream.socket()? };
+    let cancel =
+        shared.cancels.register(server.cancel_key.clone(), sockets).map_err(io::Error::other)?;
+    server.patience = Some(cancel.patience_with_home());
     welcome(&mut out, &server, cancel.pid(), cancel.key());
     stream.write_all(&out).await?;
     stream.flush().await?;
     let client = ClientSide { stream, inbox: buf, outbox: BytesMut::with_capacity(16 * 1024) };
-    let session = Session::new(client, server, cancel, user, database, endpoint, shared);
-    Ok(Some(Session { origin, ..session }))
+    let session = Session::new(client, server, cancel, user, database, endpoint, shared.clone());
+    Ok(Some((Session { origin, ..session }, admission)))
 }
 
 fn no_room(shared: &Shared) -> Option<ErrorFields> {
@@ -159,10 +192,12 @@ fn no_room(shared: &Shared) -> Option<ErrorFields> {
         return Some(ErrorFields::new("FATAL", "57P03", "the gateway is shutting down"));
     }
     let max = shared.config.limits.client_connections_max;
-    (shared.clients.load(Ordering::Relaxed) > max).then(|| {
-        ErrorFields::new("FATAL", "53300", "sorry, too many clients already")
-            .with_hint(format!("The gateway takes limits.client_connections_max = {max} clients."))
-    })
+    (shared.clients.load(Ordering::Relaxed) >= max).then(|| too_many(max))
+}
+
+fn too_many(max: usize) -> ErrorFields {
+    ErrorFields::new("FATAL", "53300", "sorry, too many clients already")
+        .with_hint(format!("The gateway takes limits.client_connections_max = {max} clients."))
 }
 
 async fn answer_tls(mut stream: Stream, shared: &Shared) -> io::Result<Stream> {
@@ -180,7 +215,7 @@ async fn answer_tls(mut stream: Stream, shared: &Shared) -> io::Result<Stream> {
     }
 }
 
-async fn refuse(stream: &mut Stream, error: &ErrorFields) -> io::Result<Option<Session>> {
+async fn refuse<T>(stream: &mut Stream, error: &ErrorFields) -> io::Result<Option<T>> {
     let mut out = BytesMut::new();
     error.put(&mut out);
     stream.write_all(&out).await?;

@@ -5,6 +5,8 @@
 //! | [`config`] | the TOML file, typed and checked |
 //! | [`gateway`] | listeners, shared state, shutdown |
 //! | [`auth`] | who may come in |
+//! | `budget` | memory that all sessions together may have of one kind |
+//! | `lobby` | connections that have not logged in |
 //! | `handshake` | from the first packet to an open session |
 //! | `session` | one client: relay, and the straight line of a query |
 //! | `strategy` | the rungs: direct, home join, engine; what gives up falls back |
@@ -14,10 +16,12 @@
 //! | [`routes`] | counts per strategy and reason |
 
 pub mod auth;
+mod budget;
 pub mod config;
 mod files;
 pub mod gateway;
 mod handshake;
+mod lobby;
 mod logins;
 mod progress;
 pub mod routes;

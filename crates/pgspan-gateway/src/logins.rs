@@ -34,6 +34,10 @@ pub(crate) enum Cause {
     RefusedByHome,
     /// It took longer than `limits.login_ms_max`.
     TooSlow,
+    /// It said nothing within `limits.first_message_ms_max`.
+    Silent,
+    /// There were `limits.logins_max` others behind it.
+    NoRoom,
 }
 
 impl Cause {
@@ -45,6 +49,8 @@ impl Cause {
             Cause::NotEncrypted => "the connection is not encrypted",
             Cause::RefusedByHome => "refused by the server",
             Cause::TooSlow => "the login took longer than limits.login_ms_max",
+            Cause::Silent => "no message within limits.first_message_ms_max",
+            Cause::NoRoom => "more than limits.logins_max connections had not logged in",
         }
     }
 }

@@ -45,12 +45,14 @@ struct Kept {
 pub(crate) struct Spare {
     kept: Mutex<HashMap<Arc<ConnectOptions>, Vec<Kept>>>,
     age_max: Duration,
+    count_max: usize,
 }
 
 impl Spare {
-    /// Connections are kept for `age_max`; not at all when it is zero.
-    pub fn new(age_max: Duration) -> Spare {
-        Spare { kept: Mutex::default(), age_max }
+    /// Connections are kept for `age_max`, not at all when it is zero; at most `count_max`, and
+    /// of one role half of them.
+    pub fn new(age_max: Duration, count_max: usize) -> Spare {
+        Spare { kept: Mutex::default(), age_max, count_max }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<ConnectOptions>, Vec<Kept>>> {
@@ -130,8 +132,14 @@ impl Spare {
         if !matches!(reset, Ok(Ok(_))) || !connection.is_clean() {
             return;
         }
-        let kept = Kept { connection, standing: origin.standing, since: Instant::now() };
-        self.lock().entry(origin.options).or_default().push(kept);
+        let new = Kept { connection, standing: origin.standing, since: Instant::now() };
+        let mut kept = self.lock();
+        let user = &origin.options.user;
+        make_place(&mut kept, (self.count_max / 2).max(1), |options| options.user == *user);
+        make_place(&mut kept, self.count_max, |_| true);
+        if self.count_max > 0 {
+            kept.entry(origin.options).or_default().push(new);
+        }
     }
 
     /// Closes what has been spare for too long.
@@ -140,6 +148,29 @@ impl Spare {
             list.retain(|kept| kept.since.elapsed() <= self.age_max);
             !list.is_empty()
         });
+    }
+}
+
+/// Closes the oldest of some connections, so that one more of them makes no more than `max`.
+fn make_place(
+    kept: &mut HashMap<Arc<ConnectOptions>, Vec<Kept>>,
+    max: usize,
+    counts: impl Fn(&ConnectOptions) -> bool,
+) {
+    loop {
+        let of_them = || kept.iter().filter(|(options, _)| counts(options));
+        if of_them().map(|(_, list)| list.len()).sum::<usize>() < max {
+            return;
+        }
+        let oldest = of_them().filter_map(|(options, list)| Some((options, list.first()?.since)));
+        let Some((options, _)) = oldest.min_by_key(|(_, since)| *since) else { return };
+        let options = options.clone();
+        if let Some(list) = kept.get_mut(&options) {
+            list.remove(0);
+            if list.is_empty() {
+                kept.remove(&options);
+            }
+        }
     }
 }
 

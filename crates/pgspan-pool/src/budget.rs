@@ -44,9 +44,16 @@ struct State {
     open: usize,
     idle: HashMap<Arc<ConnectOptions>, Vec<ServerConnection>>,
     waiters: VecDeque<(Arc<ConnectOptions>, oneshot::Sender<Handover>)>,
+    /// How many each user holds for transaction blocks, which end when the user says so.
+    held: HashMap<String, usize>,
 }
 
 impl State {
+    /// Whether all connections wait for users to end their blocks: none comes back by itself.
+    fn is_stuck(&self, budget: usize) -> bool {
+        self.held.values().sum::<usize>() >= budget
+    }
+
     /// Takes `most` connections, or as many as are free, if these are at least `least`:
     /// those that are open, and how many are to be opened.
     fn take(
@@ -62,11 +69,19 @@ impl State {
             return None;
         }
         let mut connections = Vec::new();
-        if let Some(own) = self.idle.get_mut(key) {
-            connections = own.split_off(own.len().saturating_sub(count));
+        let mut dead = 0;
+        while connections.len() + dead < count
+            // The last one is the warmest.
+            && let Some(mut connection) = self.idle.get_mut(key).and_then(Vec::pop)
+        {
+            match connection.is_alive() {
+                true => connections.push(connection),
+                // The server has ended it while it was idle: its slot is ours.
+                false => dead += 1,
+            }
         }
         let slots = count - connections.len();
-        for _ in 0..slots {
+        for _ in dead..slots {
             if self.open < budget {
                 self.open += 1;
             } else if let Some(other) = self.idle.values_mut().find(|v| !v.is_empty()) {
@@ -97,7 +112,10 @@ impl Server {
         let mut state = self.lock();
         while let Some((wanted, waiter)) = state.waiters.pop_front() {
             let handover = match connection.take() {
-                Some(c) if wanted == *key => Handover::Connection(Box::new(c)),
+                Some(mut c) if wanted == *key => {
+                    c.patience = None;
+                    Handover::Connection(Box::new(c))
+                }
                 _ => Handover::Slot,
             };
             match waiter.send(handover) {
@@ -109,6 +127,7 @@ impl Server {
         }
         match connection {
             Some(mut c) => {
+                c.patience = None;
                 c.since = Instant::now();
                 state.idle.entry(key.clone()).or_default().push(c);
             }
@@ -150,14 +169,14 @@ impl Reservation {
     pub async fn lease(&mut self) -> Result<Option<Lease>, ConnectError> {
         let (server, key) = (self.server.clone(), self.key.clone());
         if let Some(connection) = self.connections.pop() {
-            return Ok(Some(Lease { server, key, connection: Some(connection) }));
+            return Ok(Some(Lease::new(server, key, Some(connection))));
         }
         if self.slots == 0 {
             return Ok(None);
         }
         self.slots -= 1;
         // From here on the slot is the lease's; it gives it back if connecting fails.
-        let mut lease = Lease { server, key, connection: None };
+        let mut lease = Lease::new(server, key, None);
         lease.connection = Some(connect::connect(&lease.key.clone()).await?);
         Ok(Some(lease))
     }
@@ -220,13 +239,15 @@ impl SourcePools {
             if let Some((mut connections, _)) = state.take(server.budget, options, 1, 1) {
                 drop(state);
                 if let Some(connection) = connections.pop() {
-                    return Ok(Lease {
-                        server,
-                        key: options.clone(),
-                        connection: Some(connection),
-                    });
+                    return Ok(Lease::new(server, options.clone(), Some(connection)));
                 }
                 None
+            } else if state.is_stuck(server.budget) {
+                return Err(LeaseError::Busy {
+                    address: server.address.clone(),
+                    budget: server.budget,
+                    waited: Duration::ZERO,
+                });
             } else {
                 let (tx, rx) = oneshot::channel();
                 state.waiters.push_back((options.clone(), tx));
@@ -237,7 +258,7 @@ impl SourcePools {
             let mut place = Waiting { server: server.clone(), key: options.clone(), receiver };
             match tokio::time::timeout(self.wait, &mut place.receiver).await {
                 Ok(Ok(Handover::Connection(c))) => {
-                    return Ok(Lease { server, key: options.clone(), connection: Some(*c) });
+                    return Ok(Lease::new(server, options.clone(), Some(*c)));
                 }
                 Ok(Ok(Handover::Slot)) => {}
                 _ => {
@@ -250,7 +271,7 @@ impl SourcePools {
             }
         }
         // From here on the slot is ours; the lease gives it back if connecting fails.
-        let mut slot = Lease { server, key: options.clone(), connection: None };
+        let mut slot = Lease::new(server, options.clone(), None);
         slot.connection = Some(connect::connect(options).await?);
         Ok(slot)
     }
@@ -296,7 +317,8 @@ impl SourcePools {
         })
     }
 
-    /// Closes connections that have been idle for longer than `age`.
+    /// Closes connections that have been idle for longer than `age`, and forgets servers that
+    /// nobody has a connection to.
     pub fn reap(&self, age: Duration) {
         for server in self.all() {
             let mut state = server.lock();
@@ -308,6 +330,9 @@ impl SourcePools {
             let after: usize = state.idle.values().map(Vec::len).sum();
             state.open -= before - after;
         }
+        // Whoever has a lease, waits for one or is about to has the server, too.
+        let mut servers = self.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        servers.retain(|_, server| Arc::strong_count(server) > 1 || server.lock().open > 0);
     }
 
     fn all(&self) -> Vec<Arc<Server>> {
@@ -354,9 +379,46 @@ pub struct Lease {
     server: Arc<Server>,
     key: Arc<ConnectOptions>,
     connection: Option<ServerConnection>,
+    /// For whose transaction block it is held.
+    holder: Option<String>,
 }
 
 impl Lease {
+    fn new(
+        server: Arc<Server>,
+        key: Arc<ConnectOptions>,
+        connection: Option<ServerConnection>,
+    ) -> Lease {
+        Lease { server, key, connection, holder: None }
+    }
+
+    /// Holds the connection for a transaction block of this user. `false`: the user has half
+    /// of the server's connections in blocks already, and the others are left to others.
+    #[must_use]
+    pub fn hold(&mut self, user: &str) -> bool {
+        if self.holder.is_none() {
+            let mut state = self.server.lock();
+            let held = state.held.entry(user.to_owned()).or_default();
+            if *held >= (self.server.budget / 2).max(1) {
+                return false;
+            }
+            *held += 1;
+            self.holder = Some(user.to_owned());
+        }
+        true
+    }
+
+    fn let_go(&mut self) {
+        let Some(user) = self.holder.take() else { return };
+        let mut state = self.server.lock();
+        if let Some(held) = state.held.get_mut(&user) {
+            *held -= 1;
+            if *held == 0 {
+                state.held.remove(&user);
+            }
+        }
+    }
+
     /// Closes the connection instead of returning it: its state is in doubt.
     pub fn discard(mut self) {
         self.connection = None;
@@ -383,6 +445,7 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.let_go();
         let connection = self.connection.take();
         if let Some(busy) = connection.as_ref().filter(|c| c.is_busy())
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
@@ -419,6 +482,8 @@ mod tests {
             ssl_roots: None,
             reach: crate::Reach::Anywhere,
             plain_password: false,
+            message_bytes_max: usize::MAX,
+            tcp: crate::TcpLimits::default(),
             timeout: Duration::ZERO,
             on_connect: String::new(),
         })
@@ -449,6 +514,40 @@ mod tests {
         drop(second);
         assert!(matches!(waiting.await, Ok(Ok(4))));
         assert_eq!(count(pools.reserve(&own, 4, 4)), Some(4));
+    }
+
+    #[tokio::test]
+    async fn no_user_holds_more_than_half_in_blocks_and_nobody_waits_for_blocks() {
+        let pools = SourcePools::new(4, Duration::from_secs(60));
+        let own = options(1);
+        let server = pools.server(&own.addresses[0]);
+        let mut leases: Vec<Lease> = Vec::new();
+        for (user, may) in [("a", true), ("a", true), ("a", false), ("b", true), ("b", true)] {
+            server.lock().open += 1;
+            let mut lease = Lease::new(server.clone(), own.clone(), None);
+            assert_eq!(lease.hold(user), may, "{user}");
+            // Again is not one more.
+            assert_eq!(lease.hold(user), may, "{user}");
+            leases.extend(may.then_some(lease));
+        }
+        let began = Instant::now();
+        assert!(matches!(pools.lease(&own).await, Err(LeaseError::Busy { .. })));
+        assert!(began.elapsed() < Duration::from_secs(30));
+        leases.clear();
+        assert!(server.lock().held.is_empty() && server.lock().open == 0);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_nobody_uses_is_forgotten() {
+        let pools = SourcePools::new(2, Duration::from_secs(60));
+        let used = pools.reserve(&options(1), 1, 1);
+        assert!(pools.reserve(&options(2), 1, 1).is_some());
+        assert_eq!(pools.counts().len(), 2);
+        pools.reap(Duration::ZERO);
+        assert_eq!(pools.counts().len(), 1);
+        drop(used);
+        pools.reap(Duration::ZERO);
+        assert!(pools.counts().is_empty());
     }
 
     #[tokio::test]

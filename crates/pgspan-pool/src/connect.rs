@@ -5,6 +5,7 @@ use crate::reach::Reach;
 use crate::roots::RootCertificates;
 use crate::server::{CancelKey, Notices, ServerConnection};
 use crate::stream::{self, Stream, Verify};
+use crate::tcp::TcpLimits;
 use bytes::BytesMut;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Fields};
@@ -16,6 +17,13 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+/// The longest message of a server that has not let us in yet, in bytes: libpq's bound is
+/// 30,000 (`MAX_ERRLEN` in its fe-connect.c), its notices aside.
+const LOGIN_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// All that a server may say until it has let us in, in bytes.
+const LOGIN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Notices of a startup that are kept for the client, on either side of the key; what is
 /// more is not passed on.
@@ -75,6 +83,10 @@ pub struct ConnectOptions {
     /// Whether a server that asks for the password in clear text, or hashed by MD5, gets it
     /// where the connection is not encrypted.
     pub plain_password: bool,
+    /// The longest message that is kept, header included, in bytes.
+    pub message_bytes_max: usize,
+    /// Bounds on the server's silence.
+    pub tcp: TcpLimits,
     /// Bound on reaching one address and being let in.
     pub timeout: Duration,
     /// SQL to run once connected, in simple protocol; empty for none.
@@ -163,7 +175,7 @@ async fn connect_one(
 ) -> Result<ServerConnection, ConnectError> {
     let unreachable = |source| ConnectError::Unreachable { host: host.to_owned(), port, source };
     let tcp = options.reach.connect(host, port).await.map_err(unreachable)?;
-    tcp.set_nodelay(true).map_err(unreachable)?;
+    options.tcp.apply(&tcp).map_err(unreachable)?;
     let address = tcp.peer_addr().map_err(unreachable)?;
     let stream = secure(tcp, options, host).await.map_err(unreachable)?;
     let mut connection = ServerConnection {
@@ -176,6 +188,10 @@ async fn connect_one(
         notices: Notices::default(),
         prepared: HashSet::new(),
         status: TransactionStatus::Idle,
+        message_bytes_max: LOGIN_MESSAGE_BYTES_MAX,
+        over: None,
+        patience: None,
+        looked: std::time::Instant::now(),
         busy: false,
         busy_poll: BusyPoll::default(),
         since: std::time::Instant::now(),
@@ -184,6 +200,7 @@ async fn connect_one(
     params.extend(options.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     frontend::startup(&mut connection.outbox, &params);
     authenticate(&mut connection, options, host, port).await?;
+    connection.message_bytes_max = options.message_bytes_max;
     if !options.on_connect.is_empty() {
         connection.simple(&options.on_connect).await.map_err(|e| match e {
             crate::ServerError::Sql(error) => {
@@ -238,14 +255,19 @@ async fn authenticate(
         reason: reason.to_owned(),
     };
     let mut exchanged: Option<Scram> = None;
+    let mut said = 0;
     loop {
-        connection.send().await.map_err(unreachable)?;
+        connection.send().await.map_err(|e| unreachable(protocol(e)))?;
         let message = connection.receive().await.map_err(|e| unreachable(protocol(e)))?;
+        said += message.raw.len();
+        if message.is_cut() || said > LOGIN_BYTES_MAX {
+            return Err(unreachable(protocol("it says more than a login takes")));
+        }
         let malformed = |e: pgspan_wire::WireError| unreachable(protocol(e));
         match message.tag {
             b'E' => {
                 return Err(ConnectError::Refused {
-                    error: ErrorFields::decode(message.body()).map_err(malformed)?,
+                    error: ErrorFields::read(&message),
                     notices: std::mem::take(&mut connection.notices.before_key),
                 });
             }

@@ -10,6 +10,7 @@
 //! | [`reach`] | which addresses a connection may lead to |
 //! | [`roots`] | root certificates |
 //! | [`server`] | an open server connection and its message queue |
+//! | [`tcp`] | when a silent connection is given up |
 //! | [`busy_poll`] | whether to sleep while an answer is on its way |
 //! | [`budget`] | connections to sources: leases under one budget per server |
 
@@ -20,10 +21,12 @@ pub mod reach;
 pub mod roots;
 pub mod server;
 pub mod stream;
+pub mod tcp;
 
 pub use budget::{Lease, LeaseError, Reservation, SourcePools};
 pub use connect::{ConnectError, ConnectOptions, SslMode};
 pub use reach::Reach;
 pub use roots::RootCertificates;
-pub use server::{CancelKey, Notices, ServerConnection, ServerError, is_hang_up};
+pub use server::{CancelKey, Notices, Patience, ServerConnection, ServerError, is_hang_up};
 pub use stream::Stream;
+pub use tcp::TcpLimits;

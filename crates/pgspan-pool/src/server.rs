@@ -2,7 +2,7 @@
 
 use crate::busy_poll::BusyPoll;
 use crate::stream::Stream;
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use pgspan_wire::WireError;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame};
@@ -11,10 +11,23 @@ use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::task::Poll;
-use std::time::Instant;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Parameters that are noted of a server: PostgreSQL 18 reports 15.
+const PARAMETERS_MAX: usize = 64;
+
+/// The longest one that is noted, its name included, in bytes.
+const PARAMETER_BYTES_MAX: usize = 16 * 1024;
+
+/// The longest answer to SQL of our own ([`ServerConnection::simple`]), in bytes.
+const SIMPLE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long a server may take for a CancelRequest.
+pub const CANCEL_MAX: Duration = Duration::from_secs(5);
 
 /// What a server process answers to for a CancelRequest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +41,16 @@ pub struct CancelKey {
 }
 
 impl CancelKey {
-    /// Sends the CancelRequest and waits until the server has taken it.
+    /// Sends the CancelRequest and waits until the server has taken it, at most
+    /// [`CANCEL_MAX`].
     ///
     /// # Errors
-    /// When the server cannot be reached.
+    /// When the server cannot be reached, or does not answer in time.
     pub async fn cancel(&self) -> io::Result<()> {
+        tokio::time::timeout(CANCEL_MAX, self.request_cancel()).await?
+    }
+
+    async fn request_cancel(&self) -> io::Result<()> {
         let mut tcp = tokio::net::TcpStream::connect(self.address).await?;
         let mut buf = BytesMut::new();
         frontend::cancel_request(&mut buf, self.pid, self.key);
@@ -56,6 +74,12 @@ pub enum ServerError {
     /// The server answered with an error; the connection is in order.
     #[error("{0}")]
     Sql(ErrorFields),
+    /// Who waited does so no longer; the connection is to be discarded.
+    #[error("the wait for the server was ended")]
+    Interrupted,
+    /// The answer to a question was longer than is kept; the connection is in order.
+    #[error("the server's answer is too long")]
+    TooMuch,
     /// The server ended the connection, and said why.
     #[error("{0}")]
     HungUp(ErrorFields),
@@ -115,9 +139,63 @@ pub struct ServerConnection {
     /// Something was sent whose ReadyForQuery has not been read. Each [`Self::send`] of
     /// a lease ends with one Sync or Query, so one ReadyForQuery answers it.
     pub(crate) busy: bool,
+    /// The longest message that [`Self::receive`] keeps, header included, in bytes.
+    pub message_bytes_max: usize,
+    /// A longer one is being read over: its type byte, and how much of it is to come.
+    pub(crate) over: Option<(u8, usize)>,
+    /// What ends the waits for it; `None`: nothing but its answer.
+    pub patience: Option<Arc<dyn Patience>>,
+    /// When it was asked last, outside of a wait.
+    pub(crate) looked: Instant,
     /// How to wait for its answers.
     pub busy_poll: BusyPoll,
     pub(crate) since: Instant,
+}
+
+/// How often who waits for a server is asked whether to go on.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Who waits for a server, and may have a reason not to wait any longer.
+pub trait Patience: std::fmt::Debug + Send + Sync {
+    /// Whether the wait is to end without an answer.
+    fn is_over(&self) -> bool;
+}
+
+/// Waits for a server as long as who waits for it does.
+async fn patiently<T>(
+    patience: Option<&Arc<dyn Patience>>,
+    mut wait: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, ServerError> {
+    let Some(patience) = patience else { return Ok(wait.await) };
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut wait => return Ok(done),
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                if patience.is_over() {
+                    return Err(ServerError::Interrupted);
+                }
+            }
+        }
+    }
+}
+
+/// Notes what ParameterStatus tells; what is more than a server has to report is not kept.
+pub fn note(parameters: &mut HashMap<String, String>, name: String, value: String) {
+    let room = parameters.len() < PARAMETERS_MAX || parameters.contains_key(&name);
+    if room && name.len() + value.len() <= PARAMETER_BYTES_MAX {
+        parameters.insert(name, value);
+    } else {
+        parameters.remove(&name);
+    }
+}
+
+/// What a read means that ended.
+fn came_in(read: io::Result<usize>) -> Result<(), ServerError> {
+    match read? {
+        0 => Err(ServerError::Io(io::ErrorKind::UnexpectedEof.into())),
+        _ => Ok(()),
+    }
 }
 
 impl ServerConnection {
@@ -126,23 +204,29 @@ impl ServerConnection {
     ///
     /// # Errors
     /// When the connection is lost in another way.
-    pub async fn send(&mut self) -> io::Result<()> {
+    pub async fn send(&mut self) -> Result<(), ServerError> {
         if self.outbox.is_empty() {
             return Ok(());
         }
         self.busy = true;
-        let sent = match self.stream.write_all(&self.outbox).await {
-            Ok(()) => self.stream.flush().await,
-            Err(e) => Err(e),
+        let Self { stream, outbox, patience, .. } = self;
+        let sent = {
+            let write = pin!(async {
+                stream.write_all(outbox).await?;
+                stream.flush().await
+            });
+            patiently(patience.as_ref(), write).await
         };
         self.outbox.clear();
-        match sent {
-            Err(e) if !is_hang_up(&e) => Err(e),
+        match sent? {
+            Err(e) if !is_hang_up(&e) => Err(e.into()),
             _ => Ok(()),
         }
     }
 
-    /// The next message. ParameterStatus is noted on the way and returned as any other.
+    /// The next message. ParameterStatus is noted on the way and returned as any other. One
+    /// that is longer than [`Self::message_bytes_max`] is read over, and returned without its
+    /// body: [`Frame::is_cut`].
     ///
     /// # Errors
     /// When the connection is lost or speaks nonsense.
@@ -160,6 +244,23 @@ impl ServerConnection {
     /// # Errors
     /// When the server speaks nonsense.
     pub fn received(&mut self) -> Result<Option<Frame>, ServerError> {
+        if self.over.is_none() {
+            self.over = match frame::peek(&self.inbox)? {
+                Some((tag, size)) if size > self.message_bytes_max => Some((tag, size)),
+                _ => None,
+            };
+        }
+        if let Some((tag, rest)) = &mut self.over {
+            let come = (*rest).min(self.inbox.len());
+            self.inbox.advance(come);
+            *rest -= come;
+            if *rest > 0 {
+                return Ok(None);
+            }
+            let frame = Frame::cut(*tag);
+            self.over = None;
+            return Ok(Some(frame));
+        }
         let Some(frame) = frame::take(&mut self.inbox)? else { return Ok(None) };
         match frame.tag {
             b'S' => self.note_parameter(&frame)?,
@@ -179,10 +280,12 @@ impl ServerConnection {
     /// # Errors
     /// When the connection is lost.
     pub async fn fill(&mut self) -> Result<(), ServerError> {
+        self.look()?;
         self.inbox.reserve(16 * 1024);
-        let mut read = pin!(self.stream.read_buf(&mut self.inbox));
+        let Self { stream, inbox, patience, busy_poll, .. } = self;
+        let mut read = pin!(stream.read_buf(inbox));
         let mut came = None;
-        if let Some(time) = self.busy_poll.start() {
+        if let Some(time) = busy_poll.start() {
             let began = Instant::now();
             came = loop {
                 let once = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
@@ -193,16 +296,33 @@ impl ServerConnection {
                     Poll::Pending => tokio::task::yield_now().await,
                 }
             };
-            self.busy_poll.ended(came.is_some());
+            busy_poll.ended(came.is_some());
         }
-        let got = match came {
+        came_in(match came {
             Some(got) => got,
-            None => read.await,
-        };
-        match got? {
-            0 => Err(ServerError::Io(io::ErrorKind::UnexpectedEof.into())),
-            _ => Ok(()),
+            None => patiently(patience.as_ref(), read).await?,
+        })
+    }
+
+    /// A server that never stops talking is not waited for, and yet must end.
+    fn look(&mut self) -> Result<(), ServerError> {
+        let Some(patience) = &self.patience else { return Ok(()) };
+        if self.looked.elapsed() < LOOK_EVERY {
+            return Ok(());
         }
+        self.looked = Instant::now();
+        if patience.is_over() { Err(ServerError::Interrupted) } else { Ok(()) }
+    }
+
+    /// As [`Self::fill`], asleep: for rows, of which more are always on their way.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn read_more(&mut self) -> Result<(), ServerError> {
+        self.look()?;
+        self.inbox.reserve(16 * 1024);
+        let Self { stream, inbox, patience, .. } = self;
+        came_in(patiently(patience.as_ref(), pin!(stream.read_buf(inbox))).await?)
     }
 
     /// Moves the whole DataRows that have arrived and are next, as they came; tells
@@ -216,8 +336,16 @@ impl ServerConnection {
             size += row;
         }
         into.extend_from_slice(&self.inbox[..size]);
-        bytes::Buf::advance(&mut self.inbox, size);
+        self.inbox.advance(size);
         size > 0
+    }
+
+    /// The size in bytes, header included, of the message that is next, if it is of this type,
+    /// longer than so many bytes, and not here whole.
+    pub fn long(&self, tag: u8, than: usize) -> Option<usize> {
+        // A header that cannot be is reported by `receive`.
+        let (own, size) = frame::peek(&self.inbox).ok()??;
+        (own == tag && size > than && self.inbox.len() < size).then_some(size)
     }
 
     /// Hands over the bodies of the DataRows that have arrived and are next, where they
@@ -226,7 +354,6 @@ impl ServerConnection {
     /// # Errors
     /// What `each` says.
     pub fn rows<E>(&mut self, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<usize, E> {
-        use bytes::Buf as _;
         let (mut at, mut count) = (0, 0);
         let mut done = Ok(());
         // A header that cannot be is reported by `receive`.
@@ -247,7 +374,7 @@ impl ServerConnection {
         let mut f = frame::Fields::new(b'S', frame.body());
         let name = f.text()?;
         let value = f.text()?;
-        self.parameters.insert(name, value);
+        note(&mut self.parameters, name, value);
         Ok(())
     }
 
@@ -263,11 +390,16 @@ impl ServerConnection {
         self.send().await?;
         let mut rows = Vec::new();
         let mut error = None;
+        let mut said = 0;
         loop {
             let frame = self.receive().await?;
+            said += frame.raw.len() + size_of::<Vec<Option<bytes::Bytes>>>();
             match frame.tag {
+                _ if said > SIMPLE_BYTES_MAX || frame.is_cut() => {
+                    return Err(ServerError::Unexpected(char::from(frame.tag)));
+                }
                 b'D' => rows.push(pgspan_wire::backend::data_row(frame.body())?),
-                b'E' => error = Some(ErrorFields::decode(frame.body())?),
+                b'E' => error = Some(ErrorFields::read(&frame)),
                 b'Z' => break,
                 _ => {}
             }
@@ -276,6 +408,14 @@ impl ServerConnection {
             Some(e) => Err(ServerError::Sql(e)),
             None => Ok(rows),
         }
+    }
+
+    /// Whether a connection at rest is still open, as far as the system has heard: the server
+    /// has neither closed it nor said anything.
+    pub fn is_alive(&mut self) -> bool {
+        let read = pin!(self.stream.read_buf(&mut self.inbox));
+        let mut nobody = Context::from_waker(Waker::noop());
+        read.poll(&mut nobody).is_pending()
     }
 
     /// Whether the server still works on something of ours.

@@ -2,6 +2,7 @@
 
 use crate::roots::RootCertificates;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -62,6 +63,18 @@ impl AsyncWrite for Stream {
 }
 
 impl Stream {
+    /// Its socket, under another descriptor: to look whether the other side has closed it.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        let tcp = match self {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(tls) => tls.get_ref().0,
+        };
+        tcp.as_fd().try_clone_to_owned()
+    }
+
     /// Whether nobody on the way can read it.
     pub fn is_encrypted(&self) -> bool {
         matches!(self, Stream::Tls(_))

@@ -183,6 +183,14 @@ impl HomeFacts {
 }
 
 impl SourceFacts {
+    /// About what it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        /// A column with its name, type and collation.
+        const COLUMN_BYTES: usize = 256;
+        let columns = self.columns.as_ref().map_or(0, Vec::len);
+        size_of::<SourceFacts>() + columns * COLUMN_BYTES + self.kind.len() + self.reading.len()
+    }
+
     /// Whether it is the same table, defined alike. How many rows it has does not matter.
     pub fn same_definition(&self, other: &SourceFacts) -> bool {
         let SourceFacts { version, database, oid, kind, row_security, subclass, columns, .. } =

@@ -2,7 +2,7 @@
 //! those it must say itself.
 
 use crate::WireError;
-use crate::frame::Fields;
+use crate::frame::{Fields, Frame};
 use crate::frontend::{cstr, message};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -154,6 +154,17 @@ impl ErrorFields {
                 code => fields.push((code, f.text()?)),
             }
         }
+    }
+
+    /// What an ErrorResponse says. One that cannot be read, or was too long to be kept, is an
+    /// error all the same.
+    pub fn read(frame: &Frame) -> ErrorFields {
+        let what = match frame.is_cut() {
+            false => "the server sent an error that cannot be read",
+            true => "the server sent an error that is too long",
+        };
+        ErrorFields::decode(frame.body())
+            .unwrap_or_else(|_| ErrorFields::new("ERROR", "08P01", what))
     }
 
     /// The text of one field.

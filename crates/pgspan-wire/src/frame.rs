@@ -20,9 +20,19 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// One that was too long to be kept: only its type byte is known.
+    pub fn cut(tag: u8) -> Frame {
+        Frame { tag, raw: Bytes::new() }
+    }
+
+    /// Whether it was too long to be kept.
+    pub fn is_cut(&self) -> bool {
+        self.raw.is_empty()
+    }
+
     /// The message without its header.
     pub fn body(&self) -> Bytes {
-        self.raw.slice(HEADER_BYTES..)
+        self.raw.slice(HEADER_BYTES.min(self.raw.len())..)
     }
 }
 
@@ -52,11 +62,8 @@ pub fn take(buf: &mut BytesMut) -> Result<Option<Frame>, WireError> {
         Some((tag, size)) if buf.len() >= size => {
             Ok(Some(Frame { tag, raw: buf.split_to(size).freeze() }))
         }
-        Some((_, size)) => {
-            buf.reserve(size - buf.len());
-            Ok(None)
-        }
-        None => Ok(None),
+        // Memory comes with the bytes, not with what a header claims.
+        Some(_) | None => Ok(None),
     }
 }
 

@@ -4,11 +4,12 @@ use crate::terminal;
 use clap::Args;
 use pgspan_gateway::Gateway;
 use pgspan_gateway::config::Config;
-use std::path::PathBuf;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Run the gateway until SIGINT or SIGTERM
+/// Run the gateway until SIGINT or SIGTERM; SIGHUP reads its configuration again
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Configuration file
@@ -41,6 +42,7 @@ pub fn serve(options: &Serve) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error.to_string()),
     };
+    raise_descriptors(&config);
     let threads = config.gateway.worker_threads.unwrap_or_else(|| {
         std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1))
     });
@@ -49,12 +51,61 @@ pub fn serve(options: &Serve) -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
+        Ok(runtime) => runtime.block_on(run(config, &options.config)),
         Err(error) => fail(&error.to_string()),
     }
 }
 
-async fn run(config: Config) -> ExitCode {
+/// Takes as many descriptors as the system gives, and warns where these cannot be enough.
+fn raise_descriptors(config: &Config) {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, ..limit };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+        }
+    }
+    let needed = config.limits.descriptors();
+    match getrlimit(Resource::Nofile).current {
+        Some(have) if have < needed => tracing::warn!(
+            have,
+            needed,
+            "fewer files may be open than limits.client_connections_max and logins_max need: \
+             raise the limit (ulimit -n, LimitNOFILE) or lower them"
+        ),
+        _ => {}
+    }
+}
+
+/// Takes the configuration anew; what is wrong with it leaves the old in force.
+fn reload(gateway: &Gateway, path: &Path) {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(%error, "the configuration cannot be read; the old one stays");
+            return;
+        }
+    };
+    match gateway.reload(config) {
+        Ok(later) if later.is_empty() => tracing::info!("configuration read again"),
+        Ok(later) => tracing::warn!(
+            settings = later.join(", "),
+            "configuration read again; these settings hold from the next start"
+        ),
+        Err(error) => {
+            tracing::error!(%error, "the configuration cannot be used; the old one stays")
+        }
+    }
+}
+
+async fn run(config: Config, path: &Path) -> ExitCode {
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
+        return fail("cannot wait for signals");
+    };
     let gateway = match Gateway::start(config).await {
         Ok(gateway) => gateway,
         Err(error) => return fail(&error.to_string()),
@@ -62,14 +113,12 @@ async fn run(config: Config) -> ExitCode {
     for address in gateway.addresses() {
         tracing::info!(%address, "listening");
     }
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return fail("cannot wait for signals");
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hangup.recv() => reload(&gateway, path),
+        }
     }
     tracing::info!(
         clients = gateway.clients(),

@@ -120,7 +120,7 @@ impl Session {
                 b'T' | b'n' => described = true,
                 b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
                 b'E' => {
-                    let error = ErrorFields::decode(frame.body()).map_err(wire)?;
+                    let error = ErrorFields::read(&frame);
                     home::forget_prepared(&mut self.server);
                     self.drain(Some(&error)).await?;
                     return Err(refused(ServerError::Sql(error)));
@@ -159,7 +159,7 @@ impl Session {
                 b'E' => {
                     // Which of the statements exist is not known.
                     home::forget_prepared(&mut self.server);
-                    last = ErrorFields::decode(frame.body()).ok();
+                    last = Some(ErrorFields::read(&frame));
                 }
                 b'Z' => return Ok(()),
                 _ => {}

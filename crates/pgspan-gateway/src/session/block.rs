@@ -15,6 +15,7 @@ use super::savepoints::{Savepoints, name_at_source};
 use super::still::HomeState;
 use super::stop::Stop;
 use crate::sources::{Analyzed, CachedPlan};
+use crate::strategy::snapshot;
 use bytes::Bytes;
 use pgspan_pool::{Lease, ServerConnection, ServerError};
 use pgspan_sql::analyze::{Analysis, Kind};
@@ -342,7 +343,7 @@ impl Block {
     /// the snapshots stays.
     pub async fn release(&mut self) {
         let leases: Vec<Lease> = self.sources.iter_mut().filter_map(|s| s.lease.take()).collect();
-        commit(leases).await;
+        snapshot::end(leases).await;
     }
 
     /// The same at a block's end, when nobody waits for it.
@@ -368,15 +369,7 @@ impl Block {
 }
 
 async fn end_all(sources: Vec<BlockSource>) {
-    commit(sources.into_iter().filter_map(|s| s.lease).collect()).await;
-}
-
-async fn commit(leases: Vec<Lease>) {
-    for mut lease in leases {
-        if lease.is_busy() || lease.simple("COMMIT").await.is_err() {
-            lease.discard();
-        }
-    }
+    snapshot::end(sources.into_iter().filter_map(|s| s.lease).collect()).await;
 }
 
 /// The reason for fallback when postgres_fdw might take no snapshot.

@@ -1,23 +1,58 @@
 //! Cancel requests: from the number and secret that a client was given to every
 //! server process that works for it at that moment.
 
+use super::End;
+use super::state::timed_out;
+use super::stop::{Stop, cancelled};
 use bytes::Bytes;
-use pgspan_pool::CancelKey;
+use pgspan_pool::{CancelKey, Patience};
 use pgspan_wire::scram;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How long a server may take for a cancel request, and the session with what is next.
-const DELIVERY_MAX: Duration = Duration::from_secs(5);
+/// Why a statement's waits for servers end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// The client has cancelled it.
+    Cancelled,
+    /// Its `statement_timeout` has passed.
+    TimedOut,
+    /// The client has closed its connection.
+    ClientGone,
+    /// Home has closed its connection.
+    HomeGone,
+}
 
-#[derive(Default)]
+/// A session's sockets, to look whether their other side has closed them.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    pub client: OwnedFd,
+    pub home: OwnedFd,
+}
+
+/// Whether the other side of a socket has closed it, as far as the system has heard.
+fn is_closed(socket: &OwnedFd) -> bool {
+    let mut look = [PollFd::new(socket, PollFlags::RDHUP)];
+    let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    // The call does not wait; where it fails, other means will tell.
+    poll(&mut look, Some(&Timespec::default())).is_ok() && look[0].revents().intersects(ends)
+}
+
+#[derive(Debug)]
 struct Target {
     /// Server processes at work, home's first.
     keys: Mutex<Vec<CancelKey>>,
+    sockets: Sockets,
+    /// When the statement of the straight line began, and how long it may take.
+    clock: Mutex<Option<(Instant, Option<Duration>)>>,
+    /// Why a wait has ended.
+    over: Mutex<Option<Over>>,
     /// A query of the straight line runs, and was cancelled.
     cancelled: AtomicBool,
     /// A cancel request has come, at any time.
@@ -26,6 +61,48 @@ struct Target {
     /// Cancel requests whose way to the servers is not over.
     delivering: AtomicUsize,
     delivered: Notify,
+}
+
+impl Target {
+    fn why(&self) -> Option<Over> {
+        if let Some((began, bound)) = *lock(&self.clock) {
+            if self.cancelled.load(Ordering::SeqCst) {
+                return Some(Over::Cancelled);
+            }
+            if bound.is_some_and(|bound| began.elapsed() > bound) {
+                return Some(Over::TimedOut);
+            }
+        }
+        if is_closed(&self.sockets.client) {
+            Some(Over::ClientGone)
+        } else {
+            is_closed(&self.sockets.home).then_some(Over::HomeGone)
+        }
+    }
+}
+
+impl Patience for Target {
+    fn is_over(&self) -> bool {
+        let why = self.why();
+        let mut over = lock(&self.over);
+        *over = over.or(why);
+        why.is_some()
+    }
+}
+
+/// With home's answers the session waits for all but a client that has gone: home itself
+/// ends what is cancelled or takes too long, and its answer to that is needed.
+#[derive(Debug)]
+struct WithHome(Arc<Target>);
+
+impl Patience for WithHome {
+    fn is_over(&self) -> bool {
+        let gone = is_closed(&self.0.sockets.client);
+        if gone {
+            lock(&self.0.over).get_or_insert(Over::ClientGone);
+        }
+        gone
+    }
 }
 
 /// Counts a cancel request on its way.
@@ -74,9 +151,19 @@ impl CancelRegistry {
     ///
     /// # Errors
     /// When the system has no randomness to give.
-    pub fn register(&self, home: CancelKey) -> Result<CancelHandle, String> {
+    pub fn register(&self, home: CancelKey, sockets: Sockets) -> Result<CancelHandle, String> {
         let pid = home.pid;
-        let target = Arc::new(Target { keys: Mutex::new(vec![home]), ..Target::default() });
+        let target = Arc::new(Target {
+            keys: Mutex::new(vec![home]),
+            sockets,
+            clock: Mutex::default(),
+            over: Mutex::default(),
+            cancelled: AtomicBool::default(),
+            touched: AtomicBool::default(),
+            wake: Notify::default(),
+            delivering: AtomicUsize::default(),
+            delivered: Notify::default(),
+        });
         let mut targets = lock(&self.targets);
         loop {
             let key = i32::from_be_bytes(scram::random().map_err(|e| e.to_string())?);
@@ -110,13 +197,10 @@ async fn cancel_all(keys: Vec<CancelKey>) {
     let mut requests = tokio::task::JoinSet::new();
     for key in keys {
         requests.spawn(async move {
-            let why = match tokio::time::timeout(DELIVERY_MAX, key.cancel()).await {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer".to_owned(),
-            };
-            let address = key.address;
-            tracing::warn!(%address, why, "cancel request not delivered");
+            if let Err(error) = key.cancel().await {
+                let address = key.address;
+                tracing::warn!(%address, %error, "cancel request not delivered");
+            }
         });
     }
     while requests.join_next().await.is_some() {}
@@ -144,6 +228,42 @@ impl CancelHandle {
     /// A query begins: what was cancelled before does not count.
     pub fn begin(&self) {
         self.target.cancelled.store(false, Ordering::SeqCst);
+        *lock(&self.target.clock) = Some((Instant::now(), None));
+        *lock(&self.target.over) = None;
+    }
+
+    /// The query that has begun may take this long; `None`: for ever.
+    pub fn ends_within(&self, bound: Option<Duration>) {
+        if let Some(clock) = &mut *lock(&self.target.clock) {
+            clock.1 = bound;
+        }
+    }
+
+    /// The query is over. Why a wait of its ended, if one did.
+    pub fn ended(&self) -> Option<Over> {
+        *lock(&self.target.clock) = None;
+        *lock(&self.target.over)
+    }
+
+    /// What a wait that has ended means for the statement.
+    pub fn interrupted(&self) -> Stop {
+        let told = *lock(&self.target.over);
+        match told.or_else(|| self.target.why()) {
+            Some(Over::TimedOut) => timed_out(),
+            Some(Over::ClientGone) => Stop::End(End::Client),
+            Some(Over::HomeGone) => Stop::End(End::Server("home has closed it".to_owned())),
+            Some(Over::Cancelled) | None => cancelled(),
+        }
+    }
+
+    /// What ends the waits for sources.
+    pub fn patience(&self) -> Arc<dyn Patience> {
+        self.target.clone()
+    }
+
+    /// What ends the waits for home.
+    pub fn patience_with_home(&self) -> Arc<dyn Patience> {
+        Arc::new(WithHome(self.target.clone()))
     }
 
     /// Whether the query was cancelled.

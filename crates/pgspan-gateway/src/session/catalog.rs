@@ -55,7 +55,7 @@ impl Session {
                 }
                 Ok(())
             }
-            Err(ServerError::Sql(error)) => {
+            Err(error @ (ServerError::Sql(_) | ServerError::TooMuch)) => {
                 // Relaying goes on; nothing is accelerated with what is not known.
                 tracing::warn!(%error, "home's catalog could not be read");
                 self.database.not_read(&due);

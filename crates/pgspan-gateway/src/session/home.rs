@@ -176,12 +176,24 @@ pub(crate) struct Answers {
     pub noticed: bool,
 }
 
+/// Rows that the answers of one pipeline may have, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What a row takes besides its values, in bytes.
+const ROW_BYTES: usize = 64;
+
 /// An answer that is being read.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     out: Answers,
     rows: Rows,
     error: Option<ErrorFields>,
+    /// Bytes of its rows.
+    bytes: usize,
+    /// Bytes of all else.
+    beside: usize,
+    /// More came than is kept.
+    outgrown: bool,
     ready: bool,
 }
 
@@ -207,13 +219,28 @@ impl Asked {
                 }
             };
             let out = &mut self.out;
+            if frame.tag != b'D' {
+                self.beside += frame.raw.len();
+                if self.beside > ANSWER_BYTES_MAX {
+                    return Err(ServerError::Unexpected(char::from(frame.tag)));
+                }
+            }
             match frame.tag {
-                b'D' => self.rows.rows.push(backend::data_row(frame.body())?),
+                b'D' => {
+                    // What is more is read over.
+                    self.outgrown |= frame.is_cut() || self.bytes > ANSWER_BYTES_MAX;
+                    if !self.outgrown {
+                        let row = backend::data_row(frame.body())?;
+                        // A row of one byte takes more than that.
+                        self.bytes += frame.raw.len() + ROW_BYTES + size_of_val(&row[..]);
+                        self.rows.rows.push(row);
+                    }
+                }
                 b'C' => out.results.push(std::mem::take(&mut self.rows)),
                 b't' => out.parameters.push(backend::parameter_description(frame.body())?),
                 b'T' => out.fields.push(Some(backend::row_description(frame.body())?)),
                 b'n' => out.fields.push(None),
-                b'E' => self.error = Some(ErrorFields::decode(frame.body())?),
+                b'E' => self.error = Some(ErrorFields::read(&frame)),
                 b'N' => out.noticed = true,
                 b'S' | b'A' => aside.extend_from_slice(&frame.raw),
                 b'Z' => self.ready = true,
@@ -226,8 +253,8 @@ impl Asked {
     /// Reads the rest.
     ///
     /// # Errors
-    /// The error that the server reported (after ReadyForQuery has been read), or a lost
-    /// connection.
+    /// The error that the server reported, or that it said too much (after ReadyForQuery has
+    /// been read), or a lost connection.
     pub async fn finish(
         mut self,
         server: &mut ServerConnection,
@@ -239,6 +266,7 @@ impl Asked {
                 forget_prepared(server);
                 Err(ServerError::Sql(e))
             }
+            None if self.outgrown => Err(ServerError::TooMuch),
             None => Ok(self.out),
         }
     }

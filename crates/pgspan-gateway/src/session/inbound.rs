@@ -3,11 +3,12 @@
 
 use super::request::Prepared;
 use super::{End, Next, QUEUE_BYTES_MAX, Session};
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame, LENGTH_MAX};
 use pgspan_wire::frontend::{Parse, Target};
+use std::sync::Arc;
 
 /// A length that cannot be: where the next message begins is not known, and PostgreSQL
 /// ends the connection without a word.
@@ -28,6 +29,9 @@ pub(super) const FIRST_OWN_OID: u32 = 16384;
 
 /// Stands for what parsing a statement may do: no more than reading literals of any type.
 pub(super) const PARSED: &[u8] = b"VALUES (0)";
+
+/// What a prepared statement takes besides its name and text, in bytes.
+const PREPARED_BYTES: usize = 256;
 
 /// Type bytes of messages that a client may send.
 const KNOWN: &[u8] = b"QPBEDCSHFXdcfp";
@@ -252,7 +256,7 @@ impl Session {
                 let parse = Parse::decode(body)?;
                 starts = self.names_foreign(&parse.sql);
                 let param_oids = parse.param_oids.into();
-                self.statements.insert(&parse.name, Prepared::new(parse.sql, param_oids, starts));
+                self.remember(&parse.name, parse.sql, param_oids, starts);
             }
             b'B' => {
                 let mut f = frame::Fields::new(b'B', body);
@@ -281,7 +285,10 @@ impl Session {
             if long {
                 self.fell_back(Reason::new("a batch of several statements"));
             }
-            if long || self.held.bytes() > self.shared.config.limits.home_join_bytes_max {
+            if long
+                || self.held.bytes() > self.shared.config.limits.home_join_bytes_max
+                || !self.held.fits(&self.shared.held)
+            {
                 self.relay_held();
             }
             return Ok(());
@@ -290,6 +297,17 @@ impl Session {
         self.record(&frame);
         self.hand_over(tag, Some(&frame.raw));
         Ok(())
+    }
+
+    /// Remembers what the client has prepared. Where there is no room, it is not known, and so
+    /// home's.
+    pub(super) fn remember(&mut self, name: &str, sql: Bytes, oids: Arc<[u32]>, foreign: bool) {
+        match self.shared.prepared.take(sql.len() + name.len() + PREPARED_BYTES) {
+            Some(share) => {
+                self.statements.insert(name, Prepared::new(sql, oids, foreign, share));
+            }
+            None => self.statements.remove(name),
+        }
     }
 
     /// What is held goes to home as it is.

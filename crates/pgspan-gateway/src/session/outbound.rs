@@ -77,7 +77,7 @@ impl Session {
                             // What was relayed meanwhile may have been read otherwise.
                             self.block.unknown(self.owed.ready());
                         }
-                        self.server.parameters.insert(name, value);
+                        pgspan_pool::server::note(&mut self.server.parameters, name, value);
                     }
                 }
                 b'E' => {

@@ -3,6 +3,7 @@
 
 use super::ahead::Ahead;
 use super::block::{TOUCHED, lock_tables};
+use super::cancel::Over;
 use super::home::{self, Around};
 use super::request::{Batch, Reading};
 use super::settle;
@@ -127,6 +128,7 @@ impl Session {
         let running = Running::new(&self.shared);
         self.server.busy_poll.max = running.busy_poll();
         let done = self.straight_line(request, around).await;
+        let over = self.cancel.ended();
         drop(running);
         self.server.busy_poll.max = Duration::ZERO;
         self.cancel.delivered().await;
@@ -144,10 +146,14 @@ impl Session {
             }
             Err(stop) => stop,
         };
-        let stop = if self.cancel.is_cancelled() && matches!(stop, Stop::GiveUp(_)) {
-            cancelled()
-        } else {
-            stop
+        let stop = match (stop, over) {
+            (Stop::GiveUp(_), _) if self.cancel.is_cancelled() => cancelled(),
+            (Stop::GiveUp(_), Some(Over::TimedOut)) => timed_out(),
+            (
+                Stop::GiveUp(_) | Stop::Refuse(_) | Stop::End(End::Server(_)),
+                Some(Over::ClientGone),
+            ) => Stop::End(End::Client),
+            (stop, _) => stop,
         };
         match stop {
             Stop::End(end) => Err(end),
@@ -201,7 +207,7 @@ impl Session {
         }
         let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
         let catalog = self.database.catalog();
-        let analyzed = self.shared.sources.analyzed(&database, &request.text, &catalog);
+        let analyzed = self.shared.sources.analyzed(&database, &request.text, &catalog).await;
         let analysis = analyzed.outcome.clone()?;
         if analysis.parameters > 0 && request.batch.is_none() {
             return Err(Reason::new("a parameter in the simple protocol").into());
@@ -570,7 +576,9 @@ impl Session {
         around: Around,
     ) -> Result<HomeState, Stop> {
         let Session { server, client, still, .. } = self;
-        home_state(server, &mut client.outbox, still, question, got, i, around).await
+        let state = home_state(server, &mut client.outbox, still, question, got, i, around).await?;
+        self.cancel.ends_within(timeout(&state.session.statement_timeout));
+        Ok(state)
     }
 
     pub(super) fn stop_if_cancelled(&self) -> Result<(), Stop> {

@@ -1,5 +1,6 @@
 //! What the client has prepared, and the shape of a batch.
 
+use crate::budget::{Budget, Share};
 use crate::sources::Fingerprint;
 use bytes::Bytes;
 use pgspan_sql::ask;
@@ -18,12 +19,14 @@ pub(crate) struct Prepared {
     pub foreign: bool,
     /// What home has read it under; `None` when that is not known.
     pub reading: Option<Reading>,
+    /// Of `limits.prepared_bytes_max`.
+    _share: Arc<Share>,
 }
 
 impl Prepared {
     /// One of which it is not known what home reads it under.
-    pub fn new(sql: Bytes, param_oids: Arc<[u32]>, foreign: bool) -> Prepared {
-        Prepared { sql, param_oids, foreign, reading: None }
+    pub fn new(sql: Bytes, param_oids: Arc<[u32]>, foreign: bool, share: Share) -> Prepared {
+        Prepared { sql, param_oids, foreign, reading: None, _share: Arc::new(share) }
     }
 }
 
@@ -106,6 +109,8 @@ impl Statements {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     frames: Vec<Frame>,
+    /// Of `limits.held_bytes_max`, once there is something.
+    share: Option<Share>,
     bytes: usize,
     binds: usize,
 }
@@ -128,6 +133,11 @@ impl Held {
     /// Whether the batch is whole.
     pub fn is_whole(&self) -> bool {
         self.frames.last().is_some_and(|f| f.tag == b'S')
+    }
+
+    /// Whether there is room for what is held.
+    pub fn fits(&mut self, budget: &Arc<Budget>) -> bool {
+        self.share.get_or_insert_with(|| budget.share()).resize(self.bytes)
     }
 
     /// Bytes of all messages.

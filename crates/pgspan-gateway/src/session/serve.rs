@@ -207,8 +207,7 @@ impl Session {
                 frame.raw = raw.freeze();
             }
             let param_oids = parse.param_oids.into();
-            let prepared = request::Prepared::new(parse.sql, param_oids, foreign);
-            self.statements.insert(&parse.name, prepared);
+            self.remember(&parse.name, parse.sql, param_oids, foreign);
         }
     }
 
@@ -278,14 +277,17 @@ impl Session {
             self.note_relayed(f.tag, Some(&f.raw));
             self.server.outbox.extend_from_slice(&f.raw);
         }
-        let asks = lasts && self.ask_reading(name.as_deref());
+        let asks = lasts && self.ask_reading(name.as_deref()).await;
         frontend::sync(&mut self.server.outbox);
-        self.server.send().await.map_err(|e| lost(e.into()))?;
+        self.server.send().await.map_err(lost)?;
         let mut unanswered = head.len();
         let mut row = Vec::new();
         let mut failed = false;
         loop {
             let frame = self.server.receive().await.map_err(lost)?;
+            if frame.is_cut() {
+                return Err(super::state::too_long(frame.tag));
+            }
             match frame.tag {
                 b'Z' => break,
                 b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
@@ -319,7 +321,7 @@ impl Session {
     }
 
     /// Appends the question what home reads a text under; `false`: it is not asked.
-    fn ask_reading(&mut self, name: Option<&str>) -> bool {
+    async fn ask_reading(&mut self, name: Option<&str>) -> bool {
         let text = name.and_then(|name| self.statements.get(name)).map(|p| p.sql.clone());
         let Some(text) = text.as_deref().and_then(|t| std::str::from_utf8(t).ok()) else {
             return false;
@@ -329,7 +331,7 @@ impl Session {
         }
         let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
         let catalog = self.database.catalog();
-        let analyzed = self.shared.sources.analyzed(&database, text, &catalog);
+        let analyzed = self.shared.sources.analyzed(&database, text, &catalog).await;
         if analyzed.outcome.is_err() {
             return false;
         }

@@ -103,6 +103,19 @@ impl Session {
                 "0::pg_catalog.int4, ''::pg_catalog.text, ''::pg_catalog.text, 0::pg_catalog.int8, \
                  0::pg_catalog.int8, 0::pg_catalog.int8, 0::pg_catalog.int8, 0::pg_catalog.numeric",
             )),
+            "memory" => Some(values(
+                "memory(what, entries, bytes, bytes_max)",
+                self.shared.memory().into_iter().map(|kept| {
+                    format!(
+                        "{}::pg_catalog.text, {}::pg_catalog.int8, {}::pg_catalog.int8, {}::pg_catalog.int8",
+                        literal(kept.what),
+                        kept.entries.map_or("NULL".to_owned(), |entries| entries.to_string()),
+                        kept.bytes,
+                        kept.bytes_max
+                    )
+                }),
+                "''::pg_catalog.text, 0::pg_catalog.int8, 0::pg_catalog.int8, 0::pg_catalog.int8",
+            )),
             "version" => Some(format!(
                 "SELECT {}::pg_catalog.text AS version",
                 literal(concat!("pgspan ", env!("CARGO_PKG_VERSION")))

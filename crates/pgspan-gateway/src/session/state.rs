@@ -9,7 +9,7 @@ use super::{ClientSide, End, Session};
 use crate::sources::block::Holding;
 use crate::sources::fetch::{self, Bounds, Caller, Fetched};
 use crate::sources::{CachedPlan, PlanKey, carrier};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use pgspan_pool::{ServerConnection, Stream};
 use pgspan_sql::ask;
 use pgspan_sql::route::Reason;
@@ -101,6 +101,36 @@ pub(crate) async fn receive_for(
         frame = server.receive() => Ok(frame?),
         () = client_gone(&mut client.stream, &mut client.inbox) => Err(Stop::End(End::Client)),
     }
+}
+
+/// Passes the next so many bytes of a server on to the client as they come.
+pub(crate) async fn pass_on(
+    server: &mut ServerConnection,
+    client: &mut ClientSide,
+    mut rest: usize,
+) -> Result<(), Stop> {
+    while rest > 0 {
+        if server.inbox.is_empty() {
+            tokio::select! {
+                biased;
+                more = server.read_more() => more?,
+                () = client_gone(&mut client.stream, &mut client.inbox) => {
+                    return Err(Stop::End(End::Client));
+                }
+            }
+        }
+        let come = rest.min(server.inbox.len());
+        client.outbox.extend_from_slice(&server.inbox[..come]);
+        server.inbox.advance(come);
+        rest -= come;
+        client.send().await.map_err(|_| Stop::End(End::Client))?;
+    }
+    Ok(())
+}
+
+/// A message that the gateway does not keep, where it needs it.
+pub(crate) fn too_long(tag: u8) -> End {
+    End::Server(format!("message {:?} is too long", char::from(tag)))
 }
 
 /// Returns when the client has closed its connection. What it sends meanwhile waits.

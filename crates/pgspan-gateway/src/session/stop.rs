@@ -26,6 +26,7 @@ impl From<ServerError> for Stop {
     fn from(error: ServerError) -> Stop {
         match error {
             ServerError::Sql(e) => refusal(e),
+            ServerError::TooMuch => Reason::new(TOO_MUCH).into(),
             lost => Stop::End(lost.into()),
         }
     }
@@ -45,6 +46,9 @@ pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// The reason when home reports an error: home is to give it itself.
 pub(crate) const HOME_ERROR: &str = "home reported an error";
+
+/// The reason when a question's answer is longer than is kept: facts, or join keys.
+const TOO_MUCH: &str = "a server's answer is too long";
 
 /// `syntax_error`.
 pub(crate) const SYNTAX_ERROR: &str = "42601";

@@ -1,7 +1,7 @@
 //! Fetching in a transaction block: each source keeps one transaction, with one snapshot,
 //! to the block's end. And what a plan must know to be run in one.
 
-use super::fetch::{Bounds, Caller, Fetched, Job, LOST, Transaction, Trouble, lease, run};
+use super::fetch::{BUSY, Bounds, Caller, Fetched, Job, LOST, Transaction, Trouble, lease, run};
 use crate::session::block::BlockSource;
 use pgspan_sql::certain::{self, Runs};
 use pgspan_sql::facts::{HomeFacts, option};
@@ -103,6 +103,10 @@ async fn once(
     let before = snapshot.take();
     *held = Some(lease(caller, spec).await.map_err(Trouble::Reason)?);
     let Some(open) = held else { return Err(Trouble::Stale) };
+    if !open.hold(caller.user) {
+        *held = None;
+        return Err(Trouble::Reason(Reason::about(BUSY, "the role's other transactions")));
+    }
     *set = savepoints.to_vec();
     let transaction = Transaction::First(savepoints);
     let fetched = run(caller, spec, open, jobs, bounds, transaction, snapshot).await;

@@ -5,6 +5,7 @@ use super::block::{self, Holding};
 use super::carrier::Builder;
 use super::together::{Place, Turn};
 use super::{CachedPlan, Fragment, connect_options};
+use crate::budget::Share;
 use crate::gateway::{Endpoint, Shared};
 use crate::session::block::SourceSnapshot;
 use crate::session::cancel::CancelHandle;
@@ -23,6 +24,7 @@ use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
 use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frontend;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a session tells of itself to reach a source.
@@ -44,6 +46,8 @@ pub(crate) struct Fetched {
     pub rows: u64,
     pub bytes: usize,
     pub elapsed: Duration,
+    /// Of `limits.held_bytes_max`, with the other fetches of its round.
+    pub _share: Option<Arc<Share>>,
 }
 
 /// Bounds of one statement's fetches.
@@ -82,11 +86,16 @@ pub(crate) const OTHER_TYPES: &str = "other types at the source";
 /// The reason when a connection to a source broke.
 pub(crate) const LOST: &str = "source connection lost";
 
+/// The reason when nobody waits for a source any longer.
+pub(crate) const INTERRUPTED: &str = "the wait for the source was ended";
+
 /// Why a source of this name gave no answer.
 pub(crate) fn failed(name: &str, error: &ServerError) -> Reason {
     let what = match error {
         ServerError::Sql(e) if e.sqlstate() == SYNTAX_ERROR => DEFECT,
         ServerError::Sql(_) => SOURCE_ERROR,
+        // Its connection would be in order, had somebody waited for it.
+        ServerError::Interrupted => INTERRUPTED,
         _ => LOST,
     };
     Reason::about(what, format!("{name}: {error}"))
@@ -116,6 +125,7 @@ pub(crate) async fn reserved(
 
 fn admitted(caller: &Caller<'_>, spec: &ServerSpec, mut lease: Lease) -> Result<Lease, Reason> {
     lease.busy_poll.max = crate::session::query::busy_poll(caller.shared);
+    lease.patience = Some(caller.cancel.patience());
     if !caller.session.superuser && !lease.password_used {
         return Err(Reason::about("the source asked for no password", &spec.name));
     }
@@ -208,7 +218,7 @@ pub(super) async fn run(
         ServerError::Io(_) if !matches!(transaction, Transaction::Open(_)) => Trouble::Stale,
         other => Trouble::Reason(failed(&spec.name, &other)),
     };
-    lease.send().await.map_err(|e| first_use(e.into()))?;
+    lease.send().await.map_err(first_use)?;
     let mut builders: Vec<Builder<'_>> = jobs.iter().map(|j| Builder::new(j.fetch)).collect();
     let mut described = described.into_iter();
     let mut steps = steps.into_iter();
@@ -217,6 +227,7 @@ pub(super) async fn run(
     let mut changed: Option<Reason> = None;
     let mut received = 0;
     let mut bytes = 0;
+    let mut share = caller.shared.held.share();
     loop {
         if let Some(Step::Rows(i)) = &step
             && let Some(builder) = builders.get_mut(*i)
@@ -230,6 +241,7 @@ pub(super) async fn run(
                 if fits { Ok(()) } else { Err(OUTGROWN) }
             });
             bytes += builder.bytes() - before;
+            let took = took.and_then(|rows| share.resize(bytes).then_some(rows).ok_or(NO_ROOM));
             received += took.map_err(|what| {
                 // What is still on its way is not wanted.
                 close(lease);
@@ -257,12 +269,16 @@ pub(super) async fn run(
                     changed = Some(Reason::about(OTHER_TYPES, &spec.name));
                 }
             }
+            (b'D', _) if frame.is_cut() => {
+                close(lease);
+                return Err(Trouble::Reason(Reason::about(OUTGROWN, &spec.name)));
+            }
             (b'D', Some(Step::Snapshot)) => {
                 let row = backend::data_row(frame.body()).unwrap_or_default();
                 *snapshot = SourceSnapshot::read(&row);
             }
             (b'C', _) => step = steps.next(),
-            (b'E', _) => error = ErrorFields::decode(frame.body()).ok(),
+            (b'E', _) => error = Some(ErrorFields::read(&frame)),
             (b'Z', _) => break,
             _ => {}
         }
@@ -278,17 +294,21 @@ pub(super) async fn run(
         return Err(Trouble::Reason(reason));
     }
     let elapsed = started.elapsed();
+    let share = Arc::new(share);
     Ok(builders
         .into_iter()
         .map(|b| {
             let (rows, bytes) = (u64::from(b.rows()), b.bytes());
-            Fetched { value: b.finish(), rows, bytes, elapsed }
+            Fetched { value: b.finish(), rows, bytes, elapsed, _share: Some(share.clone()) }
         })
         .collect())
 }
 
 /// The reason for giving up when more comes than may be bound.
 pub(crate) const OUTGROWN: &str = "more rows than limits.home_join_rows_max or _bytes_max";
+
+/// The reason for giving up when all sessions together hold too much.
+const NO_ROOM: &str = "limits.held_bytes_max is in use by other statements";
 
 /// Makes sure that the connection is not used again.
 fn close(connection: &mut ServerConnection) {

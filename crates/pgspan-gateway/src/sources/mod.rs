@@ -8,6 +8,7 @@ pub(crate) mod engine;
 mod estimate;
 mod factored;
 pub(crate) mod fetch;
+pub(crate) mod kept;
 pub(crate) mod keyed;
 mod merged;
 pub(crate) mod together;
@@ -17,7 +18,7 @@ use crate::gateway::{Endpoint, Shared};
 use crate::session::home::Statement;
 use crate::session::settle::Settle;
 use bytes::Bytes;
-use lru::LruCache;
+use kept::{Kept, KeptCounts};
 use pgspan_pool::budget::ServerCounts;
 use pgspan_pool::{ConnectOptions, Reach, SourcePools, SslMode};
 use pgspan_sql::analyze::Analysis;
@@ -29,11 +30,11 @@ use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
 use pgspan_wire::backend::Field;
 use std::collections::{BTreeSet, HashMap};
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// A text that has been parsed and analyzed against one catalog.
 pub(crate) struct Analyzed {
@@ -93,6 +94,24 @@ pub(crate) struct CachedPlan {
 }
 
 impl CachedPlan {
+    /// About what it takes, with what the engine adds to it, in bytes: texts that it has by
+    /// itself, and what it knows of each column of its tables.
+    fn bytes(&self, key: &PlanKey) -> usize {
+        let statement = |s: &Statement| s.sql.len();
+        let mut texts = statement(&self.home) + self.plan.home_sql.len();
+        texts += self.lock.as_ref().map_or(0, statement);
+        texts += self.direct.as_ref().map_or(0, statement);
+        for fragment in &self.fragments {
+            let by_keys = [&fragment.by_keys, &fragment.keys].into_iter().flatten();
+            texts += statement(&fragment.all) + by_keys.map(statement).sum::<usize>();
+        }
+        let columns = self.plan.fetches.iter().map(|f| f.columns.len()).sum::<usize>();
+        let fingerprint = self.fingerprint.iter().map(Bytes::len).sum::<usize>();
+        // A core and a finish of the engine's, as statements and as what they were read from.
+        let engine = key.1.len() * ANALYSIS_BYTES_PER_BYTE;
+        2 * texts + (columns + self.fields.len()) * COLUMN_BYTES + fingerprint + engine + PLAN_BYTES
+    }
+
     /// Whether the engine runs it; `None` while that is not known.
     pub fn engine_state(&self) -> Option<bool> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Result::is_ok)
@@ -132,10 +151,15 @@ pub(crate) type PlanKey = (String, String, String, Vec<Option<Bytes>>);
 /// Text, parameter types, and the fingerprint that its names are resolved under.
 type StatementKey = (String, Vec<u32>, Vec<Bytes>);
 
+/// What is known of a remote relation.
+#[derive(Clone)]
 struct KnownRelation {
     facts: Arc<SourceFacts>,
     read_at: Instant,
 }
+
+/// A server as a role's mapping reaches it, and a table's schema and name there.
+type RelationKey = (ServerSpec, String, String);
 
 /// Shared knowledge.
 pub(crate) struct Sources {
@@ -144,17 +168,40 @@ pub(crate) struct Sources {
     pub unchanged: Statement,
     /// The engine's memory.
     pub engine_budget: pgspan_engine::Budget,
-    analyzed: Mutex<LruCache<(String, String), Arc<Analyzed>>>,
-    plans: Mutex<LruCache<PlanKey, Arc<CachedPlan>>>,
+    analyzed: Kept<(String, String), Arc<Analyzed>>,
+    /// Who analyzes a long text, while others wait: it takes a thread of its own.
+    long_texts: Semaphore,
+    plans: Kept<PlanKey, Arc<CachedPlan>>,
     /// Numbered statements by text and parameter types.
-    statements: Mutex<LruCache<StatementKey, Statement>>,
-    relations: Mutex<HashMap<(ServerSpec, String, String), KnownRelation>>,
+    statements: Kept<StatementKey, Statement>,
+    relations: Kept<RelationKey, KnownRelation>,
     /// Texts with which a block must not begin to read at the sources, with their database.
-    homes: Mutex<LruCache<(String, String), ()>>,
+    homes: Kept<(String, String), ()>,
     relation_age_max: Duration,
     /// Servers that a user's sessions have asked for a connection to.
     reached: Mutex<HashMap<String, BTreeSet<(String, u16)>>>,
 }
+
+/// What a plan knows of one column, in bytes.
+const COLUMN_BYTES: usize = 256;
+
+/// What a plan takes for a short statement, in bytes.
+const PLAN_BYTES: usize = 16 * 1024;
+
+/// Texts from this length on are long: to analyze one takes milliseconds. In bytes.
+const LONG_TEXT_BYTES: usize = 16 * 1024;
+
+/// Long texts that are analyzed at the same time: each takes up to 150 bytes for each of its.
+const LONG_TEXTS_AT_ONCE: usize = 2;
+
+/// What an analysis keeps of a text, the text as its key included, in bytes for each of its.
+const ANALYSIS_BYTES_PER_BYTE: usize = 12;
+
+/// Values that a plan which is kept may have been made for, in bytes.
+const VALUES_BYTES_MAX: usize = 4 * 1024;
+
+/// Tables of sources that are remembered.
+const RELATIONS_MAX: usize = 10_000;
 
 /// Servers that are remembered for one user.
 const REACHED_MAX: usize = 256;
@@ -165,7 +212,7 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Sources {
     pub fn new(limits: &Limits) -> Sources {
-        let size = NonZeroUsize::new(limits.plans_max).unwrap_or(NonZeroUsize::MIN);
+        let (count, bytes) = (limits.plans_max, limits.remembered_bytes_max);
         Sources {
             pools: SourcePools::new(
                 limits.source_connections_max,
@@ -173,37 +220,53 @@ impl Sources {
             ),
             unchanged: Statement::new(ask::unchanged()),
             engine_budget: pgspan_engine::Budget::new(limits.engine_bytes_max),
-            analyzed: Mutex::new(LruCache::new(size)),
-            plans: Mutex::new(LruCache::new(size)),
-            statements: Mutex::new(LruCache::new(size)),
-            relations: Mutex::default(),
-            homes: Mutex::new(LruCache::new(size)),
+            analyzed: Kept::new(count, bytes / 4),
+            long_texts: Semaphore::new(LONG_TEXTS_AT_ONCE),
+            plans: Kept::new(count, bytes / 2),
+            statements: Kept::new(count, bytes / 8),
+            relations: Kept::new(RELATIONS_MAX, bytes / 16),
+            homes: Kept::new(count, bytes / 16),
             relation_age_max: Duration::from_secs(limits.catalog_s_max),
             reached: Mutex::default(),
         }
     }
 
     /// Parses and analyzes a text, once per catalog.
-    pub fn analyzed(
+    pub async fn analyzed(
         &self,
         database: &str,
         text: &str,
         catalog: &Arc<CatalogSnapshot>,
     ) -> Arc<Analyzed> {
         let key = (database.to_owned(), text.to_owned());
-        if let Some(known) = lock(&self.analyzed).get(&key)
-            && Arc::ptr_eq(&known.catalog, catalog)
-        {
-            return known.clone();
+        let known = || self.analyzed.get(&key).filter(|k| Arc::ptr_eq(&k.catalog, catalog));
+        if let Some(known) = known() {
+            return known;
         }
+        if text.len() <= LONG_TEXT_BYTES {
+            return self.analyze(key, catalog);
+        }
+        // It is never closed.
+        let _one_of_few = self.long_texts.acquire().await;
+        if let Some(known) = known() {
+            return known;
+        }
+        // The sessions of this thread go on on another.
+        tokio::task::block_in_place(|| self.analyze(key, catalog))
+    }
+
+    fn analyze(&self, key: (String, String), catalog: &Arc<CatalogSnapshot>) -> Arc<Analyzed> {
+        let text = &key.1;
         let outcome = pgspan_sql::analyze::analyze(text, catalog).map(Arc::new);
         let fingerprint =
             outcome.as_ref().map(|a| ask::fingerprints_of(a, catalog)).unwrap_or_default();
+        let questions: usize = fingerprint.iter().map(String::len).sum();
         let fingerprint = fingerprint.map(|sql| self.statement(sql));
         let depends_on_settings = pgspan_sql::reading::depends_on_settings(text);
         let catalog = catalog.clone();
         let analyzed = Arc::new(Analyzed { catalog, outcome, depends_on_settings, fingerprint });
-        lock(&self.analyzed).put(key, analyzed.clone());
+        let bytes = text.len() * ANALYSIS_BYTES_PER_BYTE + questions;
+        self.analyzed.put(key, analyzed.clone(), bytes);
         analyzed
     }
 
@@ -218,30 +281,48 @@ impl Sources {
     /// is another statement.
     pub fn typed_statement(&self, sql: String, types: &[u32], meaning: &[Bytes]) -> Statement {
         let key = (sql, types.to_vec(), meaning.to_vec());
-        let mut statements = lock(&self.statements);
-        if let Some(known) = statements.get(&key) {
-            return known.clone();
+        if let Some(known) = self.statements.get(&key) {
+            return known;
         }
         let statement = Statement::new(key.0.clone());
-        statements.put(key, statement.clone());
+        let meaning: usize = key.2.iter().map(Bytes::len).sum();
+        let bytes = 2 * key.0.len() + meaning;
+        self.statements.put(key, statement.clone(), bytes);
         statement
     }
 
     pub fn plan(&self, key: &PlanKey) -> Option<Arc<CachedPlan>> {
-        lock(&self.plans).get(key).cloned()
+        self.plans.get(key)
     }
 
+    /// Keeps a plan, unless it was made for values that are too long.
     pub fn keep_plan(&self, key: PlanKey, plan: Arc<CachedPlan>) {
-        lock(&self.plans).put(key, plan);
+        let values: usize = key.3.iter().flatten().map(Bytes::len).sum();
+        if values <= VALUES_BYTES_MAX {
+            let bytes = plan.bytes(&key) + values;
+            self.plans.put(key, plan, bytes);
+        }
     }
 
     pub fn drop_plan(&self, key: &PlanKey) {
-        lock(&self.plans).pop(key);
+        self.plans.remove(key);
     }
 
     /// Blocks in which this text was read have failed: in later ones it is home's.
     pub fn leave_to_home(&self, database: &str, text: String) {
-        lock(&self.homes).put((database.to_owned(), text), ());
+        let bytes = text.len();
+        self.homes.put((database.to_owned(), text), (), bytes);
+    }
+
+    /// How much is remembered.
+    pub fn remembered(&self) -> [KeptCounts; 5] {
+        [
+            self.analyzed.counts("analyzed texts"),
+            self.plans.counts("plans"),
+            self.statements.counts("statements of the gateway"),
+            self.relations.counts("tables of sources"),
+            self.homes.counts("texts left to home in blocks"),
+        ]
     }
 
     /// Somebody asks for a connection.
@@ -271,16 +352,14 @@ impl Sources {
 
     /// Whether it was left to home.
     pub fn is_left_to_home(&self, database: &str, text: &str) -> bool {
-        let mut homes = lock(&self.homes);
-        !homes.is_empty() && homes.get(&(database.to_owned(), text.to_owned())).is_some()
+        !self.homes.is_empty() && self.homes.get(&(database.to_owned(), text.to_owned())).is_some()
     }
 
     /// What is known of a remote relation, unless it is too old.
     pub fn relation(&self, spec: &ServerSpec, name: &(String, String)) -> Option<Arc<SourceFacts>> {
         let key = (spec.clone(), name.0.clone(), name.1.clone());
-        let relations = lock(&self.relations);
-        let known = relations.get(&key).filter(|k| k.read_at.elapsed() < self.relation_age_max)?;
-        Some(known.facts.clone())
+        let known = self.relations.get(&key);
+        known.filter(|k| k.read_at.elapsed() < self.relation_age_max).map(|k| k.facts)
     }
 
     pub fn keep_relation(
@@ -290,13 +369,14 @@ impl Sources {
         facts: Arc<SourceFacts>,
     ) {
         let key = (spec.clone(), name.0.clone(), name.1.clone());
+        let bytes = facts.bytes();
         let known = KnownRelation { facts, read_at: Instant::now() };
-        lock(&self.relations).insert(key, known);
+        self.relations.put(key, known, bytes);
     }
 
     /// A source answered otherwise than expected: everything known of it is read again.
     pub fn forget_relations(&self, spec: &ServerSpec) {
-        lock(&self.relations).retain(|(s, _, _), _| s != spec);
+        self.relations.retain(|(s, _, _)| s != spec);
     }
 }
 
@@ -358,6 +438,8 @@ pub(crate) fn connect_options(
         ssl_roots,
         reach,
         plain_password: shared.config.gateway.plain_passwords,
+        message_bytes_max: shared.config.limits.home_join_bytes_max,
+        tcp: shared.config.limits.tcp_of_sources(),
         timeout,
         on_connect: ask::SOURCE_SESSION.to_owned(),
     }))

@@ -171,7 +171,13 @@ mod tests {
     const HERE: Place = (0, 0);
 
     fn rows(n: u64) -> Vec<Fetched> {
-        vec![Fetched { value: Bytes::new(), rows: n, bytes: 0, elapsed: Duration::ZERO }]
+        vec![Fetched {
+            value: Bytes::new(),
+            rows: n,
+            bytes: 0,
+            elapsed: Duration::ZERO,
+            _share: None,
+        }]
     }
 
     fn lead(turn: Turn) -> Lead {

@@ -5,12 +5,11 @@ use super::HELD_BYTES;
 use crate::session::Session;
 use crate::session::home::Around;
 use crate::session::query::{Request, route};
-use crate::session::state::receive_for;
+use crate::session::state::{pass_on, receive_for, too_long};
 use crate::session::stop::{NOTICE, Stop, hung_up, unsent};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
 use bytes::BytesMut;
-use pgspan_pool::ServerError;
 use pgspan_sql::plan::qualified_home;
 use pgspan_sql::quote::literal;
 use pgspan_sql::rewrite::splice;
@@ -34,21 +33,34 @@ pub(crate) async fn run(
         Some(format!("pg_catalog.unnest({}::{}[])", literal(value), qualified_home(fetch)))
     })?;
     frontend::query(&mut session.server.outbox, &text);
-    session.server.send().await.map_err(|e| Stop::from(ServerError::from(e)))?;
+    session.server.send().await?;
     let mut held = BytesMut::new();
     let mut begun = false;
     let mut noticed = false;
     let mut error: Option<ErrorFields> = None;
     loop {
+        if !noticed
+            && error.is_none()
+            && let Some(size) = session.server.long(b'd', HELD_BYTES)
+        {
+            begun = true;
+            session.client.outbox.extend_from_slice(&held);
+            held.clear();
+            pass_on(&mut session.server, &mut session.client, size).await?;
+            continue;
+        }
         let frame = receive_for(&mut session.server, &mut session.client)
             .await
             .map_err(|stop| hung_up(stop, error.as_ref()))?;
         match frame.tag {
+            tag if frame.is_cut() && !noticed && tag != b'E' => {
+                return Err(Stop::End(too_long(tag)));
+            }
             b'N' if !begun => noticed = true,
             b'S' | b'A' if !begun => session.client.outbox.extend_from_slice(&frame.raw),
             b'H' | b'd' | b'c' | b'C' | b'N' | b'S' | b'A' => held.extend_from_slice(&frame.raw),
             b'E' => {
-                error = Some(ErrorFields::decode(frame.body()).map_err(ServerError::from)?);
+                error = Some(ErrorFields::read(&frame));
             }
             b'Z' => break,
             _ => {}

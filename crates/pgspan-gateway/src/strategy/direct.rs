@@ -3,6 +3,7 @@
 
 use super::HELD_BYTES;
 use super::home_join::put_start;
+use crate::session::cancel::CancelHandle;
 use crate::session::home::{self, Around, Means, NO_PARAMETERS};
 use crate::session::query::{Request, route};
 use crate::session::stop::Stop;
@@ -24,7 +25,14 @@ pub(crate) async fn run(
     plan: &CachedPlan,
 ) -> Result<Route, Stop> {
     let mut stream = Stream::default();
-    match rows(session, request, around, plan, &mut stream).await {
+    let done = match rows(session, request, around, plan, &mut stream).await {
+        // Home cannot begin anew behind rows.
+        Err(Stop::GiveUp(reason)) if stream.begun => {
+            Err(Stop::Refuse(no_more_rows(reason.to_string())))
+        }
+        done => done,
+    };
+    match done {
         // The error stands where the next row would.
         Err(Stop::Refuse(error)) if stream.begun => {
             error.put(&mut session.client.outbox);
@@ -71,7 +79,7 @@ async fn rows(
     home::execute(&mut lease);
     means.end(&mut lease);
     frontend::sync(&mut lease.outbox);
-    lease.send().await.map_err(|e| lost(e.into()))?;
+    lease.send().await.map_err(lost)?;
     // Home is done: its transaction ends while the source works.
     around.close(&mut session.server);
     frontend::sync(&mut session.server.outbox);
@@ -88,7 +96,7 @@ async fn rows(
         let frame = tokio::select! {
             biased;
             () = &mut deadline => return Err(state::timed_out()),
-            frame = lease.receive() => frame.map_err(|e| stream.broken(e))?,
+            frame = lease.receive() => frame.map_err(|e| stream.broken(e, &session.cancel))?,
             () = state::client_gone(&mut client.stream, &mut client.inbox) => {
                 return Err(Stop::End(End::Client));
             }
@@ -107,6 +115,9 @@ async fn rows(
                     trouble = Some("other types at the source");
                 }
             }
+            b'D' if frame.is_cut() => trouble = Some(fetch::OUTGROWN),
+            // The rest is read over.
+            b'D' if trouble.is_some() || error.is_some() => {}
             b'D' if identity && width == count(&frame.raw) => {
                 stream.held.extend_from_slice(&frame.raw)
             }
@@ -122,7 +133,7 @@ async fn rows(
                 its_own = false;
                 stream.held.extend_from_slice(&frame.raw);
             }
-            b'E' => error = ErrorFields::decode(frame.body()).ok(),
+            b'E' => error = Some(ErrorFields::read(&frame)),
             b'Z' => break,
             _ => {}
         }
@@ -163,8 +174,10 @@ pub(super) struct Stream {
 impl Stream {
     /// A source connection that breaks: before the first row home runs it itself;
     /// after it the client gets an error, as from postgres_fdw.
-    fn broken(&self, error: ServerError) -> Stop {
-        if self.begun {
+    fn broken(&self, error: ServerError, cancel: &CancelHandle) -> Stop {
+        if matches!(error, ServerError::Interrupted) {
+            cancel.interrupted()
+        } else if self.begun {
             Stop::Refuse(lost_behind_rows(error.to_string()))
         } else {
             Stop::GiveUp(Reason::about(fetch::LOST, error.to_string()))

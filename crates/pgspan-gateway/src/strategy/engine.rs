@@ -18,7 +18,7 @@ use crate::sources::engine::EnginePlan;
 use crate::sources::fetch::{self, Caller, LOST, SOURCE_ERROR};
 use crate::sources::keyed::{Keyed, depth};
 use crate::sources::{CachedPlan, connect_options};
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started, TOO_MANY_KEYS};
 use pgspan_pool::{ConnectOptions, LeaseError, Reservation, ServerConnection, ServerError};
 use pgspan_sql::engine::operators::Fragment;
@@ -31,7 +31,6 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 
@@ -322,8 +321,10 @@ async fn gather_once(
         (answer, _) => answer,
     };
     // Before the sources are cancelled, which is no reason.
+    let broke_off = broke.get().is_some_and(|b| b.reason.what == fetch::INTERRUPTED);
     let refused = broke.get().filter(|b| matches!(b.reason.what, SOURCE_ERROR | LOST));
     let answer = answer.map_err(|stop| match (stop, refused) {
+        (Stop::GiveUp(_), _) if broke_off => cancel.interrupted(),
         (Stop::GiveUp(_), Some(broke)) => {
             if let Some(rows) = &mut rows {
                 rows.broke = broke.error.clone();
@@ -573,47 +574,32 @@ async fn pump_rows(
         home::commit(server);
     }
     frontend::sync(&mut server.outbox);
-    server.send().await.map_err(|e| Broken::Lost(e.into()))?;
+    server.send().await.map_err(Broken::Lost)?;
     let mut error: Option<ErrorFields> = None;
     let mut wanted = true;
     loop {
-        let mut due = false;
-        let mut at = 0;
-        let mut other = false;
-        {
-            let inbox = &server.inbox[..];
-            while let Some((head, rest)) = inbox.get(at..).and_then(|b| b.split_first_chunk::<5>())
-            {
-                if head[0] != b'D' {
-                    other = true;
-                    break;
-                }
-                let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-                let Some(body) = length.checked_sub(4).and_then(|n| rest.get(..n)) else { break };
-                at += 1 + length;
-                if wanted && feed.row(body)? {
-                    due = true;
-                    break;
-                }
+        let due = server.rows(|row| match wanted {
+            true => match feed.row(row) {
+                Ok(false) => Ok(()),
+                Ok(true) => Err(None),
+                Err(e) => Err(Some(e)),
+            },
+            false => Ok(()),
+        });
+        match due {
+            Ok(_) => {}
+            Err(None) => {
+                // The engine may have all that it needs; the rest is read and dropped.
+                wanted = feed.flush().await?;
+                continue;
             }
+            Err(Some(e)) => return Err(e.into()),
         }
-        server.inbox.advance(at);
-        if due {
-            // The engine may have all that it needs; the rest is read and dropped.
-            wanted = feed.flush().await?;
-            continue;
-        }
-        if !other {
+        let Some(frame) = server.received().map_err(Broken::Lost)? else {
             server.inbox.reserve(READ_BYTES);
-            let server = &mut *server;
-            let got = server.stream.read_buf(&mut server.inbox).await;
-            if got.map_err(|e| Broken::Lost(e.into()))? == 0 {
-                let end = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                return Err(Broken::Lost(end.into()));
-            }
+            server.read_more().await.map_err(Broken::Lost)?;
             continue;
-        }
-        let frame = server.receive().await.map_err(Broken::Lost)?;
+        };
         match frame.tag {
             b'T' => {
                 let fields =
@@ -632,7 +618,8 @@ async fn pump_rows(
                     Notices::Passed(on) => on.send(frame.raw).await.map_err(|_| given_up())?,
                 }
             }
-            b'E' => error = ErrorFields::decode(frame.body()).ok(),
+            b'E' => error = Some(ErrorFields::read(&frame)),
+            b'D' => return Err(Broken::GiveUp(Reason::new(fetch::OUTGROWN))),
             b'Z' => break,
             _ => {}
         }

@@ -11,7 +11,7 @@ use super::home_join::{Bound, ask, carried, put_start};
 use super::parts::Clock;
 use crate::session::home::{self, Answers, Around, Means};
 use crate::session::query::{Request, route};
-use crate::session::state::answers_for;
+use crate::session::state::{answers_for, too_long};
 use crate::session::stop::Stop;
 use crate::session::{End, Session};
 use crate::sources::CachedPlan;
@@ -289,7 +289,8 @@ fn measured(f: &Fetched) -> String {
 }
 
 fn nothing(fetch: &pgspan_sql::fragment::Fetch) -> Fetched {
-    Fetched { value: Builder::new(fetch).finish(), rows: 0, bytes: 0, elapsed: Duration::ZERO }
+    let value = Builder::new(fetch).finish();
+    Fetched { value, rows: 0, bytes: 0, elapsed: Duration::ZERO, _share: None }
 }
 
 /// Appends a plan as PostgreSQL nests a child: `->` at the indentation, the rest after it.
@@ -389,10 +390,13 @@ pub(crate) async fn fallback(
 ) -> Result<(), End> {
     let lost = |e: ServerError| End::Server(e.to_string());
     frontend::query(&mut session.server.outbox, text);
-    session.server.send().await.map_err(|e| lost(e.into()))?;
+    session.server.send().await.map_err(lost)?;
     let mut plain = false;
     loop {
         let frame = session.server.receive().await.map_err(lost)?;
+        if frame.is_cut() {
+            return Err(too_long(frame.tag));
+        }
         let out = &mut session.client.outbox;
         match frame.tag {
             b'T' => {

@@ -5,7 +5,7 @@ use super::HELD_BYTES;
 use crate::session::block::MIGHT_NOT_RUN;
 use crate::session::home::{self, Around};
 use crate::session::query::{Request, route};
-use crate::session::state::receive_for;
+use crate::session::state::{pass_on, receive_for, too_long};
 use crate::session::still::Question;
 use crate::session::stop::{NOTICE, Stop, hung_up, unsent};
 use crate::session::{End, Session};
@@ -151,7 +151,7 @@ async fn put(
     }
     around.close(server);
     frontend::sync(&mut server.outbox);
-    server.send().await.map_err(|e| Stop::from(pgspan_pool::ServerError::from(e)))?;
+    server.send().await?;
     Ok(AroundIt { before, behind: tail.len() })
 }
 
@@ -228,12 +228,28 @@ async fn answer(
     let mut error: Option<ErrorFields> = None;
     let mut refused: Option<Stop> = None;
     loop {
+        let certain = refused.is_none() && error.is_none() && !executed;
+        if certain && let Some(size) = session.server.long(b'D', HELD_BYTES) {
+            if !std::mem::replace(&mut begun, true)
+                && let Err(stop) = begin(session, request, plan, fields.as_deref(), typmods)
+            {
+                (begun, refused) = (false, Some(stop));
+                continue;
+            }
+            session.client.outbox.extend_from_slice(&held);
+            held.clear();
+            pass_on(&mut session.server, &mut session.client, size).await?;
+            continue;
+        }
         // Rows in a run, where more than one has arrived.
         if executed || !session.server.take_rows(&mut held) {
             let frame = receive_for(&mut session.server, &mut session.client)
                 .await
                 .map_err(|stop| hung_up(stop, error.as_ref()))?;
             match frame.tag {
+                tag if frame.is_cut() && refused.is_none() && tag != b'E' => {
+                    return Err(Stop::End(too_long(tag)));
+                }
                 b'T' if fields.is_none() => {
                     fields = Some(
                         backend::row_description(frame.body())
@@ -258,10 +274,7 @@ async fn answer(
                 }
                 b'E' => {
                     home::forget_prepared(&mut session.server);
-                    error = Some(
-                        ErrorFields::decode(frame.body())
-                            .map_err(pgspan_pool::ServerError::from)?,
-                    );
+                    error = Some(ErrorFields::read(&frame));
                 }
                 b'N' if !begun && repeatable => refused = Some(Reason::new(NOTICE).into()),
                 b'N' => held.extend_from_slice(&frame.raw),

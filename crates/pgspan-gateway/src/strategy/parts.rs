@@ -10,7 +10,7 @@ use super::snapshot::release;
 use crate::session::Session;
 use crate::session::home::{self, Around};
 use crate::session::query::Request;
-use crate::session::state::{receive_for, timed_out, timeout};
+use crate::session::state::{pass_on, receive_for, timed_out, timeout, too_long};
 use crate::session::stop::{NOTICE, Stop, cancelled, hung_up, unsent};
 use crate::sources::CachedPlan;
 use crate::sources::engine::EnginePlan;
@@ -123,17 +123,29 @@ async fn part(
     frontend::describe_portal(&mut session.server.outbox, "pgspan:");
     home::execute(&mut session.server);
     frontend::sync(&mut session.server.outbox);
-    session.server.send().await.map_err(|e| Stop::from(ServerError::from(e)))?;
+    session.server.send().await?;
     let mut rows = None;
     let mut described = false;
     let mut error: Option<ErrorFields> = None;
     let mut refused: Option<Stop> = None;
     loop {
+        if described
+            && refused.is_none()
+            && error.is_none()
+            && let Some(size) = session.server.long(b'D', HELD_BYTES)
+        {
+            stream.flush(&mut session.client, request, plan, formats).await?;
+            pass_on(&mut session.server, &mut session.client, size).await?;
+            continue;
+        }
         if !session.server.take_rows(&mut stream.held) {
             let frame = receive_for(&mut session.server, &mut session.client)
                 .await
                 .map_err(|stop| hung_up(stop, error.as_ref()))?;
             match frame.tag {
+                tag if frame.is_cut() && refused.is_none() && tag != b'E' => {
+                    return Err(Stop::End(too_long(tag)));
+                }
                 b'T' => {
                     described = true;
                     let fields =
@@ -147,7 +159,7 @@ async fn part(
                 b'C' => rows = counted(&frame.body()),
                 b'E' => {
                     home::forget_prepared(&mut session.server);
-                    error = Some(ErrorFields::decode(frame.body()).map_err(ServerError::from)?);
+                    error = Some(ErrorFields::read(&frame));
                 }
                 b'N' if !stream.begun => refused = Some(Reason::new(NOTICE).into()),
                 b'N' => stream.held.extend_from_slice(&frame.raw),

@@ -10,6 +10,8 @@ use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::quote::literal;
 use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
+use std::time::Duration;
+use tokio::time::timeout;
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
@@ -42,12 +44,23 @@ pub(crate) async fn hold(
 
 /// Ends what [`hold`] began.
 pub(crate) async fn release(session: &mut Session) {
-    for mut held in session.snapshots.drain(..) {
-        if held.lease.simple("COMMIT").await.is_err() {
-            held.lease.discard();
+    end(session.snapshots.drain(..).map(|held| held.lease).collect()).await;
+}
+
+/// Ends the transactions of these connections; one that does not answer is closed, which
+/// ends its transaction too.
+pub(crate) async fn end(leases: Vec<Lease>) {
+    for mut lease in leases {
+        let ended =
+            !lease.is_busy() && matches!(timeout(END_MAX, lease.simple("COMMIT")).await, Ok(Ok(_)));
+        if !ended {
+            lease.discard();
         }
     }
 }
+
+/// How long a source may take to end a transaction that has only read.
+const END_MAX: Duration = Duration::from_secs(5);
 
 /// The reason when somebody waits for a lock that all parts of a table must share.
 const NOT_LOCKED: &str = "a table at the source is locked or may not be";

@@ -282,7 +282,7 @@ impl Client {
     }
 
     /// The rows of an answer as [`numbers`].
-    fn numbers_of(&mut self, sql: &str) -> Vec<Vec<u64>> {
+    pub fn numbers_of(&mut self, sql: &str) -> Vec<Vec<u64>> {
         self.start(sql);
         let mut rows = Vec::new();
         loop {
@@ -312,12 +312,13 @@ impl Client {
     }
 }
 
-/// The columns of a row as numbers; what is none is 0.
+/// The columns of a row as numbers; what is none, NULL too, is 0.
 fn numbers(row: &[u8]) -> Vec<u64> {
     let mut values = Vec::new();
     let mut rest = &row[2..];
     while let [a, b, c, d, tail @ ..] = rest {
-        let (value, tail) = tail.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+        let length = i32::from_be_bytes([*a, *b, *c, *d]);
+        let (value, tail) = tail.split_at(usize::try_from(length).unwrap_or(0));
         values.push(String::from_utf8_lossy(value).parse().unwrap_or_default());
         rest = tail;
     }
