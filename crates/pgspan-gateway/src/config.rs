@@ -218,7 +218,7 @@ impl Default for Limits {
             logins_max: 200,
             tcp_keepalive_s: 60,
             session_unacknowledged_s_max: 0,
-            source_unacknowledged_s_max: 30,
+            source_unacknowledged_s_max: 90,
             login_ms_max: 30_000,
             home_join_rows_max: 100_000,
             home_join_bytes_max: 64 * 1024 * 1024,
@@ -242,17 +242,27 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Open files that the gateway may need: one for each login, two for each client, and those
-    /// of sources, which only clients tell.
+    /// Open files that the gateway may need: one for each login; for each client its connection
+    /// and home's, both twice; home's that are kept; and those of sources, which only clients
+    /// tell.
     pub fn descriptors(&self) -> u64 {
         /// Listeners, the log, the runtime's own.
         const BESIDE: usize = 64;
         /// Source servers that are reckoned with.
         const SOURCES: usize = 8;
         let sources = SOURCES.saturating_mul(self.source_connections_max);
-        let clients = self.client_connections_max.saturating_mul(2);
-        let all = clients.saturating_add(self.logins_max).saturating_add(sources);
+        let clients = self.client_connections_max.saturating_mul(4);
+        let beside = self.logins_max.saturating_add(self.home_idle_max);
+        let all = clients.saturating_add(beside).saturating_add(sources);
         u64::try_from(all.saturating_add(BESIDE)).unwrap_or(u64::MAX)
+    }
+
+    /// The longest message of a server's that is kept, in bytes: a row that is fetched, and what
+    /// is no row at any rate.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        /// PostgreSQL's longest description, of 1,600 columns, is shorter.
+        const LEAST: usize = 1024 * 1024;
+        self.home_join_bytes_max.max(LEAST)
     }
 
     /// Bounds on the silence of clients and of home.

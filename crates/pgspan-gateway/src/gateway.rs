@@ -261,7 +261,7 @@ impl Shared {
             ssl_roots: endpoint.ssl_roots.clone(),
             reach: Reach::Anywhere,
             plain_password: self.config.gateway.plain_passwords,
-            message_bytes_max: self.config.limits.home_join_bytes_max,
+            message_bytes_max: self.config.limits.message_bytes_max(),
             tcp: self.config.limits.tcp_of_sessions(),
             timeout: Duration::from_millis(self.config.limits.connect_ms_max),
             on_connect: String::new(),

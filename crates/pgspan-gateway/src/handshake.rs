@@ -95,7 +95,13 @@ async fn open(
                 return refuse(&mut stream, &ErrorFields::new("FATAL", "08P01", text)).await;
             }
             Startup::Tls => {
-                stream = answer_tls(stream, shared).await?;
+                first_by = Instant::now() + first;
+                let answered = tokio::time::timeout_at(first_by, answer_tls(stream, shared)).await;
+                let Ok(answered) = answered else {
+                    shared.failures.note(peer.ip(), "", Cause::Silent);
+                    return Ok(None);
+                };
+                stream = answered?;
                 first_by = Instant::now() + first;
             }
             Startup::GssEncryption => stream.write_all(b"N").await?,
@@ -163,7 +169,7 @@ async fn open(
     if options.password.is_none() {
         options.scram_keys = Some(scram_keys);
     }
-    let (mut server, origin) = match shared.spare.connect(options).await {
+    let (server, origin) = match shared.spare.connect(options).await {
         Ok(opened) => opened,
         Err(error) => {
             if let ConnectError::Refused { notices, error } = &error {
@@ -178,7 +184,6 @@ async fn open(
     let sockets = Sockets { client: stream.socket()?, home: server.stream.socket()? };
     let cancel =
         shared.cancels.register(server.cancel_key.clone(), sockets).map_err(io::Error::other)?;
-    server.patience = Some(cancel.patience_with_home());
     welcome(&mut out, &server, cancel.pid(), cancel.key());
     stream.write_all(&out).await?;
     stream.flush().await?;

@@ -328,6 +328,9 @@ impl ServerConnection {
     /// Moves the whole DataRows that have arrived and are next, as they came; tells
     /// whether there were any.
     pub fn take_rows(&mut self, into: &mut BytesMut) -> bool {
+        if self.over.is_some() {
+            return false;
+        }
         let mut size = 0;
         // A header that cannot be is reported by `receive`.
         while let Ok(Some((b'D', row))) = frame::peek(&self.inbox[size..])
@@ -343,6 +346,9 @@ impl ServerConnection {
     /// The size in bytes, header included, of the message that is next, if it is of this type,
     /// longer than so many bytes, and not here whole.
     pub fn long(&self, tag: u8, than: usize) -> Option<usize> {
+        if self.over.is_some() {
+            return None;
+        }
         // A header that cannot be is reported by `receive`.
         let (own, size) = frame::peek(&self.inbox).ok()??;
         (own == tag && size > than && self.inbox.len() < size).then_some(size)
@@ -354,6 +360,10 @@ impl ServerConnection {
     /// # Errors
     /// What `each` says.
     pub fn rows<E>(&mut self, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<usize, E> {
+        if self.over.is_some() {
+            // What lies there is the middle of a message.
+            return Ok(0);
+        }
         let (mut at, mut count) = (0, 0);
         let mut done = Ok(());
         // A header that cannot be is reported by `receive`.
@@ -429,5 +439,111 @@ impl ServerConnection {
             && self.status == TransactionStatus::Idle
             && self.inbox.is_empty()
             && self.outbox.is_empty()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn connection(message_bytes_max: usize) -> (ServerConnection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let (other, _) = listener.accept().await.unwrap();
+        let connection = ServerConnection {
+            stream: Stream::Plain(tcp),
+            inbox: BytesMut::new(),
+            outbox: BytesMut::new(),
+            cancel_key: CancelKey { address, pid: 0, key: 0 },
+            parameters: HashMap::new(),
+            password_used: false,
+            notices: Notices::default(),
+            prepared: HashSet::new(),
+            status: TransactionStatus::Idle,
+            busy: false,
+            message_bytes_max,
+            over: None,
+            patience: None,
+            looked: Instant::now(),
+            busy_poll: BusyPoll::default(),
+            since: Instant::now(),
+        };
+        (connection, other)
+    }
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        [&[tag], &length[..], body].concat()
+    }
+
+    fn rows(connection: &mut ServerConnection) -> usize {
+        connection.rows(|_| Ok::<(), ()>(())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_row_is_found_in_the_middle_of_a_message_that_is_too_long() {
+        let (mut connection, _other) = connection(64).await;
+        let row = message(b'D', &[0, 0]);
+        // Its value looks like rows.
+        let long = message(b'D', &row.repeat(1000));
+        let end = [row.clone(), message(b'C', b"SELECT 2\0")].concat();
+        let mut taken = BytesMut::new();
+        let mut tags = Vec::new();
+        let mut count = 0;
+        for bytes in [&row[..], &long, &end].concat().chunks(97) {
+            connection.inbox.extend_from_slice(bytes);
+            loop {
+                assert!(connection.over.is_none() || connection.long(b'D', 0).is_none());
+                count += rows(&mut connection);
+                assert!(connection.over.is_none() || !connection.take_rows(&mut taken));
+                let Some(frame) = connection.received().unwrap() else { break };
+                tags.push((frame.tag, frame.is_cut()));
+            }
+        }
+        assert_eq!((count, tags), (2, vec![(b'D', true), (b'C', false)]));
+    }
+
+    #[tokio::test]
+    async fn what_a_server_reports_of_itself_has_a_bound() {
+        let (mut connection, _other) = connection(64 * 1024).await;
+        for number in 0..1000 {
+            let told = format!("p{number}\0v\0");
+            connection.inbox.extend_from_slice(&message(b'S', told.as_bytes()));
+        }
+        let long = format!("p0\0{}\0", "x".repeat(PARAMETER_BYTES_MAX));
+        connection.inbox.extend_from_slice(&message(b'S', long.as_bytes()));
+        while connection.received().unwrap().is_some() {}
+        assert_eq!(connection.parameters.len(), PARAMETERS_MAX - 1);
+        assert_eq!(connection.parameters.get("p1").map(String::as_str), Some("v"));
+    }
+
+    #[tokio::test]
+    async fn who_loses_patience_waits_no_longer_whether_the_server_talks_or_not() {
+        #[derive(Debug)]
+        struct Over;
+        impl Patience for Over {
+            fn is_over(&self) -> bool {
+                true
+            }
+        }
+        let (mut connection, mut other) = connection(64).await;
+        connection.patience = Some(Arc::new(Over));
+        let silent = connection.receive().await;
+        assert!(matches!(silent, Err(ServerError::Interrupted)));
+        tokio::spawn(
+            async move { while other.write_all(&message(b'D', &[0, 0])).await.is_ok() {} },
+        );
+        let talking = async {
+            loop {
+                if let Err(error) = connection.receive().await {
+                    return error;
+                }
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(20), talking).await;
+        assert!(matches!(ended, Ok(ServerError::Interrupted)));
     }
 }

@@ -14,7 +14,7 @@ use super::query::Request;
 use super::savepoints::{Savepoints, name_at_source};
 use super::still::HomeState;
 use super::stop::Stop;
-use crate::sources::{Analyzed, CachedPlan};
+use crate::sources::{Analyzed, CachedPlan, beside};
 use crate::strategy::snapshot;
 use bytes::Bytes;
 use pgspan_pool::{Lease, ServerConnection, ServerError};
@@ -29,6 +29,8 @@ use pgspan_wire::backend::ErrorFields;
 use pgspan_wire::frontend;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Statements of one block that are remembered; more make it unknown.
 const REMEMBERED_MAX: usize = 64;
@@ -38,6 +40,9 @@ const OPENING_BYTES_MAX: usize = 64;
 
 /// Bytes of one statement that are remembered; a longer one makes it unknown.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a source may take to answer what is not a statement of the client's.
+pub(crate) const SOURCE_MAX: Duration = Duration::from_secs(5);
 
 /// What a snapshot of a source's says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +114,8 @@ impl BlockSource {
     /// Whether the source has ended the connection; then it is lost for the block.
     pub async fn has_hung_up(&mut self) -> bool {
         if let Some(lease) = &mut self.lease {
-            self.lost |= SourceSnapshot::ask(lease).await.is_err();
+            let answer = timeout(SOURCE_MAX, SourceSnapshot::ask(lease)).await;
+            self.lost |= !matches!(answer, Ok(Ok(_)));
         }
         self.lost
     }
@@ -124,7 +130,8 @@ impl BlockSource {
         self.read_behind = false;
         let Some(lease) = &mut self.lease else { return };
         let back = format!("ROLLBACK TO SAVEPOINT {}", name_at_source(set));
-        self.lost |= lease.simple(&back).await.is_err();
+        let answer = timeout(SOURCE_MAX, lease.simple(&back)).await;
+        self.lost |= !matches!(answer, Ok(Ok(_)));
     }
 }
 
@@ -413,7 +420,7 @@ impl Session {
             return None;
         }
         let utf8 = matches!(told("client_encoding"), "UTF8" | "SQL_ASCII");
-        effect(text, utf8)
+        beside(text.len(), || effect(text, utf8))
     }
 
     /// Asks home whether nothing that a text could name leads to a source. Behind a

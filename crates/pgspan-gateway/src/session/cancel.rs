@@ -90,6 +90,20 @@ impl Patience for Target {
     }
 }
 
+/// With a source that answers all of a statement home is at rest, and may go
+/// (`idle_session_timeout`) while rows still come.
+#[derive(Debug)]
+struct WithoutHome(Arc<Target>);
+
+impl Patience for WithoutHome {
+    fn is_over(&self) -> bool {
+        let why = self.0.why().filter(|why| *why != Over::HomeGone);
+        let mut over = lock(&self.0.over);
+        *over = over.or(why);
+        why.is_some()
+    }
+}
+
 /// With home's answers the session waits for all but a client that has gone: home itself
 /// ends what is cancelled or takes too long, and its answer to that is needed.
 #[derive(Debug)]
@@ -259,6 +273,11 @@ impl CancelHandle {
     /// What ends the waits for sources.
     pub fn patience(&self) -> Arc<dyn Patience> {
         self.target.clone()
+    }
+
+    /// What ends the waits for a source where home has nothing more to do.
+    pub fn patience_without_home(&self) -> Arc<dyn Patience> {
+        Arc::new(WithoutHome(self.target.clone()))
     }
 
     /// What ends the waits for home.

@@ -8,7 +8,7 @@
 //! PostgreSQL gives where a block cannot be serialized, and the texts that the gateway read
 //! with are home's in later blocks.
 
-use super::block::{BlockSource, SourceSnapshot, role};
+use super::block::{BlockSource, SOURCE_MAX, SourceSnapshot, role};
 use super::home::{self, Answers, Around};
 use super::stop::Stop;
 use super::{End, Session};
@@ -282,7 +282,8 @@ fn local([role, path]: &[String; 2]) -> String {
 async fn stands(caller: &Caller<'_>, source: &BlockSource) -> bool {
     let Some(held) = &source.snapshot else { return false };
     let Ok(mut lease) = fetch::lease(caller, &source.spec).await else { return false };
-    SourceSnapshot::ask(&mut lease).await.is_ok_and(|now| now.is_some_and(|n| held.stands(&n)))
+    let now = tokio::time::timeout(SOURCE_MAX, SourceSnapshot::ask(&mut lease)).await;
+    matches!(now, Ok(Ok(Some(now))) if held.stands(&now))
 }
 
 /// The block cannot go on: home would see another state of the source.

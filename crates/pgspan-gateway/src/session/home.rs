@@ -177,7 +177,10 @@ pub(crate) struct Answers {
 }
 
 /// Rows that the answers of one pipeline may have, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of an answer that are read in one go.
+const REST_BYTES: usize = 512 * 1024;
 
 /// What a row takes besides its values, in bytes.
 const ROW_BYTES: usize = 64;
@@ -192,6 +195,8 @@ pub(crate) struct Asked {
     bytes: usize,
     /// Bytes of all else.
     beside: usize,
+    /// Bytes read since others had their turn.
+    unrested: usize,
     /// More came than is kept.
     outgrown: bool,
     ready: bool,
@@ -219,6 +224,12 @@ impl Asked {
                 }
             };
             let out = &mut self.out;
+            self.unrested += frame.raw.len() + ROW_BYTES;
+            if self.unrested > REST_BYTES {
+                // The other sessions of this thread have their turn.
+                self.unrested = 0;
+                tokio::task::yield_now().await;
+            }
             if frame.tag != b'D' {
                 self.beside += frame.raw.len();
                 if self.beside > ANSWER_BYTES_MAX {

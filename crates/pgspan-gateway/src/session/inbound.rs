@@ -103,8 +103,7 @@ impl Session {
                     self.client_rest = size;
                     continue;
                 }
-                let missing = size - self.client.inbox.len();
-                self.client.inbox.reserve(missing);
+                // Memory comes with the bytes, not with what a header claims.
                 self.client_whole = size;
                 return Ok(Next::Wait);
             }
@@ -179,14 +178,17 @@ impl Session {
         let unseen = match tag {
             b'F' => whole || too_long,
             b'Q' => too_long || (whole && !self.held.is_empty()),
-            _ => too_long,
+            _ => {
+                // A batch of which no more can be held goes there as well.
+                let all = self.held.bytes() + size;
+                all > self.shared.config.limits.home_join_bytes_max
+                    || !self.held.has_room(size, &self.shared.held)
+            }
         };
         if unseen {
             return (!failed).then_some(Next::Gate);
         }
         if !whole {
-            let missing = size - self.client.inbox.len();
-            self.client.inbox.reserve(missing);
             self.client_whole = size;
             return Some(Next::Wait);
         }
@@ -285,10 +287,10 @@ impl Session {
             if long {
                 self.fell_back(Reason::new("a batch of several statements"));
             }
-            if long
-                || self.held.bytes() > self.shared.config.limits.home_join_bytes_max
-                || !self.held.fits(&self.shared.held)
-            {
+            let too_much = self.held.bytes() > self.shared.config.limits.home_join_bytes_max
+                || !self.held.has_room(0, &self.shared.held);
+            // In a gated block there was room for it.
+            if long || (too_much && !self.is_gated()) {
                 self.relay_held();
             }
             return Ok(());
@@ -302,7 +304,10 @@ impl Session {
     /// Remembers what the client has prepared. Where there is no room, it is not known, and so
     /// home's.
     pub(super) fn remember(&mut self, name: &str, sql: Bytes, oids: Arc<[u32]>, foreign: bool) {
-        match self.shared.prepared.take(sql.len() + name.len() + PREPARED_BYTES) {
+        // A copy: the text would keep all of what it was received with.
+        let sql = Bytes::copy_from_slice(&sql);
+        let bytes = sql.len() + name.len() + size_of_val(&oids[..]) + PREPARED_BYTES;
+        match self.shared.prepared.take(bytes) {
             Some(share) => {
                 self.statements.insert(name, Prepared::new(sql, oids, foreign, share));
             }

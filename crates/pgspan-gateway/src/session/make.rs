@@ -171,7 +171,7 @@ impl Session {
         let mut sources = Vec::new();
         for need in &needs.tables {
             let spec = needs.servers.get(need.server).ok_or(Reason::new("no server"))?;
-            let known = caller.shared.sources.relation(spec, &need.remote);
+            let known = caller.shared.sources.relation(spec, &need.remote, self.catalog_age_max());
             let facts = match known {
                 Some(known) => known,
                 None => {

@@ -18,7 +18,7 @@ use crate::gateway::Shared;
 use crate::sources::block::Holding;
 use crate::sources::engine::engine_plan;
 use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
-use crate::sources::{Analyzed, CachedPlan, PlanKey};
+use crate::sources::{Analyzed, CachedPlan, PlanKey, served_beside};
 use crate::strategy::snapshot::release;
 use crate::strategy::{direct, engine, explain, home_join};
 use bytes::Bytes;
@@ -118,17 +118,19 @@ impl Session {
 
     /// Runs one statement. `false`: home is to run it itself; nothing has been sent.
     pub(super) async fn answer(&mut self, request: &Request) -> Result<bool, End> {
-        self.cancel.begin();
         let around = match self.server.status {
             TransactionStatus::Idle => Around::Own,
             TransactionStatus::InBlock => Around::Savepoint,
             // Home refuses everything until the block ends.
             TransactionStatus::Failed => return Ok(false),
         };
+        self.cancel.begin();
+        self.server.patience = Some(self.cancel.patience_with_home());
         let running = Running::new(&self.shared);
         self.server.busy_poll.max = running.busy_poll();
-        let done = self.straight_line(request, around).await;
+        let done = served_beside(&request.text, self.straight_line(request, around)).await;
         let over = self.cancel.ended();
+        self.server.patience = None;
         drop(running);
         self.server.busy_poll.max = Duration::ZERO;
         self.cancel.delivered().await;
@@ -153,6 +155,7 @@ impl Session {
                 Stop::GiveUp(_) | Stop::Refuse(_) | Stop::End(End::Server(_)),
                 Some(Over::ClientGone),
             ) => Stop::End(End::Client),
+            (_, Some(Over::HomeGone)) => Stop::End(self.last_words().await),
             (stop, _) => stop,
         };
         match stop {
@@ -173,6 +176,17 @@ impl Session {
             Stop::Refuse(error) => {
                 self.refuse(request, around, &error).await?;
                 Ok(true)
+            }
+        }
+    }
+
+    /// What home said last, which has closed the connection.
+    async fn last_words(&mut self) -> End {
+        loop {
+            match self.server.receive().await {
+                Ok(frame) if frame.tag == b'E' => return End::Home(ErrorFields::read(&frame)),
+                Ok(_) => {}
+                Err(lost) => return lost.into(),
             }
         }
     }

@@ -135,9 +135,9 @@ impl Held {
         self.frames.last().is_some_and(|f| f.tag == b'S')
     }
 
-    /// Whether there is room for what is held.
-    pub fn fits(&mut self, budget: &Arc<Budget>) -> bool {
-        self.share.get_or_insert_with(|| budget.share()).resize(self.bytes)
+    /// Whether there is room for what is held, and so many bytes more.
+    pub fn has_room(&mut self, more: usize, budget: &Arc<Budget>) -> bool {
+        self.share.get_or_insert_with(|| budget.share()).resize(self.bytes + more)
     }
 
     /// Bytes of all messages.

@@ -100,7 +100,7 @@ async fn once(
         return fetched;
     }
     // The first, or one in the place of another: then with the very same snapshot.
-    let before = snapshot.take();
+    let before = snapshot.clone();
     *held = Some(lease(caller, spec).await.map_err(Trouble::Reason)?);
     let Some(open) = held else { return Err(Trouble::Stale) };
     if !open.hold(caller.user) {
@@ -109,14 +109,16 @@ async fn once(
     }
     *set = savepoints.to_vec();
     let transaction = Transaction::First(savepoints);
-    let fetched = run(caller, spec, open, jobs, bounds, transaction, snapshot).await;
-    let moved = match (&before, &*snapshot) {
+    // What is known of the block's snapshot stays, however this ends.
+    let mut now = None;
+    let fetched = run(caller, spec, open, jobs, bounds, transaction, &mut now).await;
+    let moved = match (&before, &now) {
         (Some(before), Some(now)) => !before.stands(now),
         (None, now) => now.is_none() && fetched.is_ok(),
         (Some(_), None) => true,
     };
-    if before.is_some() {
-        *snapshot = before;
+    if before.is_none() {
+        *snapshot = now;
     }
     if let Some(lease) = held.take_if(|_| fetched.is_err() || moved) {
         lease.discard();

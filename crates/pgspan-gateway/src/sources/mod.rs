@@ -177,9 +177,20 @@ pub(crate) struct Sources {
     relations: Kept<RelationKey, KnownRelation>,
     /// Texts with which a block must not begin to read at the sources, with their database.
     homes: Kept<(String, String), ()>,
-    relation_age_max: Duration,
     /// Servers that a user's sessions have asked for a connection to.
     reached: Mutex<HashMap<String, BTreeSet<(String, u16)>>>,
+}
+
+/// Looks at a text of so many bytes; while that takes long, the sessions of this thread go on
+/// on another.
+pub(crate) fn beside<T>(bytes: usize, look: impl FnOnce() -> T) -> T {
+    if bytes > LONG_TEXT_BYTES { tokio::task::block_in_place(look) } else { look() }
+}
+
+/// The same for all that is done with a statement's text between its waits.
+pub(crate) async fn served_beside<T>(text: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|cx| beside(text.len(), || work.as_mut().poll(cx))).await
 }
 
 /// What a plan knows of one column, in bytes.
@@ -226,7 +237,6 @@ impl Sources {
             statements: Kept::new(count, bytes / 8),
             relations: Kept::new(RELATIONS_MAX, bytes / 16),
             homes: Kept::new(count, bytes / 16),
-            relation_age_max: Duration::from_secs(limits.catalog_s_max),
             reached: Mutex::default(),
         }
     }
@@ -243,16 +253,15 @@ impl Sources {
         if let Some(known) = known() {
             return known;
         }
-        if text.len() <= LONG_TEXT_BYTES {
-            return self.analyze(key, catalog);
-        }
         // It is never closed.
-        let _one_of_few = self.long_texts.acquire().await;
-        if let Some(known) = known() {
-            return known;
+        let _one_of_few = match text.len() > LONG_TEXT_BYTES {
+            true => self.long_texts.acquire().await.ok(),
+            false => None,
+        };
+        match known() {
+            Some(known) => known,
+            None => beside(text.len(), || self.analyze(key.clone(), catalog)),
         }
-        // The sessions of this thread go on on another.
-        tokio::task::block_in_place(|| self.analyze(key, catalog))
     }
 
     fn analyze(&self, key: (String, String), catalog: &Arc<CatalogSnapshot>) -> Arc<Analyzed> {
@@ -356,10 +365,15 @@ impl Sources {
     }
 
     /// What is known of a remote relation, unless it is too old.
-    pub fn relation(&self, spec: &ServerSpec, name: &(String, String)) -> Option<Arc<SourceFacts>> {
+    pub fn relation(
+        &self,
+        spec: &ServerSpec,
+        name: &(String, String),
+        age_max: Duration,
+    ) -> Option<Arc<SourceFacts>> {
         let key = (spec.clone(), name.0.clone(), name.1.clone());
         let known = self.relations.get(&key);
-        known.filter(|k| k.read_at.elapsed() < self.relation_age_max).map(|k| k.facts)
+        known.filter(|k| k.read_at.elapsed() < age_max).map(|k| k.facts)
     }
 
     pub fn keep_relation(
@@ -438,7 +452,7 @@ pub(crate) fn connect_options(
         ssl_roots,
         reach,
         plain_password: shared.config.gateway.plain_passwords,
-        message_bytes_max: shared.config.limits.home_join_bytes_max,
+        message_bytes_max: shared.config.limits.message_bytes_max(),
         tcp: shared.config.limits.tcp_of_sources(),
         timeout,
         on_connect: ask::SOURCE_SESSION.to_owned(),

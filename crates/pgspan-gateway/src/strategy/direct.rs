@@ -58,6 +58,7 @@ async fn rows(
         lease = fetch::lease(&caller, spec) => lease?,
         () = session.cancel.cancelled() => return Err(Reason::new("cancelled").into()),
     };
+    lease.patience = Some(session.cancel.patience_without_home());
     let _at_work = session.cancel.at_work(lease.cancel_key.clone());
     let lost = |e: ServerError| Stop::GiveUp(Reason::about(fetch::LOST, e.to_string()));
     let statement = plan.direct.as_ref().ok_or(Reason::new("not direct"))?;

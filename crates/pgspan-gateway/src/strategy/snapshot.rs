@@ -2,6 +2,7 @@
 //! Synchronization Functions").
 
 use crate::session::Session;
+use crate::session::block::SOURCE_MAX;
 use crate::session::stop::Stop;
 use crate::sources::CachedPlan;
 use crate::sources::fetch::{self, Caller};
@@ -10,7 +11,6 @@ use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::quote::literal;
 use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
-use std::time::Duration;
 use tokio::time::timeout;
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -51,16 +51,13 @@ pub(crate) async fn release(session: &mut Session) {
 /// ends its transaction too.
 pub(crate) async fn end(leases: Vec<Lease>) {
     for mut lease in leases {
-        let ended =
-            !lease.is_busy() && matches!(timeout(END_MAX, lease.simple("COMMIT")).await, Ok(Ok(_)));
+        let ended = !lease.is_busy()
+            && matches!(timeout(SOURCE_MAX, lease.simple("COMMIT")).await, Ok(Ok(_)));
         if !ended {
             lease.discard();
         }
     }
 }
-
-/// How long a source may take to end a transaction that has only read.
-const END_MAX: Duration = Duration::from_secs(5);
 
 /// The reason when somebody waits for a lock that all parts of a table must share.
 const NOT_LOCKED: &str = "a table at the source is locked or may not be";
