@@ -1,11 +1,12 @@
 //! Cancel requests: from the number and secret that a client was given to every
 //! server process that works for it at that moment.
 
-use super::End;
 use super::state::timed_out;
 use super::stop::{Stop, cancelled};
+use super::{End, Session};
 use bytes::Bytes;
 use pgspan_pool::{CancelKey, Patience};
+use pgspan_wire::backend::ErrorFields;
 use pgspan_wire::scram;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
@@ -320,6 +321,33 @@ impl CancelHandle {
     pub async fn cancel_own(&self) {
         let keys = lock(&self.target.keys).clone();
         cancel_all(keys).await;
+    }
+}
+
+impl Session {
+    /// What a statement ended with, a wait of which was ended for this reason.
+    pub(super) async fn ended_with(&mut self, stop: Stop, over: Option<Over>) -> Stop {
+        match (stop, over) {
+            (Stop::GiveUp(_), _) if self.cancel.is_cancelled() => cancelled(),
+            (Stop::GiveUp(_), Some(Over::TimedOut)) => timed_out(),
+            (
+                Stop::GiveUp(_) | Stop::Refuse(_) | Stop::End(End::Server(_)),
+                Some(Over::ClientGone),
+            ) => Stop::End(End::Client),
+            (_, Some(Over::HomeGone)) => Stop::End(self.last_words().await),
+            (stop, _) => stop,
+        }
+    }
+
+    /// What home said last, which has closed the connection.
+    async fn last_words(&mut self) -> End {
+        loop {
+            match self.server.receive().await {
+                Ok(frame) if frame.tag == b'E' => return End::Home(ErrorFields::read(&frame)),
+                Ok(_) => {}
+                Err(lost) => return lost.into(),
+            }
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 
 use super::ahead::Ahead;
 use super::block::{TOUCHED, lock_tables};
-use super::cancel::Over;
 use super::home::{self, Around};
 use super::request::{Batch, Reading};
 use super::settle;
@@ -148,16 +147,7 @@ impl Session {
             }
             Err(stop) => stop,
         };
-        let stop = match (stop, over) {
-            (Stop::GiveUp(_), _) if self.cancel.is_cancelled() => cancelled(),
-            (Stop::GiveUp(_), Some(Over::TimedOut)) => timed_out(),
-            (
-                Stop::GiveUp(_) | Stop::Refuse(_) | Stop::End(End::Server(_)),
-                Some(Over::ClientGone),
-            ) => Stop::End(End::Client),
-            (_, Some(Over::HomeGone)) => Stop::End(self.last_words().await),
-            (stop, _) => stop,
-        };
+        let stop = self.ended_with(stop, over).await;
         match stop {
             Stop::End(end) => Err(end),
             Stop::GiveUp(reason) => {
@@ -176,17 +166,6 @@ impl Session {
             Stop::Refuse(error) => {
                 self.refuse(request, around, &error).await?;
                 Ok(true)
-            }
-        }
-    }
-
-    /// What home said last, which has closed the connection.
-    async fn last_words(&mut self) -> End {
-        loop {
-            match self.server.receive().await {
-                Ok(frame) if frame.tag == b'E' => return End::Home(ErrorFields::read(&frame)),
-                Ok(_) => {}
-                Err(lost) => return lost.into(),
             }
         }
     }
