@@ -12,7 +12,7 @@ use super::state::copied_select;
 use super::stop::{NOTICE, SYNTAX_ERROR, Stop, cancelled};
 use crate::sources::block::{estimates_remotely, runs};
 use crate::sources::fetch;
-use crate::sources::{Analyzed, CachedPlan, Fingerprint, Fragment, PlanFacts, Sources};
+use crate::sources::{Analyzed, CachedPlan, Fingerprint, Fragment, PlanFacts, Sources, beside};
 use pgspan_pool::ServerError;
 use pgspan_sql::analyze::Kind;
 use pgspan_sql::ask::{self, Preference};
@@ -81,7 +81,7 @@ impl Session {
         let odd = || Stop::GiveUp(Reason::new("catalog answer"));
         let facts = HomeFacts::read(got.value(first + 1, 0).ok_or_else(odd)?)?;
         let plan_text = got.value(first + 2, 0).cloned().ok_or_else(odd)?;
-        let mut scans = remote::foreign_scans(&plan_text)?;
+        let mut scans = beside(plan_text.len(), || remote::foreign_scans(&plan_text))?;
         let fields = got.fields.into_iter().next().flatten().ok_or_else(odd)?;
         let parameters = got.parameters.into_iter().next().unwrap_or_default();
         let mut needs = plan::needs(&analysis, &facts)?;
@@ -117,17 +117,19 @@ impl Session {
         if any_values {
             scans.iter_mut().for_each(|s| s.conditional = false);
         }
-        let made = plan::plan(
-            &request.text,
-            &analysis,
-            declared,
-            &facts,
-            &needs,
-            &scans,
-            &sources,
-            &types,
-            limits,
-        )?;
+        let made = beside(request.text.len(), || {
+            plan::plan(
+                &request.text,
+                &analysis,
+                declared,
+                &facts,
+                &needs,
+                &scans,
+                &sources,
+                &types,
+                limits,
+            )
+        })?;
         let runs = runs(&plan_text, &scans, &made.fetches, made.servers.len(), any_values);
         let mut home_types = parameters.clone();
         home_types.extend(made.fetches.iter().map(|f| f.array_type));

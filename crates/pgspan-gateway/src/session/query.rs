@@ -17,7 +17,7 @@ use crate::gateway::Shared;
 use crate::sources::block::Holding;
 use crate::sources::engine::engine_plan;
 use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
-use crate::sources::{Analyzed, CachedPlan, PlanKey, served_beside};
+use crate::sources::{Analyzed, CachedPlan, PlanKey};
 use crate::strategy::snapshot::release;
 use crate::strategy::{direct, engine, explain, home_join};
 use bytes::Bytes;
@@ -127,7 +127,7 @@ impl Session {
         self.server.patience = Some(self.cancel.patience_with_home());
         let running = Running::new(&self.shared);
         self.server.busy_poll.max = running.busy_poll();
-        let done = served_beside(&request.text, self.straight_line(request, around)).await;
+        let done = self.straight_line(request, around).await;
         let over = self.cancel.ended();
         self.server.patience = None;
         drop(running);

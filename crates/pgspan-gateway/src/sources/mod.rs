@@ -187,12 +187,6 @@ pub(crate) fn beside<T>(bytes: usize, look: impl FnOnce() -> T) -> T {
     if bytes > LONG_TEXT_BYTES { tokio::task::block_in_place(look) } else { look() }
 }
 
-/// The same for all that is done with a statement's text between its waits.
-pub(crate) async fn served_beside<T>(text: &str, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    std::future::poll_fn(|cx| beside(text.len(), || work.as_mut().poll(cx))).await
-}
-
 /// What a plan knows of one column, in bytes.
 const COLUMN_BYTES: usize = 256;
 
