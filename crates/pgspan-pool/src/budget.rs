@@ -107,15 +107,21 @@ impl Server {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// No connection came within that time.
+    fn busy(&self, waited: Duration) -> LeaseError {
+        LeaseError::Busy { address: self.address.clone(), budget: self.budget, waited }
+    }
+
     /// Gives a connection, or the slot of one that is gone, to whoever waits longest.
     fn give_back(&self, key: &Arc<ConnectOptions>, mut connection: Option<ServerConnection>) {
+        if let Some(connection) = &mut connection {
+            // Who waited for it does so no longer.
+            connection.patience = None;
+        }
         let mut state = self.lock();
         while let Some((wanted, waiter)) = state.waiters.pop_front() {
             let handover = match connection.take() {
-                Some(mut c) if wanted == *key => {
-                    c.patience = None;
-                    Handover::Connection(Box::new(c))
-                }
+                Some(c) if wanted == *key => Handover::Connection(Box::new(c)),
                 _ => Handover::Slot,
             };
             match waiter.send(handover) {
@@ -127,7 +133,6 @@ impl Server {
         }
         match connection {
             Some(mut c) => {
-                c.patience = None;
                 c.since = Instant::now();
                 state.idle.entry(key.clone()).or_default().push(c);
             }
@@ -243,11 +248,7 @@ impl SourcePools {
                 }
                 None
             } else if state.is_stuck(server.budget) {
-                return Err(LeaseError::Busy {
-                    address: server.address.clone(),
-                    budget: server.budget,
-                    waited: Duration::ZERO,
-                });
+                return Err(server.busy(Duration::ZERO));
             } else {
                 let (tx, rx) = oneshot::channel();
                 state.waiters.push_back((options.clone(), tx));
@@ -261,13 +262,7 @@ impl SourcePools {
                     return Ok(Lease::new(server, options.clone(), Some(*c)));
                 }
                 Ok(Ok(Handover::Slot)) => {}
-                _ => {
-                    return Err(LeaseError::Busy {
-                        address: server.address.clone(),
-                        budget: server.budget,
-                        waited: self.wait,
-                    });
-                }
+                _ => return Err(server.busy(self.wait)),
             }
         }
         // From here on the slot is ours; the lease gives it back if connecting fails.
@@ -310,11 +305,7 @@ impl SourcePools {
                 freed.await;
             }
         };
-        tokio::time::timeout(self.wait, waiting).await.map_err(|_| LeaseError::Busy {
-            address: server.address.clone(),
-            budget: server.budget,
-            waited: self.wait,
-        })
+        tokio::time::timeout(self.wait, waiting).await.map_err(|_| server.busy(self.wait))
     }
 
     /// Closes connections that have been idle for longer than `age`, and forgets servers that

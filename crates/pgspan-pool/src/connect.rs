@@ -1,18 +1,16 @@
 //! Opening a server connection: address list, TLS, startup, authentication.
 
-use crate::busy_poll::BusyPoll;
 use crate::reach::Reach;
 use crate::roots::RootCertificates;
-use crate::server::{CancelKey, Notices, ServerConnection};
+use crate::server::{Notices, ServerConnection};
 use crate::stream::{self, Stream, Verify};
 use crate::tcp::TcpLimits;
 use bytes::BytesMut;
-use pgspan_wire::backend::{ErrorFields, TransactionStatus};
+use pgspan_wire::backend::ErrorFields;
 use pgspan_wire::frame::{self, Fields};
 use pgspan_wire::scram::{self, ClientKeys, KeyExchange};
 use pgspan_wire::scram_client::{ChannelBinding, ScramSha256};
 use pgspan_wire::{frontend, md5_hash};
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -178,24 +176,7 @@ async fn connect_one(
     options.tcp.apply(&tcp).map_err(unreachable)?;
     let address = tcp.peer_addr().map_err(unreachable)?;
     let stream = secure(tcp, options, host).await.map_err(unreachable)?;
-    let mut connection = ServerConnection {
-        stream,
-        inbox: BytesMut::with_capacity(16 * 1024),
-        outbox: BytesMut::with_capacity(4 * 1024),
-        cancel_key: CancelKey { address, pid: 0, key: 0 },
-        parameters: HashMap::new(),
-        password_used: false,
-        notices: Notices::default(),
-        prepared: HashSet::new(),
-        status: TransactionStatus::Idle,
-        message_bytes_max: LOGIN_MESSAGE_BYTES_MAX,
-        over: None,
-        patience: None,
-        looked: std::time::Instant::now(),
-        busy: false,
-        busy_poll: BusyPoll::default(),
-        since: std::time::Instant::now(),
-    };
+    let mut connection = ServerConnection::new(stream, address, LOGIN_MESSAGE_BYTES_MAX);
     let mut params = vec![("user", options.user.as_str()), ("database", options.database.as_str())];
     params.extend(options.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     frontend::startup(&mut connection.outbox, &params);

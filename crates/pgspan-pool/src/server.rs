@@ -199,6 +199,32 @@ fn came_in(read: io::Result<usize>) -> Result<(), ServerError> {
 }
 
 impl ServerConnection {
+    /// One on which nothing has been said yet.
+    pub(crate) fn new(
+        stream: Stream,
+        address: SocketAddr,
+        message_bytes_max: usize,
+    ) -> ServerConnection {
+        ServerConnection {
+            stream,
+            inbox: BytesMut::with_capacity(16 * 1024),
+            outbox: BytesMut::with_capacity(4 * 1024),
+            cancel_key: CancelKey { address, pid: 0, key: 0 },
+            parameters: HashMap::new(),
+            password_used: false,
+            notices: Notices::default(),
+            prepared: HashSet::new(),
+            status: TransactionStatus::Idle,
+            message_bytes_max,
+            over: None,
+            patience: None,
+            looked: Instant::now(),
+            busy: false,
+            busy_poll: BusyPoll::default(),
+            since: Instant::now(),
+        }
+    }
+
     /// Sends what is in the outbox. A server that has hung up is no error here: why it
     /// did may still be there to be read, and reading tells the end.
     ///
@@ -453,24 +479,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let tcp = TcpStream::connect(address).await.unwrap();
         let (other, _) = listener.accept().await.unwrap();
-        let connection = ServerConnection {
-            stream: Stream::Plain(tcp),
-            inbox: BytesMut::new(),
-            outbox: BytesMut::new(),
-            cancel_key: CancelKey { address, pid: 0, key: 0 },
-            parameters: HashMap::new(),
-            password_used: false,
-            notices: Notices::default(),
-            prepared: HashSet::new(),
-            status: TransactionStatus::Idle,
-            busy: false,
-            message_bytes_max,
-            over: None,
-            patience: None,
-            looked: Instant::now(),
-            busy_poll: BusyPoll::default(),
-            since: Instant::now(),
-        };
+        let stream = Stream::Plain(tcp);
+        let connection = ServerConnection::new(stream, address, message_bytes_max);
         (connection, other)
     }
 

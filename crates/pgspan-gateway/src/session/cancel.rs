@@ -64,59 +64,48 @@ struct Target {
     delivered: Notify,
 }
 
+impl Over {
+    /// What ends the wait for a source.
+    const AT_SOURCE: &[Over] = &[Over::Cancelled, Over::TimedOut, Over::ClientGone, Over::HomeGone];
+    /// With a source that answers all of a statement home is at rest, and may go
+    /// (`idle_session_timeout`) while rows still come.
+    const WITHOUT_HOME: &[Over] = &[Over::Cancelled, Over::TimedOut, Over::ClientGone];
+    /// For home's answers the session waits unless its client has gone: home itself ends what
+    /// is cancelled or takes too long, and its answer to that is needed.
+    const AT_HOME: &[Over] = &[Over::ClientGone];
+}
+
 impl Target {
-    fn why(&self) -> Option<Over> {
-        if let Some((began, bound)) = *lock(&self.clock) {
-            if self.cancelled.load(Ordering::SeqCst) {
-                return Some(Over::Cancelled);
-            }
-            if bound.is_some_and(|bound| began.elapsed() > bound) {
-                return Some(Over::TimedOut);
-            }
+    fn is(&self, over: Over) -> bool {
+        let clock = *lock(&self.clock);
+        match over {
+            Over::Cancelled => clock.is_some() && self.cancelled.load(Ordering::SeqCst),
+            Over::TimedOut => clock
+                .is_some_and(|(began, bound)| bound.is_some_and(|bound| began.elapsed() > bound)),
+            Over::ClientGone => is_closed(&self.sockets.client),
+            Over::HomeGone => is_closed(&self.sockets.home),
         }
-        if is_closed(&self.sockets.client) {
-            Some(Over::ClientGone)
-        } else {
-            is_closed(&self.sockets.home).then_some(Over::HomeGone)
-        }
+    }
+
+    /// The first of these that holds.
+    fn why(&self, ends: &[Over]) -> Option<Over> {
+        ends.iter().copied().find(|over| self.is(*over))
     }
 }
 
-impl Patience for Target {
+/// A session that waits for a server, and what ends that.
+#[derive(Debug)]
+struct Wait {
+    target: Arc<Target>,
+    ends: &'static [Over],
+}
+
+impl Patience for Wait {
     fn is_over(&self) -> bool {
-        let why = self.why();
-        let mut over = lock(&self.over);
+        let why = self.target.why(self.ends);
+        let mut over = lock(&self.target.over);
         *over = over.or(why);
         why.is_some()
-    }
-}
-
-/// With a source that answers all of a statement home is at rest, and may go
-/// (`idle_session_timeout`) while rows still come.
-#[derive(Debug)]
-struct WithoutHome(Arc<Target>);
-
-impl Patience for WithoutHome {
-    fn is_over(&self) -> bool {
-        let why = self.0.why().filter(|why| *why != Over::HomeGone);
-        let mut over = lock(&self.0.over);
-        *over = over.or(why);
-        why.is_some()
-    }
-}
-
-/// With home's answers the session waits for all but a client that has gone: home itself
-/// ends what is cancelled or takes too long, and its answer to that is needed.
-#[derive(Debug)]
-struct WithHome(Arc<Target>);
-
-impl Patience for WithHome {
-    fn is_over(&self) -> bool {
-        let gone = is_closed(&self.0.sockets.client);
-        if gone {
-            lock(&self.0.over).get_or_insert(Over::ClientGone);
-        }
-        gone
     }
 }
 
@@ -263,7 +252,7 @@ impl CancelHandle {
     /// What a wait that has ended means for the statement.
     pub fn interrupted(&self) -> Stop {
         let told = *lock(&self.target.over);
-        match told.or_else(|| self.target.why()) {
+        match told.or_else(|| self.target.why(Over::AT_SOURCE)) {
             Some(Over::TimedOut) => timed_out(),
             Some(Over::ClientGone) => Stop::End(End::Client),
             Some(Over::HomeGone) => Stop::End(End::Server("home has closed it".to_owned())),
@@ -273,17 +262,21 @@ impl CancelHandle {
 
     /// What ends the waits for sources.
     pub fn patience(&self) -> Arc<dyn Patience> {
-        self.target.clone()
+        self.wait(Over::AT_SOURCE)
     }
 
     /// What ends the waits for a source where home has nothing more to do.
     pub fn patience_without_home(&self) -> Arc<dyn Patience> {
-        Arc::new(WithoutHome(self.target.clone()))
+        self.wait(Over::WITHOUT_HOME)
     }
 
     /// What ends the waits for home.
     pub fn patience_with_home(&self) -> Arc<dyn Patience> {
-        Arc::new(WithHome(self.target.clone()))
+        self.wait(Over::AT_HOME)
+    }
+
+    fn wait(&self, ends: &'static [Over]) -> Arc<dyn Patience> {
+        Arc::new(Wait { target: self.target.clone(), ends })
     }
 
     /// Whether the query was cancelled.

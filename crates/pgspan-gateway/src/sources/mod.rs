@@ -247,15 +247,16 @@ impl Sources {
         if let Some(known) = known() {
             return known;
         }
-        // It is never closed.
-        let _one_of_few = match text.len() > LONG_TEXT_BYTES {
-            true => self.long_texts.acquire().await.ok(),
-            false => None,
-        };
-        match known() {
-            Some(known) => known,
-            None => beside(text.len(), || self.analyze(key.clone(), catalog)),
+        if text.len() <= LONG_TEXT_BYTES {
+            return self.analyze(key, catalog);
         }
+        // It is never closed.
+        let _one_of_few = self.long_texts.acquire().await;
+        if let Some(known) = known() {
+            // While this one waited.
+            return known;
+        }
+        beside(text.len(), || self.analyze(key, catalog))
     }
 
     fn analyze(&self, key: (String, String), catalog: &Arc<CatalogSnapshot>) -> Arc<Analyzed> {
