@@ -3,7 +3,7 @@
 
 use super::ahead::Ahead;
 use super::block::{TOUCHED, lock_tables};
-use super::home::{self, Around};
+use super::home::{self, Around, Statement};
 use super::request::{Batch, Reading};
 use super::settle;
 use super::state::{
@@ -455,9 +455,13 @@ impl Session {
         analyzed: &'a Analyzed,
         around: Around,
     ) -> Question<'a> {
+        self.still.question(&shared.sources.unchanged, self.whole_question(analyzed), around)
+    }
+
+    /// The same, whatever is known.
+    pub(super) fn whole_question<'a>(&self, analyzed: &'a Analyzed) -> &'a Statement {
         let superuser = self.server.parameters.get("is_superuser").is_some_and(|v| v == "on");
-        let whole = &analyzed.fingerprint[usize::from(superuser)];
-        self.still.question(&shared.sources.unchanged, whole, around)
+        &analyzed.fingerprint[usize::from(superuser)]
     }
 
     /// Appends the opening of a statement at home: what makes its names mean what the plan

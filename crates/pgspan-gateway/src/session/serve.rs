@@ -335,7 +335,8 @@ impl Session {
         if analyzed.outcome.is_err() {
             return false;
         }
-        super::home::run_prepared(&mut self.server, &analyzed.fingerprint[0]);
+        let question = self.whole_question(&analyzed).clone();
+        super::home::run_prepared(&mut self.server, &question);
         true
     }
 

@@ -74,9 +74,12 @@ pub struct Verdict {
 }
 
 /// One query in so many is played under "fallback", which relays every query alike.
-const FALLBACK_EVERY: usize = 8;
-/// One in so many is played under "home_join" though "auto" has run it as a home join.
-const HOME_JOIN_EVERY: usize = 4;
+const FALLBACK_EVERY: usize = 7;
+/// One in so many is played under "home_join" though "auto" has run it as a home join, or was
+/// not asked.
+const HOME_JOIN_EVERY: usize = 5;
+/// So many queries run in a row, one of each [`Way`], under "auto" or under "engine".
+const IN_A_ROW: usize = 4;
 
 /// Open sessions.
 pub struct Table<'w> {
@@ -87,17 +90,20 @@ pub struct Table<'w> {
     turns: Option<usize>,
 }
 
-/// Whether a strategy would do what another one has done, and this is not its turn.
+/// Whether a strategy would do what another one has done, or does with the next query, and this
+/// is not its turn.
 fn repeats(strategy: &str, turn: usize, routes: &[(&'static str, String, String)]) -> bool {
     match strategy {
         "fallback" => !turn.is_multiple_of(FALLBACK_EVERY),
         "home_join" => {
-            let joined = |(of, route, _): &(&str, String, String)| {
-                *of == "auto" && route.as_str() == "home_join"
+            let otherwise = |(of, route, _): &(&str, String, String)| {
+                *of == "auto" && route.as_str() != "home_join"
             };
-            !turn.is_multiple_of(HOME_JOIN_EVERY) && routes.iter().any(joined)
+            !turn.is_multiple_of(HOME_JOIN_EVERY) && !routes.iter().any(otherwise)
         }
-        _ => false,
+        // Where the engine runs a query, both have it do so.
+        "auto" => !(turn / IN_A_ROW).is_multiple_of(2),
+        _ => (turn / IN_A_ROW).is_multiple_of(2),
     }
 }
 
@@ -108,8 +114,9 @@ impl<'w> Table<'w> {
         Table { world, oracle: None, gateways, turns: None }
     }
 
-    /// As [`Table::new`] with all strategies, of which those that would do what another one
-    /// has done have their turn now and then: more queries in the same time.
+    /// As [`Table::new`] with all strategies, of which "auto" and "engine" take turns, and the
+    /// others, which would do what another one has done, have theirs now and then: more queries
+    /// in the same time.
     pub fn sparing(world: &'w World<'w>) -> Table<'w> {
         Table { turns: Some(0), ..Table::new(world, &STRATEGIES) }
     }
@@ -332,16 +339,32 @@ mod tests {
     #[test]
     fn what_another_strategy_has_done_is_repeated_now_and_then() {
         let auto = |route: &str| vec![("auto", route.to_owned(), String::new())];
-        for turn in 0..FALLBACK_EVERY {
-            assert!(!repeats("auto", turn, &[]) && !repeats("engine", turn, &auto("home_join")));
+        let turns = FALLBACK_EVERY * HOME_JOIN_EVERY * 2 * IN_A_ROW;
+        for turn in 0..turns {
+            assert_ne!(repeats("auto", turn, &[]), repeats("engine", turn, &[]));
             assert!(!repeats("home_join", turn, &auto("engine")), "{turn}");
-            assert!(!repeats("home_join", turn, &[]), "an answer of auto's that was wrong");
         }
-        let turns = |strategy: &str| {
+        for strategy in STRATEGIES {
             let played = |turn: &usize| !repeats(strategy, *turn, &auto("home_join"));
-            (0..FALLBACK_EVERY).filter(played).count()
-        };
-        assert_eq!((turns("home_join"), turns("fallback")), (2, 1));
+            let played: Vec<usize> = (0..turns).filter(played).collect();
+            let every = turns / played.len();
+            assert_eq!(
+                every,
+                if strategy == "home_join" {
+                    5
+                } else if strategy == "fallback" {
+                    7
+                } else {
+                    2
+                }
+            );
+            // In each way alike.
+            for way in [Way::Simple, Way::Binary, Way::Parameters] {
+                let so = played.iter().filter(|turn| Way::of(**turn) == way).count();
+                let share = if way == Way::Simple { 2 } else { 4 };
+                assert_eq!(so, played.len() / share, "{strategy} {way:?}");
+            }
+        }
     }
 
     #[test]

@@ -82,13 +82,21 @@ fn settings(dice: &mut Dice) -> Vec<(Side, String)> {
             // A list is not one name.
             let value =
                 if *name == "search_path" { (*value).to_owned() } else { format!("''{value}''") };
-            let sql = format!(
-                "do $set$ begin execute format('alter database %I set {name} = {value}', current_database()); end $set$;\n"
-            );
-            found.push((side, sql));
+            found.push((side, set_database(name, &value)));
+            if name.starts_with("enable_") {
+                // PostgreSQL takes what it then does all the same for so expensive that it
+                // would compile each statement, for seconds.
+                found.push((side, set_database("jit", "off")));
+            }
         }
     }
     found
+}
+
+fn set_database(name: &str, value: &str) -> String {
+    format!(
+        "do $set$ begin execute format('alter database %I set {name} = {value}', current_database()); end $set$;\n"
+    )
 }
 
 /// Columns that every table has: keys that find partners.
