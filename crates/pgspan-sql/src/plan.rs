@@ -201,7 +201,7 @@ pub fn plan(
         .iter()
         .map(|n| home.relation(&n.written).ok_or(Reason::new("no such relation at home")))
         .collect::<Result<_, _>>()?;
-    let conditions = scan_conditions(needs, &relations, scans)?;
+    let conditions = scan_conditions(a, needs, &relations, scans)?;
     let read_there = columns_read(needs, &relations, scans)?;
     let mut fetches = Vec::new();
     for (i, need) in needs.tables.iter().enumerate() {
@@ -266,8 +266,10 @@ pub fn qualified_home(f: &Fetch) -> String {
     qualified(&f.home_name.0, &f.home_name.1)
 }
 
-/// For each needed table, the conditions of each of its scans.
+/// For each needed table, the conditions of each of its scans; none for one of which fewer
+/// scans are seen than the statement has of the table.
 fn scan_conditions(
+    a: &Analysis,
     needs: &Needs,
     relations: &[&HomeRelation],
     scans: &[ForeignScan],
@@ -301,6 +303,12 @@ fn scan_conditions(
                 // Which of them is meant cannot be told: all of each is wanted.
                 many => many.iter().for_each(|i| conditions[*i].push(Vec::new())),
             }
+        }
+    }
+    for (need, seen) in needs.tables.iter().zip(&mut conditions) {
+        let written = a.tables.iter().filter(|t| t.sql_name() == need.written).count();
+        if seen.len() < written {
+            seen.push(Vec::new());
         }
     }
     Ok(conditions)

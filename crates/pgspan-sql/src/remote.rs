@@ -104,12 +104,18 @@ pub fn remote_tables(sql: &str) -> Result<Vec<RemoteTable>, Reason> {
         Vec::new()
     };
     let single = tables.len() == 1;
+    // From PostgreSQL 17 on a semi-join is shipped as EXISTS: its tables are not in FROM.
+    let elsewhere = select.as_object().into_iter().flatten();
+    let elsewhere = elsewhere.filter(|(clause, _)| *clause != "from_clause");
+    let elsewhere = elsewhere.flat_map(|(_, clause)| range_vars(clause));
+    let whole = elsewhere.map(|(schema, name, _)| RemoteTable { schema, name, conditions: vec![] });
     Ok(tables
         .into_iter()
         .map(|(schema, name, alias)| {
             let own = |c: &String| bare_condition(c, alias.as_deref(), single);
             RemoteTable { schema, name, conditions: conditions.iter().filter_map(own).collect() }
         })
+        .chain(whole)
         .collect())
 }
 
@@ -216,9 +222,14 @@ pub fn aliased_tables(sql: &str) -> Option<Vec<(String, String, Option<String>)>
 
 /// The tables of FROM: schema, name, alias.
 fn from_tables(select: &Value) -> Vec<(String, String, Option<String>)> {
+    range_vars(&select["from_clause"])
+}
+
+/// The tables of a clause and of what is below it: schema, name, alias.
+fn range_vars(clause: &Value) -> Vec<(String, String, Option<String>)> {
     let field = |f: &Value| f.as_str().unwrap_or("").to_owned();
     let mut tables = Vec::new();
-    visit(&select["from_clause"], &mut |name, body| {
+    visit(clause, &mut |name, body| {
         if name == "RangeVar" {
             let alias = body.pointer("/alias/aliasname").map(field);
             tables.push((field(&body["schemaname"]), field(&body["relname"]), alias));
@@ -501,6 +512,15 @@ mod tests {
         assert!(remote_tables(outer).unwrap().iter().all(|t| t.conditions.is_empty()));
         let param = "SELECT a FROM public.o WHERE ((a = $1::integer)) AND ((b = 2))";
         assert_eq!(remote_tables(param).unwrap()[0].conditions, ["((b = 2))"]);
+    }
+
+    #[test]
+    fn what_a_semi_join_reads_is_seen() {
+        let sql = "SELECT r1.c0 FROM public.f r1 WHERE ((r1.a = 1)) AND EXISTS (SELECT NULL FROM (public.f r2 INNER JOIN public.g r3 ON (TRUE)) WHERE ((r2.b <> 7)) AND ((r1.a = r2.a)))";
+        let tables = remote_tables(sql).unwrap();
+        let seen: Vec<_> =
+            tables.iter().map(|t| (t.name.as_str(), t.conditions.as_slice())).collect();
+        assert_eq!(seen, [("f", &["((a = 1))".to_owned()][..]), ("f", &[]), ("g", &[])]);
     }
 
     #[test]
