@@ -126,7 +126,7 @@ impl Spare {
 
     /// Keeps a connection that is at rest, once everything of its client is gone from it.
     pub async fn keep(&self, origin: Origin, mut connection: ServerConnection) {
-        connection.prepared.clear();
+        drop(connection.prepared.clear());
         let reset = connection.simple("DISCARD ALL");
         let reset = tokio::time::timeout(origin.options.timeout, reset).await;
         if !matches!(reset, Ok(Ok(_))) || !connection.is_clean() {

@@ -9,6 +9,7 @@
 //! | [`connect`] | options, startup, authentication |
 //! | [`reach`] | which addresses a connection may lead to |
 //! | [`roots`] | root certificates |
+//! | [`prepared`] | what the gateway has prepared on a connection |
 //! | [`server`] | an open server connection and its message queue |
 //! | [`tcp`] | when a silent connection is given up |
 //! | [`busy_poll`] | whether to sleep while an answer is on its way |
@@ -17,6 +18,7 @@
 pub mod budget;
 pub mod busy_poll;
 pub mod connect;
+pub mod prepared;
 pub mod reach;
 pub mod roots;
 pub mod server;
@@ -25,6 +27,7 @@ pub mod tcp;
 
 pub use budget::{Lease, LeaseError, Reservation, SourcePools};
 pub use connect::{ConnectError, ConnectOptions, SslMode};
+pub use prepared::Prepared;
 pub use reach::Reach;
 pub use roots::RootCertificates;
 pub use server::{CancelKey, Notices, Patience, ServerConnection, ServerError, is_hang_up};

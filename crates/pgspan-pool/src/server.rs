@@ -1,13 +1,14 @@
 //! An open server connection: its bytes, its message queue, what it told at startup.
 
 use crate::busy_poll::BusyPoll;
+use crate::prepared::Prepared;
 use crate::stream::Stream;
 use bytes::{Buf as _, BytesMut};
 use pgspan_wire::WireError;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame};
 use pgspan_wire::frontend;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -133,7 +134,7 @@ pub struct ServerConnection {
     /// What the server said while it let us in: nobody else can tell the client.
     pub notices: Notices,
     /// Statements that the gateway has prepared on it, by their number.
-    pub prepared: HashSet<u64>,
+    pub prepared: Prepared,
     /// Transaction status at the last ReadyForQuery.
     pub status: TransactionStatus,
     /// Something was sent whose ReadyForQuery has not been read. Each [`Self::send`] of
@@ -213,7 +214,7 @@ impl ServerConnection {
             parameters: HashMap::new(),
             password_used: false,
             notices: Notices::default(),
-            prepared: HashSet::new(),
+            prepared: Prepared::default(),
             status: TransactionStatus::Idle,
             message_bytes_max,
             over: None,
@@ -292,6 +293,7 @@ impl ServerConnection {
             b'S' => self.note_parameter(&frame)?,
             b'Z' => {
                 self.busy = false;
+                self.prepared.answered();
                 let byte = frame.body().first().copied().unwrap_or(0);
                 self.status =
                     TransactionStatus::from_byte(byte).ok_or(WireError::Malformed('Z'))?;

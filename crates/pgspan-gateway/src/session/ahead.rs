@@ -8,7 +8,7 @@
 //! What can tell the order besides is the clock, so a statement that may look at it is not
 //! run this way.
 
-use super::home::{self, Around};
+use super::home::Around;
 use super::query::{Request, describe_clients, refused};
 use super::state::receive_for;
 use super::still::Question;
@@ -121,7 +121,7 @@ impl Session {
                 b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
                 b'E' => {
                     let error = ErrorFields::read(&frame);
-                    home::forget_prepared(&mut self.server);
+                    self.server.prepared.failed();
                     self.drain(Some(&error)).await?;
                     return Err(refused(ServerError::Sql(error)));
                 }
@@ -158,7 +158,7 @@ impl Session {
                 b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
                 b'E' => {
                     // Which of the statements exist is not known.
-                    home::forget_prepared(&mut self.server);
+                    self.server.prepared.failed();
                     last = Some(ErrorFields::read(&frame));
                 }
                 b'Z' => return Ok(()),

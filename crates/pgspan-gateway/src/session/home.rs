@@ -12,9 +12,6 @@ use pgspan_wire::frontend;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Gateway statements kept on one connection; beyond it the oldest knowledge is dropped.
-const PREPARED_MAX: usize = 256;
-
 /// No parameters.
 pub(crate) const NO_PARAMETERS: &[Option<Bytes>] = &[];
 
@@ -56,22 +53,22 @@ impl Statement {
 }
 
 /// Appends Parse for a statement of the gateway's unless the connection has it; tells
-/// whether it was new. What is appended but then fails is forgotten by
-/// [`forget_prepared`].
+/// whether it was new. What is appended but then fails is doubted by
+/// [`Prepared::failed`](pgspan_pool::Prepared::failed).
 pub(crate) fn prepare(server: &mut ServerConnection, statement: &Statement, oids: &[u32]) -> bool {
-    if server.prepared.contains(&statement.number) {
+    if server.prepared.contains(statement.number) {
         return false;
     }
-    if server.prepared.len() >= PREPARED_MAX {
+    if !server.prepared.has_room(statement.sql.len()) {
         // Knowledge is dropped and statements with it, so that a server does not fill up.
-        for number in server.prepared.drain() {
+        for number in server.prepared.clear() {
             frontend::close_statement(&mut server.outbox, &Statement::name_of(number));
         }
     }
     // One of the same name may be left from before a failure.
     frontend::close_statement(&mut server.outbox, &statement.name);
     frontend::parse(&mut server.outbox, &statement.name, &statement.sql, oids);
-    server.prepared.insert(statement.number);
+    server.prepared.insert(statement.number, statement.sql.len());
     true
 }
 
@@ -81,13 +78,8 @@ pub(crate) fn prepare_anew(
     statement: &Statement,
     oids: &[u32],
 ) -> bool {
-    server.prepared.remove(&statement.number);
+    server.prepared.doubt(statement.number);
     prepare(server, statement, oids)
-}
-
-/// After an error it is not known which of the last statements exist.
-pub(crate) fn forget_prepared(server: &mut ServerConnection) {
-    server.prepared.clear();
 }
 
 /// Appends Bind and Execute of a prepared statement of the gateway's, results as text.
@@ -274,7 +266,7 @@ impl Asked {
         self.read(server, aside, None).await?;
         match self.error {
             Some(e) => {
-                forget_prepared(server);
+                server.prepared.failed();
                 Err(ServerError::Sql(e))
             }
             None if self.outgrown => Err(ServerError::TooMuch),

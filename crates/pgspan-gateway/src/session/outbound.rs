@@ -101,7 +101,7 @@ impl Session {
             self.database.disturb(&[Piece::ForeignNames]);
         }
         if forgotten {
-            self.server.prepared.clear();
+            drop(self.server.prepared.clear());
             self.statements = super::request::Statements::default();
         }
         Ok(())

@@ -257,7 +257,7 @@ impl Session {
             let used = self.use_plan(request, around, &analyzed, &key, &plan).await;
             if !matches!(used, Ok(Some(_))) {
                 // Home may have read the text under what the plan was not made for.
-                self.server.prepared.remove(&plan.home.number());
+                self.server.prepared.doubt(plan.home.number());
             }
             match used {
                 Ok(Some(route)) => {

@@ -294,7 +294,7 @@ impl Session {
                 _ if unanswered > 0 => {
                     failed = frame.tag == b'E';
                     if failed {
-                        super::home::forget_prepared(&mut self.server);
+                        self.server.prepared.failed();
                     }
                     unanswered -= usize::from(b"1Tn".contains(&frame.tag));
                     if failed {
@@ -303,7 +303,7 @@ impl Session {
                     self.client.outbox.extend_from_slice(&frame.raw);
                 }
                 b'D' => row = backend::data_row(frame.body()).unwrap_or_default(),
-                b'E' => super::home::forget_prepared(&mut self.server),
+                b'E' => self.server.prepared.failed(),
                 _ => {}
             }
         }

@@ -106,7 +106,7 @@ impl Session {
             .filter(|row| matches!(row.get(1), Some(Some(from_sql)) if &from_sql[..] == b"f"))
             .filter_map(|row| Some(String::from_utf8_lossy(row.first()?.as_ref()?).into_owned()))
             .collect();
-        self.server.prepared.retain(|number| seen.contains(&Statement::name_of(*number)));
+        self.server.prepared.retain(|number| seen.contains(&Statement::name_of(number)));
         self.statements.retain(|name| name.is_empty() || seen.contains(name));
         self.trust.doubted = false;
         Ok(())
@@ -133,7 +133,7 @@ impl Session {
                 };
                 // By a name as the gateway gives them: which are whose cannot be told.
                 if name.is_none_or(|name| name.starts_with(b"pgspan:")) {
-                    home::forget_prepared(&mut self.server);
+                    self.server.prepared.doubt_all();
                 }
             }
             _ => {}

@@ -1,12 +1,12 @@
 //! The engine's plan of a statement: asked of home and of the sources once, and kept
 //! with the statement's plan.
 
-use super::CachedPlan;
 use super::constants;
 use super::factored;
 use super::fetch;
 use super::keyed::{self, Keyed};
 use super::merged;
+use super::{CachedPlan, beside};
 use crate::session::Session;
 use crate::session::home::{self, Around};
 use crate::session::query::Request;
@@ -212,13 +212,16 @@ pub(super) async fn attempts(
         Err(other) => return Err(other),
     };
     let catalog = session.database.catalog();
-    if let Some(arms) = block::arms(statement.text, statement.tree(), &catalog) {
+    let long = statement.text.len();
+    let arms = beside(long, || block::arms(statement.text, statement.tree(), &catalog));
+    if let Some(arms) = arms {
         match by_blocks(session, request, plan, statement, names, (state().0, arms)).await {
             Err(Stop::GiveUp(reason)) => tracing::debug!(%reason, "no arms"),
             other => return other,
         }
     }
-    let blocks = (state().0, block::find(statement.text, statement.tree(), &catalog));
+    let found = beside(long, || block::find(statement.text, statement.tree(), &catalog));
+    let blocks = (state().0, found);
     match by_blocks(session, request, plan, statement, names, blocks).await {
         Err(Stop::GiveUp(reason)) => {
             tracing::debug!(%reason, "no blocks");
@@ -395,7 +398,8 @@ async fn decorrelated(
             None => statement,
         };
         let mut next = None;
-        for found in correlated::find(own.text, own.tree()) {
+        let found = beside(own.text.len(), || correlated::find(own.text, own.tree()));
+        for found in found {
             if let Some(scopes) = scopes(session, request, &found).await? {
                 next = found.rewritten(own.text, &scopes, &format!("{carrier}_d{n}"));
                 break;
@@ -411,9 +415,11 @@ async fn decorrelated(
 /// A text of the gateway's own, analyzed.
 pub(super) fn analyzed(session: &Session, text: &str) -> Result<Analysis, Reason> {
     let odd = || Reason::new(NOT_REWRITTEN);
-    pgspan_sql::analyze::analyze(text, &session.database.catalog()).map_err(|reason| {
-        if reason.what == pgspan_sql::analyze::NOT_PARSED { odd() } else { reason }
-    })
+    let catalog = session.database.catalog();
+    match beside(text.len(), || pgspan_sql::analyze::analyze(text, &catalog)) {
+        Err(reason) if reason.what == pgspan_sql::analyze::NOT_PARSED => Err(odd()),
+        analyzed => analyzed,
+    }
 }
 
 /// Which side of each equality is the subquery's own, if it may be joined.
@@ -540,13 +546,16 @@ impl<'a> Statement<'a> {
         if analysis.names_a_keyword() {
             return Err(Reason::new("a column that is named like a keyword"));
         }
-        let select = pgspan_sql::parse::select_value(text).ok_or(Reason::new(NOT_REWRITTEN))?;
-        if shape::collates(&select) {
-            return Err(Reason::new("COLLATE"));
-        }
-        if let Some(name) = shape::odd_cast(&select) {
-            return Err(Reason::about("a cast to a type that the engine does not know", name));
-        }
+        let select = beside(text.len(), || {
+            let select = pgspan_sql::parse::select_value(text).ok_or(Reason::new(NOT_REWRITTEN))?;
+            if shape::collates(&select) {
+                return Err(Reason::new("COLLATE"));
+            }
+            if let Some(name) = shape::odd_cast(&select) {
+                return Err(Reason::about("a cast to a type that the engine does not know", name));
+            }
+            Ok(select)
+        })?;
         Ok(Statement { text, analysis, select, once, carrier })
     }
 
@@ -614,7 +623,9 @@ async fn make_core(
     fold: bool,
     carrier: &str,
 ) -> Result<Core, Stop> {
-    let split = split(statement.text, statement.tree(), names, fold, carrier)?;
+    let split = beside(statement.text.len(), || {
+        split(statement.text, statement.tree(), names, fold, carrier)
+    })?;
     if !fold && split.grouped {
         return Err(Reason::new("DISTINCT").into());
     }
@@ -630,7 +641,7 @@ async fn make_core(
         .map(|n| facts.home.relation(&n.written))
         .collect::<Option<_>>()
         .ok_or_else(odd)?;
-    let subqueries = shape::subquery_columns(&statement.select);
+    let subqueries = beside(statement.text.len(), || shape::subquery_columns(&statement.select));
     let known = tree::Known {
         needs: &facts.needs,
         relations: &relations,
@@ -640,11 +651,13 @@ async fn make_core(
     };
     let explained = explain_core(session, request, &split.core).await?;
     let rows = planned_rows(&explained).ok_or_else(odd)?;
-    let mut tree = tree::read(&explained, split.columns, &known)?;
+    let read =
+        |explained: &[u8]| beside(explained.len(), || tree::read(explained, split.columns, &known));
+    let mut tree = read(&explained)?;
     if split.grouped && tree.folds_much(session.shared.config.limits.engine_pages_min.into()) {
         let core = split.core_with(ask::ENGINE_FOLDS);
         let explained = explain_core(session, request, &core).await?;
-        if let Ok(better) = tree::read(&explained, split.columns, &known) {
+        if let Ok(better) = read(&explained) {
             tree = better;
         }
     }
@@ -708,8 +721,10 @@ fn travels(plan: &CachedPlan, place: Option<usize>, type_oid: u32) -> bool {
 
 /// The rows that an EXPLAIN expects.
 fn planned_rows(json: &[u8]) -> Option<f64> {
-    let value: serde_json::Value = serde_json::from_slice(json).ok()?;
-    value.pointer("/0/Plan/Plan Rows")?.as_f64()
+    beside(json.len(), || {
+        let value: serde_json::Value = serde_json::from_slice(json).ok()?;
+        value.pointer("/0/Plan/Plan Rows")?.as_f64()
+    })
 }
 
 /// Asks home (`None`) or a source.

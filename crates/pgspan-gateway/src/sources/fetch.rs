@@ -10,8 +10,7 @@ use crate::gateway::{Endpoint, Shared};
 use crate::session::block::SourceSnapshot;
 use crate::session::cancel::CancelHandle;
 use crate::session::home::{
-    NO_PARAMETERS, answers, begin, commit, execute, forget_prepared, prepare, run_once,
-    run_prepared,
+    NO_PARAMETERS, answers, begin, commit, execute, prepare, run_once, run_prepared,
 };
 use crate::session::savepoints::name_at_source;
 use crate::session::stop::{DEFECT, SYNTAX_ERROR};
@@ -284,13 +283,13 @@ pub(super) async fn run(
         }
     }
     if let Some(e) = error {
-        forget_prepared(lease);
+        lease.prepared.failed();
         caller.shared.sources.forget_relations(spec);
         return Err(Trouble::Reason(failed(&spec.name, &ServerError::Sql(e))));
     }
     if let Some(reason) = changed {
         caller.shared.sources.forget_relations(spec);
-        forget_prepared(lease);
+        lease.prepared.failed();
         return Err(Trouble::Reason(reason));
     }
     let elapsed = started.elapsed();

@@ -143,12 +143,12 @@ async fn rows(
         }
     }
     if let Some(what) = trouble {
-        home::forget_prepared(&mut lease);
+        lease.prepared.failed();
         session.shared.sources.forget_relations(spec);
         return Err(Reason::about(what, &spec.name).into());
     }
     if let Some(e) = error {
-        home::forget_prepared(&mut lease);
+        lease.prepared.failed();
         if !stream.begun {
             session.shared.sources.forget_relations(spec);
             return Err(Reason::about(fetch::SOURCE_ERROR, format!("{}: {e}", spec.name)).into());

@@ -625,7 +625,7 @@ async fn pump_rows(
         }
     }
     if let Some(e) = error {
-        home::forget_prepared(server);
+        server.prepared.failed();
         return Err(Broken::Lost(ServerError::Sql(e)));
     }
     Ok(())

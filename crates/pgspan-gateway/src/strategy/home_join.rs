@@ -273,7 +273,7 @@ async fn answer(
                     held.extend_from_slice(&frame.raw);
                 }
                 b'E' => {
-                    home::forget_prepared(&mut session.server);
+                    session.server.prepared.failed();
                     error = Some(ErrorFields::read(&frame));
                 }
                 b'N' if !begun && repeatable => refused = Some(Reason::new(NOTICE).into()),

@@ -158,7 +158,7 @@ async fn part(
                 b'D' => stream.held.extend_from_slice(&frame.raw),
                 b'C' => rows = counted(&frame.body()),
                 b'E' => {
-                    home::forget_prepared(&mut session.server);
+                    session.server.prepared.failed();
                     error = Some(ErrorFields::read(&frame));
                 }
                 b'N' if !stream.begun => refused = Some(Reason::new(NOTICE).into()),

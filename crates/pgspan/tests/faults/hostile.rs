@@ -554,6 +554,28 @@ fn what_is_remembered_has_a_bound() {
             assert!(sql.len() > 250_000 && sql.len() < 256 * 1024);
             assert_eq!(client.value(&sql), "1000");
         }
+        // Nor does home keep all of them.
+        let kept = "SELECT sum(length(statement)) FROM pg_prepared_statements";
+        let kept: usize = client.value(kept).parse().unwrap();
+        assert!(kept < 1_500_000, "{kept}");
     });
+    stage.end();
+}
+
+#[test]
+fn what_is_prepared_at_home_has_a_bound_behind_errors_too() {
+    let stage = Stage::new(&[]);
+    let mut client = stage.connect();
+    let mut most = 0;
+    for round in 0..300 {
+        let sql = format!("SELECT count(*) + {round} FROM near JOIN far USING (id)");
+        assert_eq!(client.value(&sql), (1000 + round).to_string());
+        // Home refuses this one while it is planned for.
+        let sql = format!("SELECT nothing{round} FROM near JOIN far USING (id)");
+        assert_eq!(client.query(&sql).code(), "42703");
+        let count = client.value("SELECT count(*) FROM pg_prepared_statements");
+        most = most.max(count.parse::<usize>().unwrap());
+    }
+    assert!((100..=256).contains(&most), "{most}");
     stage.end();
 }
