@@ -169,7 +169,7 @@ async fn open(
     if options.password.is_none() {
         options.scram_keys = Some(scram_keys);
     }
-    let (server, origin) = match shared.spare.connect(options).await {
+    let (mut server, origin) = match shared.spare.connect(options).await {
         Ok(opened) => opened,
         Err(error) => {
             if let ConnectError::Refused { notices, error } = &error {
@@ -184,6 +184,7 @@ async fn open(
     let sockets = Sockets { client: stream.socket()?, home: server.stream.socket()? };
     let cancel =
         shared.cancels.register(server.cancel_key.clone(), sockets).map_err(io::Error::other)?;
+    server.asking = Some(cancel.patience_at_rest());
     welcome(&mut out, &server, cancel.pid(), cancel.key());
     stream.write_all(&out).await?;
     stream.flush().await?;

@@ -127,6 +127,9 @@ impl Spare {
     /// Keeps a connection that is at rest, once everything of its client is gone from it.
     pub async fn keep(&self, origin: Origin, mut connection: ServerConnection) {
         drop(connection.prepared.clear());
+        // Who waited for it does so no longer.
+        connection.patience = None;
+        connection.asking = None;
         let reset = connection.simple("DISCARD ALL");
         let reset = tokio::time::timeout(origin.options.timeout, reset).await;
         if !matches!(reset, Ok(Ok(_))) || !connection.is_clean() {

@@ -146,6 +146,8 @@ pub struct ServerConnection {
     pub(crate) over: Option<(u8, usize)>,
     /// What ends the waits for it; `None`: nothing but its answer.
     pub patience: Option<Arc<dyn Patience>>,
+    /// The same for questions of our own where that is `None`.
+    pub asking: Option<Arc<dyn Patience>>,
     /// When it was asked last, outside of a wait.
     pub(crate) looked: Instant,
     /// How to wait for its answers.
@@ -219,6 +221,7 @@ impl ServerConnection {
             message_bytes_max,
             over: None,
             patience: None,
+            asking: None,
             looked: Instant::now(),
             busy: false,
             busy_poll: BusyPoll::default(),

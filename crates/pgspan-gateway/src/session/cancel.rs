@@ -109,6 +109,28 @@ impl Patience for Wait {
     }
 }
 
+/// How long a question between two statements goes on whose client has gone. It may have sent
+/// something before that, which home is still to run.
+const QUESTION_MAX: Duration = Duration::from_secs(5);
+
+/// A session that asks home something between two statements of its client.
+#[derive(Debug)]
+struct Asking {
+    target: Arc<Target>,
+    /// When its client was found to be gone.
+    gone: Mutex<Option<Instant>>,
+}
+
+impl Patience for Asking {
+    fn is_over(&self) -> bool {
+        let mut gone = lock(&self.gone);
+        if gone.is_none() && self.target.is(Over::ClientGone) {
+            *gone = Some(Instant::now());
+        }
+        gone.is_some_and(|since| since.elapsed() > QUESTION_MAX)
+    }
+}
+
 /// Counts a cancel request on its way.
 struct Delivery(Arc<Target>);
 
@@ -273,6 +295,11 @@ impl CancelHandle {
     /// What ends the waits for home.
     pub fn patience_with_home(&self) -> Arc<dyn Patience> {
         self.wait(Over::AT_HOME)
+    }
+
+    /// What ends the waits for home between two statements.
+    pub fn patience_at_rest(&self) -> Arc<dyn Patience> {
+        Arc::new(Asking { target: self.target.clone(), gone: Mutex::default() })
     }
 
     fn wait(&self, ends: &'static [Over]) -> Arc<dyn Patience> {

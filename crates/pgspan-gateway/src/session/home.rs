@@ -171,6 +171,10 @@ pub(crate) struct Answers {
 /// Rows that the answers of one pipeline may have, in bytes.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Of what comes behind them so many bytes are read, so that the connection is in order; whoever
+/// says more loses it.
+const READ_OVER_MAX: usize = 1024 * 1024 * 1024;
+
 /// Bytes of an answer that are read in one go.
 const REST_BYTES: usize = 512 * 1024;
 
@@ -191,6 +195,8 @@ pub(crate) struct Asked {
     unrested: usize,
     /// More came than is kept.
     outgrown: bool,
+    /// Bytes of that.
+    over: usize,
     ready: bool,
 }
 
@@ -201,6 +207,21 @@ impl Asked {
     /// # Errors
     /// A lost connection. The server's own error waits for [`Asked::finish`].
     pub async fn read(
+        &mut self,
+        server: &mut ServerConnection,
+        aside: &mut bytes::BytesMut,
+        results: Option<usize>,
+    ) -> Result<(), ServerError> {
+        if server.patience.is_some() {
+            return self.read_on(server, aside, results).await;
+        }
+        server.patience.clone_from(&server.asking);
+        let read = self.read_on(server, aside, results).await;
+        server.patience = None;
+        read
+    }
+
+    async fn read_on(
         &mut self,
         server: &mut ServerConnection,
         aside: &mut bytes::BytesMut,
@@ -230,8 +251,12 @@ impl Asked {
             }
             match frame.tag {
                 b'D' => {
-                    // What is more is read over.
+                    // What is more is read over, as far as an honest server goes.
                     self.outgrown |= frame.is_cut() || self.bytes > ANSWER_BYTES_MAX;
+                    self.over += if self.outgrown { frame.raw.len() } else { 0 };
+                    if self.over > READ_OVER_MAX {
+                        return Err(ServerError::Unexpected('D'));
+                    }
                     if !self.outgrown {
                         let row = backend::data_row(frame.body())?;
                         // A row of one byte takes more than that.

@@ -122,7 +122,12 @@ impl Client {
         database: &str,
     ) -> Result<Client, Fault> {
         let stream = dial(address).map_err(|error| Fault::io(&error))?;
-        let mut client = Client { stream, address: address.to_owned(), key: [0; 8] };
+        Client::over(stream, address).log_in(user, password, database)
+    }
+
+    /// Logs in.
+    pub fn log_in(mut self, user: &str, password: &str, database: &str) -> Result<Client, Fault> {
+        let client = &mut self;
         client.send(&startup(user, database)).map_err(|error| Fault::io(&error))?;
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         loop {
@@ -148,7 +153,7 @@ impl Client {
                     continue;
                 }
                 (b'E', _) => return Err(Fault::decode(&body)),
-                (b'Z', _) => return Ok(client),
+                (b'Z', _) => return Ok(self),
                 _ => continue,
             };
             client.send(&message(b'p', &reply)).map_err(|error| Fault::io(&error))?;
