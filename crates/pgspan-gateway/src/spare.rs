@@ -126,7 +126,7 @@ impl Spare {
 
     /// Keeps a connection that is at rest, once everything of its client is gone from it.
     pub async fn keep(&self, origin: Origin, mut connection: ServerConnection) {
-        drop(connection.prepared.clear());
+        connection.prepared.clear();
         // Who waited for it does so no longer.
         connection.patience = None;
         connection.asking = None;

@@ -9,6 +9,9 @@ const COUNT_MAX: usize = 256;
 /// text that is a list of constants.
 const BYTES_MAX: usize = 1024 * 1024;
 
+/// Answers that may be outstanding when a statement is written.
+const PIPELINED_MAX: u64 = 2;
+
 /// The statements of the gateway's that a server has, or may have, by their number: at most
 /// 256, and 1 MiB of text.
 #[derive(Debug, Default)]
@@ -24,33 +27,54 @@ struct One {
     bytes: usize,
     /// [`Prepared::answers`] when its Parse was written.
     written: u64,
+    /// The same when it was asked for last.
+    used: u64,
     /// It is to be parsed anew before it is used; what the server has of it is closed then.
     doubted: bool,
 }
 
 impl Prepared {
-    /// Whether the server has a statement.
-    pub fn contains(&self, number: u64) -> bool {
-        self.statements.get(&number).is_some_and(|one| !one.doubted)
+    /// Whether the server has a statement, which is to be used now.
+    pub fn has(&mut self, number: u64) -> bool {
+        let answers = self.answers;
+        let one = self.statements.get_mut(&number).filter(|one| !one.doubted);
+        one.map(|one| one.used = answers).is_some()
     }
 
-    /// Those that the server has or may have; none is known afterwards.
-    pub fn clear(&mut self) -> impl Iterator<Item = u64> + use<> {
+    /// The server has none any more.
+    pub fn clear(&mut self) {
+        self.statements.clear();
         self.bytes = 0;
-        std::mem::take(&mut self.statements).into_keys()
     }
 
-    /// Whether one more, with a text of so many bytes, has room beside those that are there.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.statements.is_empty()
-            || (self.statements.len() < COUNT_MAX && self.bytes + bytes <= BYTES_MAX)
+    fn has_room(&self, bytes: usize) -> bool {
+        self.statements.len() < COUNT_MAX && self.bytes + bytes <= BYTES_MAX
     }
 
-    /// Notes a statement whose Parse, of a text of so many bytes, has been written.
-    pub fn insert(&mut self, number: u64, bytes: usize) {
-        let one = One { bytes, written: self.answers, doubted: false };
-        let old = self.statements.insert(number, one);
-        self.bytes = self.bytes + bytes - old.map_or(0, |one| one.bytes);
+    /// Notes a statement whose Parse, of a text of so many bytes, is written next, and gives
+    /// those that are to be closed before: the ones that have not been used for longest, and
+    /// none that is used by what waits to be sent or answered.
+    pub fn insert(&mut self, number: u64, bytes: usize) -> Vec<u64> {
+        if let Some(old) = self.statements.remove(&number) {
+            self.bytes -= old.bytes;
+        }
+        let mut closed = Vec::new();
+        if !self.has_room(bytes) {
+            let idle = self.statements.iter().filter(|(_, one)| one.used < self.answers);
+            let mut idle: Vec<(u64, u64)> = idle.map(|(number, one)| (one.used, *number)).collect();
+            idle.sort_unstable();
+            for (_, number) in idle {
+                if self.has_room(bytes) {
+                    break;
+                }
+                self.bytes -= self.statements.remove(&number).map_or(0, |one| one.bytes);
+                closed.push(number);
+            }
+        }
+        let now = self.answers;
+        self.statements.insert(number, One { bytes, written: now, used: now, doubted: false });
+        self.bytes += bytes;
+        closed
     }
 
     /// A statement is to be parsed anew before it is used.
@@ -66,9 +90,9 @@ impl Prepared {
     }
 
     /// Behind an error: the server has skipped what was written behind it. What it had answered
-    /// before is there; of the last two answers it is not known which the Parse was part of.
+    /// before is there, but who pipelines may have written it before the last few answers came.
     pub fn failed(&mut self) {
-        let answered = self.answers.saturating_sub(1);
+        let answered = self.answers.saturating_sub(PIPELINED_MAX);
         self.statements
             .values_mut()
             .filter(|one| one.written >= answered)
@@ -91,49 +115,64 @@ impl Prepared {
 mod tests {
     use super::*;
 
+    fn known(prepared: &mut Prepared, numbers: std::ops::Range<u64>) -> Vec<u64> {
+        numbers.filter(|number| prepared.has(*number)).collect()
+    }
+
     #[test]
     fn what_was_written_lately_is_in_doubt_behind_an_error() {
         let mut prepared = Prepared::default();
-        for number in 0..4 {
-            prepared.insert(number, 10);
+        for number in 0..5 {
+            assert!(prepared.insert(number, 10).is_empty());
             prepared.answered();
         }
-        prepared.insert(4, 10);
+        prepared.insert(5, 10);
         prepared.failed();
-        let known: Vec<u64> = (0..5).filter(|number| prepared.contains(*number)).collect();
-        assert_eq!(known, [0, 1, 2]);
-        // The server may have the others all the same.
-        let mut all: Vec<u64> = prepared.clear().collect();
-        all.sort_unstable();
-        assert_eq!(all, [0, 1, 2, 3, 4]);
+        assert_eq!(known(&mut prepared, 0..6), [0, 1, 2]);
+        // It is known again when it is written again.
+        prepared.insert(4, 10);
+        assert_eq!(known(&mut prepared, 0..6), [0, 1, 2, 4]);
     }
 
     #[test]
     fn what_is_in_doubt_takes_room_until_it_is_closed() {
         let mut prepared = Prepared::default();
-        let mut written = 0;
-        while prepared.has_room(10) {
-            prepared.insert(written, 10);
+        let mut closed = Vec::new();
+        for number in 0..300 {
+            closed.extend(prepared.insert(number, 10));
             prepared.failed();
-            written += 1;
+            prepared.answered();
         }
-        assert_eq!(written, COUNT_MAX as u64);
-        assert_eq!(prepared.clear().count(), COUNT_MAX);
-        assert!(prepared.has_room(10));
+        assert_eq!(closed, (0..300 - COUNT_MAX as u64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_used_stays() {
+        let mut prepared = Prepared::default();
+        for number in 0..300 {
+            prepared.insert(number, 10);
+            prepared.answered();
+            assert!(prepared.has(0));
+        }
+        // None of those that an answer is still to come of is closed, however many they are.
+        let mut prepared = Prepared::default();
+        assert!((0..300).all(|number| prepared.insert(number, BYTES_MAX).is_empty()));
+        prepared.answered();
+        assert_eq!(prepared.insert(300, 10).len(), 300);
     }
 
     #[test]
     fn long_texts_are_few() {
         let mut prepared = Prepared::default();
-        // One has room, however long it is.
-        assert!(prepared.has_room(2 * BYTES_MAX));
         prepared.insert(0, BYTES_MAX / 2);
-        assert!(prepared.has_room(BYTES_MAX / 2) && !prepared.has_room(BYTES_MAX / 2 + 1));
-        // The same again takes no more.
-        prepared.insert(0, BYTES_MAX / 2);
-        assert!(prepared.has_room(BYTES_MAX / 2));
         prepared.insert(1, BYTES_MAX / 2);
-        prepared.retain(|number| number == 1);
-        assert!(prepared.has_room(BYTES_MAX / 2) && !prepared.contains(0));
+        prepared.answered();
+        // The same again takes no more.
+        assert!(prepared.insert(1, BYTES_MAX / 2).is_empty());
+        prepared.answered();
+        assert_eq!(prepared.insert(2, 1), [0]);
+        prepared.retain(|number| number == 2);
+        prepared.answered();
+        assert!(prepared.insert(3, BYTES_MAX - 1).is_empty() && !prepared.has(1));
     }
 }

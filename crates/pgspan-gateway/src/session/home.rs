@@ -56,19 +56,15 @@ impl Statement {
 /// whether it was new. What is appended but then fails is doubted by
 /// [`Prepared::failed`](pgspan_pool::Prepared::failed).
 pub(crate) fn prepare(server: &mut ServerConnection, statement: &Statement, oids: &[u32]) -> bool {
-    if server.prepared.contains(statement.number) {
+    if server.prepared.has(statement.number) {
         return false;
     }
-    if !server.prepared.has_room(statement.sql.len()) {
-        // Knowledge is dropped and statements with it, so that a server does not fill up.
-        for number in server.prepared.clear() {
-            frontend::close_statement(&mut server.outbox, &Statement::name_of(number));
-        }
+    for number in server.prepared.insert(statement.number, statement.sql.len()) {
+        frontend::close_statement(&mut server.outbox, &Statement::name_of(number));
     }
     // One of the same name may be left from before a failure.
     frontend::close_statement(&mut server.outbox, &statement.name);
     frontend::parse(&mut server.outbox, &statement.name, &statement.sql, oids);
-    server.prepared.insert(statement.number, statement.sql.len());
     true
 }
 

@@ -101,7 +101,7 @@ impl Session {
             self.database.disturb(&[Piece::ForeignNames]);
         }
         if forgotten {
-            drop(self.server.prepared.clear());
+            self.server.prepared.clear();
             self.statements = super::request::Statements::default();
         }
         Ok(())
