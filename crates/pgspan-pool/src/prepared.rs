@@ -18,8 +18,12 @@ const PIPELINED_MAX: u64 = 2;
 pub struct Prepared {
     statements: HashMap<u64, One>,
     bytes: usize,
+    /// Those that are being closed: number, length, and [`Prepared::answers`] at the time.
+    closing: Vec<(u64, usize, u64)>,
     /// ReadyForQuery messages so far.
     answers: u64,
+    /// There was an error since [`Prepared::begin`].
+    failed: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +48,7 @@ impl Prepared {
     /// The server has none any more.
     pub fn clear(&mut self) {
         self.statements.clear();
+        self.closing.clear();
         self.bytes = 0;
     }
 
@@ -67,7 +72,9 @@ impl Prepared {
                 if self.has_room(bytes) {
                     break;
                 }
-                self.bytes -= self.statements.remove(&number).map_or(0, |one| one.bytes);
+                let bytes = self.statements.remove(&number).map_or(0, |one| one.bytes);
+                self.bytes -= bytes;
+                self.closing.push((number, bytes, self.answers));
                 closed.push(number);
             }
         }
@@ -84,24 +91,51 @@ impl Prepared {
         }
     }
 
-    /// All are to be parsed anew.
+    /// All are to be parsed anew: what the server has under their names is not known.
     pub fn doubt_all(&mut self) {
+        self.failed();
         self.statements.values_mut().for_each(|one| one.doubted = true);
     }
 
-    /// Behind an error: the server has skipped what was written behind it. What it had answered
-    /// before is there, but who pipelines may have written it before the last few answers came.
+    /// Behind an error that questions of the gateway's own have met: the server has skipped what
+    /// was written behind it, Close too. What it had answered before is there; who pipelines may
+    /// have written it before the last few answers came.
     pub fn failed(&mut self) {
+        self.failed = true;
         let answered = self.answers.saturating_sub(PIPELINED_MAX);
+        for (number, bytes, _) in self.closing.drain(..) {
+            let one = One { bytes, written: 0, used: 0, doubted: true };
+            // Or it has been written anew.
+            if let std::collections::hash_map::Entry::Vacant(entry) = self.statements.entry(number)
+            {
+                entry.insert(one);
+                self.bytes += bytes;
+            }
+        }
         self.statements
             .values_mut()
             .filter(|one| one.written >= answered)
             .for_each(|one| one.doubted = true);
     }
 
+    /// A statement of the client's begins, in which code of the client's may run.
+    pub fn begin(&mut self) {
+        self.failed = false;
+    }
+
+    /// It ends without an answer of the gateway's. If there was an error, the code that met it
+    /// may have closed statements, and given their names to others.
+    pub fn gave_up(&mut self) {
+        if std::mem::take(&mut self.failed) {
+            self.doubt_all();
+        }
+    }
+
     /// The server is ready for the next: it has done all of an earlier one.
     pub(crate) fn answered(&mut self) {
         self.answers += 1;
+        let done = self.answers.saturating_sub(PIPELINED_MAX + 1);
+        self.closing.retain(|(_, _, written)| *written >= done);
     }
 
     /// Keeps those that the server has, as it has told.
@@ -140,10 +174,42 @@ mod tests {
         let mut closed = Vec::new();
         for number in 0..300 {
             closed.extend(prepared.insert(number, 10));
-            prepared.failed();
+            if number < COUNT_MAX as u64 {
+                prepared.failed();
+            }
             prepared.answered();
         }
         assert_eq!(closed, (0..300 - COUNT_MAX as u64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_to_be_closed_behind_an_error_is_still_there() {
+        let mut prepared = Prepared::default();
+        for number in 0..COUNT_MAX as u64 {
+            prepared.insert(number, 10);
+            prepared.answered();
+        }
+        // Its Close is skipped.
+        assert_eq!(prepared.insert(1000, 10), [0]);
+        prepared.failed();
+        prepared.answered();
+        // So it is closed again, with one more.
+        assert_eq!(prepared.insert(1001, 10), [0, 1]);
+    }
+
+    #[test]
+    fn code_of_the_clients_that_failed_leaves_doubt_about_all() {
+        let mut prepared = Prepared::default();
+        prepared.insert(0, 10);
+        (0..9).for_each(|_| prepared.answered());
+        prepared.begin();
+        prepared.gave_up();
+        assert!(prepared.has(0));
+        prepared.begin();
+        prepared.failed();
+        assert!(prepared.has(0));
+        prepared.gave_up();
+        assert!(!prepared.has(0));
     }
 
     #[test]

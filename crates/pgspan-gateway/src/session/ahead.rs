@@ -121,7 +121,7 @@ impl Session {
                 b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
                 b'E' => {
                     let error = ErrorFields::read(&frame);
-                    self.server.prepared.failed();
+                    self.server.prepared.doubt_all();
                     self.drain(Some(&error)).await?;
                     return Err(refused(ServerError::Sql(error)));
                 }
@@ -158,7 +158,7 @@ impl Session {
                 b'S' | b'A' => self.client.outbox.extend_from_slice(&frame.raw),
                 b'E' => {
                     // Which of the statements exist is not known.
-                    self.server.prepared.failed();
+                    self.server.prepared.doubt_all();
                     last = Some(ErrorFields::read(&frame));
                 }
                 b'Z' => return Ok(()),

@@ -117,7 +117,7 @@ const QUESTION_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Asking {
     target: Arc<Target>,
-    /// When its client was found to be gone.
+    /// When its client was found to be gone, while it asks.
     gone: Mutex<Option<Instant>>,
 }
 
@@ -128,6 +128,10 @@ impl Patience for Asking {
             *gone = Some(Instant::now());
         }
         gone.is_some_and(|since| since.elapsed() > QUESTION_MAX)
+    }
+
+    fn begin(&self) {
+        *lock(&self.gone) = None;
     }
 }
 

@@ -165,7 +165,7 @@ pub(crate) struct Answers {
 }
 
 /// Rows that the answers of one pipeline may have, in bytes.
-const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub(crate) const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Of what comes behind them so many bytes are read, so that the connection is in order; whoever
 /// says more loses it.
@@ -196,6 +196,17 @@ pub(crate) struct Asked {
     ready: bool,
 }
 
+/// Somebody waits for an answer to a question. `true`: nobody did before; then
+/// [`ServerConnection::patience`] is to be taken away behind it.
+pub(crate) fn ask(server: &mut ServerConnection) -> bool {
+    let waits = server.patience.is_none();
+    if waits {
+        server.patience.clone_from(&server.asking);
+        server.asking.iter().for_each(|asking| asking.begin());
+    }
+    waits
+}
+
 impl Asked {
     /// Sends, and reads up to ReadyForQuery, or until so many statements are complete.
     /// ParameterStatus and notifications on the way go to `aside`.
@@ -208,12 +219,11 @@ impl Asked {
         aside: &mut bytes::BytesMut,
         results: Option<usize>,
     ) -> Result<(), ServerError> {
-        if server.patience.is_some() {
-            return self.read_on(server, aside, results).await;
-        }
-        server.patience.clone_from(&server.asking);
+        let waits = ask(server);
         let read = self.read_on(server, aside, results).await;
-        server.patience = None;
+        if waits {
+            server.patience = None;
+        }
         read
     }
 
@@ -249,7 +259,10 @@ impl Asked {
                 b'D' => {
                     // What is more is read over, as far as an honest server goes.
                     self.outgrown |= frame.is_cut() || self.bytes > ANSWER_BYTES_MAX;
-                    self.over += if self.outgrown { frame.raw.len() } else { 0 };
+                    // Of one that is cut the length is not told: it is longer than this.
+                    let length =
+                        if frame.is_cut() { server.message_bytes_max } else { frame.raw.len() };
+                    self.over += if self.outgrown { length } else { 0 };
                     if self.over > READ_OVER_MAX {
                         return Err(ServerError::Unexpected('D'));
                     }
@@ -286,6 +299,11 @@ impl Asked {
     ) -> Result<Answers, ServerError> {
         self.read(server, aside, None).await?;
         match self.error {
+            // One that is not there, or is another one.
+            Some(e) if matches!(e.sqlstate(), "26000" | "0A000") => {
+                server.prepared.doubt_all();
+                Err(ServerError::Sql(e))
+            }
             Some(e) => {
                 server.prepared.failed();
                 Err(ServerError::Sql(e))

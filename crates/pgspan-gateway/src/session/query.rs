@@ -124,6 +124,7 @@ impl Session {
             TransactionStatus::Failed => return Ok(false),
         };
         self.cancel.begin();
+        self.server.prepared.begin();
         self.server.patience = Some(self.cancel.patience_with_home());
         let running = Running::new(&self.shared);
         self.server.busy_poll.max = running.busy_poll();
@@ -147,6 +148,7 @@ impl Session {
             }
             Err(stop) => stop,
         };
+        self.server.prepared.gave_up();
         let stop = self.ended_with(stop, over).await;
         match stop {
             Stop::End(end) => Err(end),

@@ -270,7 +270,6 @@ impl Session {
     /// `lasts`, notes what home has read the statement under. `false`: they failed, and the
     /// client has its error.
     async fn relay_head(&mut self, head: &[Frame], lasts: bool) -> Result<bool, End> {
-        let lost = |e: ServerError| End::Server(e.to_string());
         let name = head.first().and_then(|f| super::inbound::parsed_name(f.tag, &f.raw));
         self.unnamed_at_home |= name.as_deref() == Some("");
         for f in head {
@@ -279,13 +278,39 @@ impl Session {
         }
         let asks = lasts && self.ask_reading(name.as_deref()).await;
         frontend::sync(&mut self.server.outbox);
+        let waits = super::home::ask(&mut self.server);
+        let answered = self.head_answered(head.len()).await;
+        if waits {
+            self.server.patience = None;
+        }
+        let Some(row) = answered? else {
+            if let Some(name) = name {
+                // Whether home kept an older one of that name is home's to tell.
+                self.statements.remove(&name);
+            }
+            return Ok(false);
+        };
+        if asks && let Some(name) = &name {
+            self.statements.read(name, super::still::reading(&self.server, row));
+        }
+        Ok(true)
+    }
+
+    /// The answers to so many messages that were relayed, for the client; and the row of the
+    /// question behind them. `None`: they failed.
+    async fn head_answered(
+        &mut self,
+        mut unanswered: usize,
+    ) -> Result<Option<Vec<Option<bytes::Bytes>>>, End> {
+        let lost = |e: ServerError| End::Server(e.to_string());
         self.server.send().await.map_err(lost)?;
-        let mut unanswered = head.len();
         let mut row = Vec::new();
         let mut failed = false;
+        let mut bytes = 0;
         loop {
             let frame = self.server.receive().await.map_err(lost)?;
-            if frame.is_cut() {
+            bytes += frame.raw.len();
+            if frame.is_cut() || bytes > super::home::ANSWER_BYTES_MAX {
                 return Err(super::state::too_long(frame.tag));
             }
             match frame.tag {
@@ -294,7 +319,7 @@ impl Session {
                 _ if unanswered > 0 => {
                     failed = frame.tag == b'E';
                     if failed {
-                        self.server.prepared.failed();
+                        self.server.prepared.doubt_all();
                     }
                     unanswered -= usize::from(b"1Tn".contains(&frame.tag));
                     if failed {
@@ -303,21 +328,11 @@ impl Session {
                     self.client.outbox.extend_from_slice(&frame.raw);
                 }
                 b'D' => row = backend::data_row(frame.body()).unwrap_or_default(),
-                b'E' => self.server.prepared.failed(),
+                b'E' => self.server.prepared.doubt_all(),
                 _ => {}
             }
         }
-        if failed {
-            if let Some(name) = name {
-                // Whether home kept an older one of that name is home's to tell.
-                self.statements.remove(&name);
-            }
-            return Ok(false);
-        }
-        if asks && let Some(name) = &name {
-            self.statements.read(name, super::still::reading(&self.server, row));
-        }
-        Ok(true)
+        Ok((!failed).then_some(row))
     }
 
     /// Appends the question what home reads a text under; `false`: it is not asked.

@@ -72,7 +72,7 @@ pub(crate) async fn answers_for(
     let work = home::answers(source, &mut aside);
     let got = bounded(work, cancel, stream, inbox, &plan.session).await?;
     if got.is_err() {
-        source.prepared.failed();
+        source.prepared.doubt_all();
     }
     Ok(got.map_err(|e| fetch::failed("source", &e))?)
 }

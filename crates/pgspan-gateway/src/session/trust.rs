@@ -95,6 +95,7 @@ impl Session {
             Ok(got) => got,
             Err(ServerError::Sql(_)) => {
                 // Nothing is known: all is prepared anew, and home runs what it is named.
+                self.server.prepared.doubt_all();
                 self.statements.retain(str::is_empty);
                 return Ok(());
             }

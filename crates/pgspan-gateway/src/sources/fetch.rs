@@ -283,13 +283,13 @@ pub(super) async fn run(
         }
     }
     if let Some(e) = error {
-        lease.prepared.failed();
+        lease.prepared.doubt_all();
         caller.shared.sources.forget_relations(spec);
         return Err(Trouble::Reason(failed(&spec.name, &ServerError::Sql(e))));
     }
     if let Some(reason) = changed {
         caller.shared.sources.forget_relations(spec);
-        lease.prepared.failed();
+        lease.prepared.doubt_all();
         return Err(Trouble::Reason(reason));
     }
     let elapsed = started.elapsed();

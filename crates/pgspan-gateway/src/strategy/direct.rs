@@ -143,12 +143,12 @@ async fn rows(
         }
     }
     if let Some(what) = trouble {
-        lease.prepared.failed();
+        lease.prepared.doubt_all();
         session.shared.sources.forget_relations(spec);
         return Err(Reason::about(what, &spec.name).into());
     }
     if let Some(e) = error {
-        lease.prepared.failed();
+        lease.prepared.doubt_all();
         if !stream.begun {
             session.shared.sources.forget_relations(spec);
             return Err(Reason::about(fetch::SOURCE_ERROR, format!("{}: {e}", spec.name)).into());

@@ -625,7 +625,7 @@ async fn pump_rows(
         }
     }
     if let Some(e) = error {
-        server.prepared.failed();
+        server.prepared.doubt_all();
         return Err(Broken::Lost(ServerError::Sql(e)));
     }
     Ok(())

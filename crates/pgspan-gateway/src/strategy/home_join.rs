@@ -273,7 +273,7 @@ async fn answer(
                     held.extend_from_slice(&frame.raw);
                 }
                 b'E' => {
-                    session.server.prepared.failed();
+                    session.server.prepared.doubt_all();
                     error = Some(ErrorFields::read(&frame));
                 }
                 b'N' if !begun && repeatable => refused = Some(Reason::new(NOTICE).into()),

@@ -158,7 +158,7 @@ async fn part(
                 b'D' => stream.held.extend_from_slice(&frame.raw),
                 b'C' => rows = counted(&frame.body()),
                 b'E' => {
-                    session.server.prepared.failed();
+                    session.server.prepared.doubt_all();
                     error = Some(ErrorFields::read(&frame));
                 }
                 b'N' if !stream.begun => refused = Some(Reason::new(NOTICE).into()),
