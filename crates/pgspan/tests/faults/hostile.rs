@@ -706,7 +706,7 @@ fn what_is_remembered_has_a_bound() {
         // Nor does home keep all of them.
         let kept = "SELECT sum(length(statement)) FROM pg_prepared_statements";
         let kept: usize = client.value(kept).parse().unwrap();
-        assert!(kept < 1_500_000, "{kept}");
+        assert!(kept < 2_000_000, "{kept}");
     });
     stage.end();
 }
@@ -725,6 +725,7 @@ fn what_is_prepared_at_home_has_a_bound_behind_errors_too() {
         let count = client.value("SELECT count(*) FROM pg_prepared_statements");
         most = most.max(count.parse::<usize>().unwrap());
     }
-    assert!((100..=256).contains(&most), "{most}");
+    // Those in use are not closed.
+    assert!((100..270).contains(&most), "{most}");
     stage.end();
 }
