@@ -462,6 +462,12 @@ impl ServerConnection {
         read.poll(&mut nobody).is_pending()
     }
 
+    /// Waits until the server has ended what it works on, or the connection; what it says is
+    /// for nobody.
+    pub async fn rests(&mut self) {
+        while matches!(self.receive().await, Ok(frame) if frame.tag != b'Z') {}
+    }
+
     /// Whether the server still works on something of ours.
     pub fn is_busy(&self) -> bool {
         self.busy

@@ -159,6 +159,11 @@ pub(crate) enum Next {
     Terminate,
 }
 
+/// How long home has for a cancel request, before the next is sent. One that overtakes the
+/// query finds home idle and does nothing, and nobody is left to see that the query runs.
+const CANCEL_AGAIN: [std::time::Duration; 2] =
+    [std::time::Duration::from_secs(1), std::time::Duration::from_secs(4)];
+
 impl Session {
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
@@ -236,7 +241,16 @@ impl Session {
         let idle = self.server.status == TransactionStatus::Idle && !self.server.is_busy();
         if !idle || self.owed.ready() > 0 {
             // The server would go on working for nobody.
-            self.cancel.cancel_own().await;
+            let waits = self.server.is_busy() || self.owed.ready() > 0;
+            let Session { client, mut server, cancel, .. } = self;
+            drop(client);
+            server.patience = None;
+            for pause in CANCEL_AGAIN {
+                cancel.cancel_own().await;
+                if !waits || tokio::time::timeout(pause, server.rests()).await.is_ok() {
+                    return;
+                }
+            }
         } else if !listens && self.at_rest() && self.server.is_clean() {
             let Session { server, cancel, shared, origin, .. } = self;
             // A cancel request that is still on its way would meet the next client.
