@@ -10,11 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
-/// When an abandoned query is cancelled. A request that overtakes the query finds the server
-/// idle and does nothing, and nobody is left to see that the query runs.
-const CANCEL_AGAIN: [Duration; 3] =
-    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4)];
-
 /// Why no lease could be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
@@ -443,15 +438,7 @@ impl Drop for Lease {
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             // The server would go on working for nobody, perhaps waiting for a lock.
-            let key = busy.cancel_key.clone();
-            runtime.spawn(async move {
-                for pause in CANCEL_AGAIN {
-                    tokio::time::sleep(pause).await;
-                    if let Err(error) = key.cancel().await {
-                        tracing::debug!(%error, "an abandoned query could not be cancelled");
-                    }
-                }
-            });
+            runtime.spawn(busy.cancel_key.clone().cancel_abandoned());
         }
         let connection = connection.filter(ServerConnection::is_clean);
         self.server.give_back(&self.key, connection);

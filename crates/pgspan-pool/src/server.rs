@@ -27,6 +27,10 @@ const PARAMETER_BYTES_MAX: usize = 16 * 1024;
 /// The longest answer to SQL of our own ([`ServerConnection::simple`]), in bytes.
 const SIMPLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// When an abandoned query is cancelled.
+const CANCEL_AGAIN: [Duration; 3] =
+    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4)];
+
 /// How long a server may take for a CancelRequest.
 pub const CANCEL_MAX: Duration = Duration::from_secs(5);
 
@@ -49,6 +53,18 @@ impl CancelKey {
     /// When the server cannot be reached, or does not answer in time.
     pub async fn cancel(&self) -> io::Result<()> {
         tokio::time::timeout(CANCEL_MAX, self.request_cancel()).await?
+    }
+
+    /// Cancels a query whose connection nobody reads any longer, three times within five seconds.
+    /// A request that overtakes the query finds the server idle and does nothing, and nobody is
+    /// left to see that the query runs.
+    pub async fn cancel_abandoned(self) {
+        for pause in CANCEL_AGAIN {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = self.cancel().await {
+                tracing::debug!(%error, "an abandoned query could not be cancelled");
+            }
+        }
     }
 
     async fn request_cancel(&self) -> io::Result<()> {
@@ -460,12 +476,6 @@ impl ServerConnection {
         let read = pin!(self.stream.read_buf(&mut self.inbox));
         let mut nobody = Context::from_waker(Waker::noop());
         read.poll(&mut nobody).is_pending()
-    }
-
-    /// Waits until the server has ended what it works on, or the connection; what it says is
-    /// for nobody.
-    pub async fn rests(&mut self) {
-        while matches!(self.receive().await, Ok(frame) if frame.tag != b'Z') {}
     }
 
     /// Whether the server still works on something of ours.

@@ -159,11 +159,6 @@ pub(crate) enum Next {
     Terminate,
 }
 
-/// How long home has for a cancel request, before the next is sent. One that overtakes the
-/// query finds home idle and does nothing, and nobody is left to see that the query runs.
-const CANCEL_AGAIN: [std::time::Duration; 2] =
-    [std::time::Duration::from_secs(1), std::time::Duration::from_secs(4)];
-
 impl Session {
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
@@ -241,15 +236,9 @@ impl Session {
         let idle = self.server.status == TransactionStatus::Idle && !self.server.is_busy();
         if !idle || self.owed.ready() > 0 {
             // The server would go on working for nobody.
-            let waits = self.server.is_busy() || self.owed.ready() > 0;
-            let Session { client, mut server, cancel, .. } = self;
-            drop(client);
-            server.patience = None;
-            for pause in CANCEL_AGAIN {
-                cancel.cancel_own().await;
-                if !waits || tokio::time::timeout(pause, server.rests()).await.is_ok() {
-                    return;
-                }
+            self.cancel.cancel_own().await;
+            if self.server.is_busy() || self.owed.ready() > 0 {
+                tokio::spawn(self.server.cancel_key.clone().cancel_abandoned());
             }
         } else if !listens && self.at_rest() && self.server.is_clean() {
             let Session { server, cancel, shared, origin, .. } = self;
