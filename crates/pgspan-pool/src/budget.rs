@@ -112,7 +112,6 @@ impl Server {
         if let Some(connection) = &mut connection {
             // Who waited for it does so no longer.
             connection.patience = None;
-            connection.asking = None;
         }
         let mut state = self.lock();
         while let Some((wanted, waiter)) = state.waiters.pop_front() {

@@ -299,13 +299,12 @@ impl Asked {
     ) -> Result<Answers, ServerError> {
         self.read(server, aside, None).await?;
         match self.error {
-            // One that is not there, or is another one.
-            Some(e) if matches!(e.sqlstate(), "26000" | "0A000") => {
-                server.prepared.doubt_all();
-                Err(ServerError::Sql(e))
-            }
             Some(e) => {
-                server.prepared.failed();
+                match e.sqlstate() {
+                    // A prepared statement is not there, or is another one.
+                    "26000" | "0A000" => server.prepared.doubt_all(),
+                    _ => server.prepared.failed(),
+                }
                 Err(ServerError::Sql(e))
             }
             None if self.outgrown => Err(ServerError::TooMuch),

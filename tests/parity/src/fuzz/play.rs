@@ -347,17 +347,12 @@ mod tests {
         for strategy in STRATEGIES {
             let played = |turn: &usize| !repeats(strategy, *turn, &auto("home_join"));
             let played: Vec<usize> = (0..turns).filter(played).collect();
-            let every = turns / played.len();
-            assert_eq!(
-                every,
-                if strategy == "home_join" {
-                    5
-                } else if strategy == "fallback" {
-                    7
-                } else {
-                    2
-                }
-            );
+            let every = match strategy {
+                "home_join" => 5,
+                "fallback" => 7,
+                _ => 2,
+            };
+            assert_eq!(turns / played.len(), every, "{strategy}");
             // In each way alike.
             for way in [Way::Simple, Way::Binary, Way::Parameters] {
                 let so = played.iter().filter(|turn| Way::of(**turn) == way).count();
