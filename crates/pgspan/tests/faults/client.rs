@@ -240,6 +240,14 @@ impl Client {
         }
     }
 
+    /// Whether something has come to be read, the end of the connection too, waiting so long.
+    pub fn is_answered(&self, wait: Duration) -> bool {
+        self.stream.set_read_timeout(Some(wait)).unwrap();
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(MESSAGE_WAIT_MAX)).unwrap();
+        seen.is_ok()
+    }
+
     /// Reads up to ReadyForQuery, or the end of the connection.
     pub fn finish(&mut self) -> Answer {
         let mut answer = Answer::default();

@@ -1,7 +1,9 @@
 //! The gateway itself is killed, and the replica behind its reader endpoint.
 
+use std::time::Duration;
+
 use crate::client::Client;
-use crate::world::{World, assert_works, becomes, route, turn};
+use crate::world::{World, assert_works, becomes, eventually, route, turn};
 
 /// Rows for as long as somebody reads them.
 const STREAM: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 10000000)";
@@ -89,26 +91,92 @@ fn the_replica_dies_and_comes_back() {
     assert_works(&mut client);
 }
 
+/// Stops what home works on for a client, as often as it takes: a signal that comes between
+/// two questions of the gateway's meets nothing.
+fn stop_at_home(world: &World, client: &Client, how: &str) {
+    let process = client.process();
+    eventually(
+        "an answer of who was stopped",
+        || {
+            world.at_home(&format!(
+                "SELECT count({how}(pid)) FROM pg_stat_activity WHERE pid = {process}
+                 AND state = 'active' AND now() - query_start > interval '100 ms'"
+            ));
+            client.is_answered(Duration::from_millis(300))
+        },
+        |answered| *answered,
+    );
+}
+
+/// Home's questions about foreign tables wait until the session ends.
+fn questions_wait(world: &World) -> Client {
+    let mut locker = world.home_session();
+    let lock = "BEGIN; LOCK TABLE pg_catalog.pg_foreign_table IN ACCESS EXCLUSIVE MODE";
+    assert_eq!(locker.query(lock).code(), "ok");
+    locker
+}
+
+#[test]
+fn home_is_stopped_while_it_is_asked() {
+    let world = turn();
+    let process_waits = |client: &Client| {
+        let seen = format!(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE pid = {} AND wait_event_type = 'Lock'",
+            client.process()
+        );
+        becomes("a question that waits", "1", || world.at_home(&seen));
+    };
+    for (turn, (extended, block)) in
+        [(false, false), (true, false), (false, true), (true, true)].into_iter().enumerate()
+    {
+        let failed = if block { b'E' } else { b'I' };
+        let mut client = world.connect();
+        for (number, how) in ["request", "signal", "timeout", "end"].into_iter().enumerate() {
+            if block {
+                assert_eq!(client.query("BEGIN").code(), "ok");
+                assert_works(&mut client);
+            }
+            if how == "timeout" {
+                assert_eq!(client.query("SET statement_timeout = '300ms'").code(), "ok");
+            }
+            let locker = questions_wait(&world);
+            // Never seen, so that home is asked about it.
+            let column = format!("turn_{turn}_{number}");
+            client.start_as(&format!("SELECT s.id AS {column} FROM small s, people p"), extended);
+            match how {
+                "request" => {
+                    process_waits(&client);
+                    client.cancel();
+                }
+                "signal" => stop_at_home(&world, &client, "pg_cancel_backend"),
+                "end" => stop_at_home(&world, &client, "pg_terminate_backend"),
+                _ => (),
+            }
+            let answer = client.finish();
+            let wanted = if how == "end" { ("57P01", 0) } else { ("57014", failed) };
+            assert_eq!((answer.code(), answer.status), wanted, "{how} {extended}: {answer:?}");
+            drop(locker);
+            if how != "end" {
+                assert_eq!(client.query("ROLLBACK; RESET statement_timeout").code(), "ok");
+                assert_works(&mut client);
+            }
+        }
+    }
+    world.assert_settled();
+}
+
 #[test]
 fn home_is_stopped_while_it_computes_a_join() {
     let world = turn();
     let sql = "SELECT count(*) FROM small s, people a, people b, people c
                WHERE s.id + a.id + b.id + c.id = -1";
-    let at_work = |client: &Client, sql: &str| {
-        let seen = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND state = 'active'
-             AND now() - query_start > interval '100 ms'",
-            client.process()
-        );
-        becomes("work at home", "1", || world.at_home(&seen));
-        world.at_home(&format!("SELECT {sql}({})", client.process()));
-    };
     for extended in [false, true] {
         let mut client = world.connect();
         assert_works(&mut client);
         // Another attempt would only put off what was decided.
         client.start_as(sql, extended);
-        at_work(&client, "pg_cancel_backend");
+        stop_at_home(&world, &client, "pg_cancel_backend");
         let answer = client.finish();
         assert_eq!((answer.code(), answer.status), ("57014", b'I'), "{answer:?}");
         assert_ne!(route(&mut client), "fallback");
@@ -120,7 +188,7 @@ fn home_is_stopped_while_it_computes_a_join() {
         assert_eq!(client.query("SET statement_timeout = 0").code(), "ok");
         // What home says last is what the client is told.
         client.start_as(sql, extended);
-        at_work(&client, "pg_terminate_backend");
+        stop_at_home(&world, &client, "pg_terminate_backend");
         let answer = client.finish();
         assert_eq!((answer.code(), answer.status), ("57P01", 0), "{answer:?}");
     }

@@ -235,7 +235,16 @@ impl World {
 
     /// A session at the source, past everything.
     pub fn source_session(&self) -> Client {
-        let server = self.server("orders-writer");
+        self.session_at("orders-writer")
+    }
+
+    /// A session at home, past the gateway.
+    pub fn home_session(&self) -> Client {
+        self.session_at("users-writer")
+    }
+
+    fn session_at(&self, name: &str) -> Client {
+        let server = self.server(name);
         let address = server.address.to_string();
         Client::connect(&address, "postgres", self.password(), &server.database).unwrap()
     }

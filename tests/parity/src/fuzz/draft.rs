@@ -75,6 +75,8 @@ pub struct Draft {
     pub limit: Option<usize>,
     /// OFFSET.
     pub offset: Option<usize>,
+    /// Rows that are equal to the last one of LIMIT come too.
+    pub ties: bool,
 }
 
 impl Select {
@@ -209,11 +211,17 @@ impl Draft {
                 .collect();
             let _ = write!(sql, "\norder by {}", keys.join(", "));
         }
-        if let Some(limit) = self.limit {
-            let _ = write!(sql, "\nlimit {limit}");
-        }
         if let Some(offset) = self.offset {
-            let _ = write!(sql, " offset {offset}");
+            let _ = write!(sql, "\noffset {offset}");
+        }
+        match self.limit {
+            Some(limit) if self.ties => {
+                let _ = write!(sql, "\nfetch first {limit} rows with ties");
+            }
+            Some(limit) => {
+                let _ = write!(sql, "\nlimit {limit}");
+            }
+            None => {}
         }
         sql
     }
@@ -239,6 +247,7 @@ impl Draft {
             without(&|draft| draft.order.clear());
         }
         without(&|draft| draft.offset = None);
+        without(&|draft| draft.ties = false);
         for at in 0..self.with.len() {
             without(&|draft| drop(draft.with.remove(at)));
             for smaller in self.with[at].1.smaller(false) {

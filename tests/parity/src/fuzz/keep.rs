@@ -99,7 +99,7 @@ fn names(sql: &str, table: &str) -> bool {
 fn load(world: &World<'_>, schema: &Schema, at: usize) -> Result<(), String> {
     let table = &schema.tables[at];
     let mut session = world.direct(Player::Oracle, table.side)?;
-    let reply = session.simple(&format!("truncate {};\n{}", table.name, table.insert()));
+    let reply = session.simple(&format!("truncate {};\n{}", table.stored(), table.insert()));
     match reply.error.is_some() || reply.broken.is_some() {
         true => Err(format!("{}: {}", table.name, reply.summary())),
         false => Ok(()),

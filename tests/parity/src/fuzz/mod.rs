@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`values`] | types, and values at their extremes |
 //! | [`schema`] | tables and rows from a seed |
+//! | [`place`] | how a table is kept at its source, and how home declares it |
 //! | [`draft`] | a query as a tree, and how it gets smaller |
 //! | [`query`] | queries from a seed |
 //! | [`names`] | queries whose names could be confused |
@@ -16,6 +17,7 @@ pub mod draft;
 pub mod keep;
 pub mod names;
 pub mod parameters;
+pub mod place;
 pub mod play;
 pub mod query;
 pub mod schema;

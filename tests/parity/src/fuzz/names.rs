@@ -81,11 +81,9 @@ pub fn namesakes(schema: &Schema) -> String {
     for table in &schema.tables {
         let name = &table.name;
         match (table.side, foreign) {
-            (Side::Home, Some(foreign)) => sql.push_str(&format!(
-                "create foreign table far.{name} (id int4, k int4, s text) server src \
-                 options (schema_name 'public', table_name '{}');\n",
-                foreign.name
-            )),
+            (Side::Home, Some(foreign)) => {
+                sql.push_str(&foreign.declared(&format!("far.{name}"), "src", COLUMNS.len()));
+            }
             (Side::Home, None) => {}
             _ => sql.push_str(&format!(
                 "create table near.{name} (id int4, k int4, s text);\n\

@@ -107,6 +107,11 @@ impl Maker<'_> {
                 3 => format!("{name} in ({value}, {})", literal(&mut self.dice, kind)),
                 4 if kind != Type::Bool => format!("{name} <= {value}"),
                 5 if kind != Type::Bool => format!("{name} > {value}"),
+                // What drivers make of a list.
+                6 if kind == Type::Int4 => {
+                    let list = *self.dice.pick(&["{1,2,3,7,10}", "{4}", "{}", "{NULL,2}"]);
+                    format!("{name} = any ('{list}'::int4[])")
+                }
                 _ => format!("{name} <> {value}"),
             };
         }
@@ -134,6 +139,7 @@ impl Maker<'_> {
             10 => format!("coalesce({name}, {value}) = {value}"),
             11 => format!("({name} = {value}) is not true"),
             12 if kind.is_integer() => format!("{name} % 3 = 1"),
+            12 if kind == Type::Text => format!("{name} = any ('{{a,b,NULL}}'::text[])"),
             13 if kind.family() == Family::Text => {
                 let collation = *self.dice.pick(&["\"und-x-icu\"", "\"C\""]);
                 format!("{name} collate {collation} {} {value}", self.dice.pick(&["<", ">=", "="]))
@@ -142,8 +148,21 @@ impl Maker<'_> {
         }
     }
 
-    /// A condition with a subquery: semi and anti joins, IN, a scalar.
+    /// A condition with a subquery, beside another one now and then.
     fn subquery(&mut self, columns: &[Column]) -> String {
+        let condition = self.related(columns, 1);
+        if self.plain || !self.dice.one_in(5) {
+            return condition;
+        }
+        match self.dice.below(3) {
+            0 => format!("({condition} or {})", self.condition(columns, 0)),
+            1 => format!("not ({condition})"),
+            _ => format!("case when {condition} then {} end", self.condition(columns, 0)),
+        }
+    }
+
+    /// A condition with a subquery: semi and anti joins, IN, a scalar; with others in it.
+    fn related(&mut self, columns: &[Column], depth: usize) -> String {
         let table = self.table();
         let alias = self.alias();
         let inner = self.columns(&table, &alias);
@@ -167,6 +186,13 @@ impl Maker<'_> {
             let both: Vec<Column> = columns.iter().chain(&inner).cloned().collect();
             filter.push_str(&format!(" and {}", self.condition(&both, 0)));
         }
+        if !self.plain && depth > 0 && self.dice.one_in(4) {
+            let visible: Vec<Column> = match self.dice.below(2) {
+                0 => inner.clone(),
+                _ => columns.iter().chain(&inner).cloned().collect(),
+            };
+            filter.push_str(&format!(" and {}", self.related(&visible, depth - 1)));
+        }
         let from = format!("from {} {alias}", table.name);
         if self.dice.one_in(3)
             && let Some(value) = self.fold_value(&inner)
@@ -186,8 +212,17 @@ impl Maker<'_> {
                 );
             }
         }
-        let kinds = if self.plain { 7 } else { 8 };
+        let kinds = if self.plain { 7 } else { 9 };
         match self.dice.below(kinds) {
+            8 => {
+                // Rows of two columns each.
+                let (second, kind) = self.dice.pick(columns).clone();
+                let (partner, _) = self.partner(&inner, kind).unwrap_or((other.clone(), own));
+                let not = if self.dice.one_in(3) { "not " } else { "" };
+                format!(
+                    "({name}, {second}) {not}in (select {other}, {partner} {from} where true{filter})"
+                )
+            }
             0 | 1 => format!("exists (select 1 {from} where {other} = {name}{filter})"),
             2 | 3 => format!("not exists (select 1 {from} where {other} = {name}{filter})"),
             4 | 5 => format!("{name} in (select {other} {from} where true{filter})"),
@@ -269,8 +304,17 @@ impl Maker<'_> {
                     join = Join::Inner;
                 }
             }
-            columns.extend(own);
-            select.from.push(From { join, source: relation.source, alias, on });
+            let mut source = relation.source;
+            if at > 0 && !self.plain && self.dice.one_in(12) {
+                let (lateral, outputs) = self.lateral(&columns, &alias);
+                join = *self.dice.pick(&[Join::Inner, Join::Left]);
+                on.clear();
+                columns.extend(outputs);
+                source = lateral;
+            } else {
+                columns.extend(own);
+            }
+            select.from.push(From { join, source, alias, on });
         }
         // A join condition cannot name a table in front of a comma.
         if select.from.len() > 2 && select.from[1].join == Join::Comma {
@@ -285,6 +329,28 @@ impl Maker<'_> {
             select.filter.push(condition);
         }
         columns
+    }
+
+    /// A subquery for each row of what stands before it.
+    fn lateral(&mut self, before: &[Column], alias: &str) -> (Source, Vec<Column>) {
+        let table = self.table();
+        let inner = self.alias();
+        let columns = self.columns(&table, &inner);
+        let on = self.equality(before, &columns);
+        let (first, kind) = self.dice.pick(&columns).clone();
+        let id = &columns[0].0;
+        // `id` is unique, so that the rows of a limit are certain.
+        let tail = match self.dice.below(3) {
+            0 => format!(" order by {id} limit {}", 1 + self.dice.below(3)),
+            1 => format!(" and {}", self.condition(&columns, 1)),
+            _ => String::new(),
+        };
+        let text = format!(
+            "lateral (select {id} as o1, {first} as o2 from {} {inner} where {on}{tail})",
+            table.name
+        );
+        let outputs = vec![(format!("{alias}.o1"), Type::Int4), (format!("{alias}.o2"), kind)];
+        (Source::Name(text), outputs)
     }
 
     fn relation(&mut self, ctes: &[Relation], alias: &str, width: usize) -> Relation {
@@ -371,6 +437,11 @@ impl Maker<'_> {
                     }
                 }
                 select.group = chosen.iter().map(|column| column.0.clone()).collect();
+                if !self.plain && !select.group.is_empty() && self.dice.one_in(8) {
+                    let keys = select.group.join(", ");
+                    let several = *self.dice.pick(&["rollup (K)", "cube (K)", "grouping sets ((K), ())"]);
+                    select.group = vec![several.replace('K', &keys)];
+                }
                 for _ in 0..1 + self.dice.below(4) {
                     let aggregate = self.aggregate(columns);
                     chosen.push(aggregate);
@@ -436,7 +507,16 @@ impl Maker<'_> {
             9 if kind == Type::Scaled => (format!("sum({})", self.product(columns)), Type::Numeric),
             9 if !self.plain => {
                 let filter = self.condition(columns, 0);
-                (format!("count({name}) filter (where {filter})"), Type::Int8)
+                match self.dice.below(5) {
+                    0 => (format!("bool_or({filter})"), Type::Bool),
+                    1 if kind == Type::Text => (
+                        format!("string_agg({name}, ',' order by {name} collate \"C\")"),
+                        Type::Text,
+                    ),
+                    2 if kind == Type::Int4 => (format!("array_agg({name} order by {name})"), Type::Ints),
+                    3 if kind.is_integer() => (format!("bit_or({name})"), kind),
+                    _ => (format!("count({name}) filter (where {filter})"), Type::Int8),
+                }
             }
             _ => (format!("count({name})"), Type::Int8),
         }
@@ -485,6 +565,7 @@ impl Maker<'_> {
             if self.dice.one_in(2) {
                 draft.limit = Some(self.dice.below(20));
                 draft.offset = self.dice.one_in(3).then(|| self.dice.below(6));
+                draft.ties = !self.plain && self.dice.one_in(6);
             }
         }
         draft
@@ -559,6 +640,15 @@ mod tests {
             "rank()",
             "(select count(*)",
             "(select max(",
+            "lateral (select",
+            "rollup (",
+            "cube (",
+            "grouping sets (",
+            ") in (select",
+            "= any ('{",
+            "string_agg(",
+            "bool_or(",
+            "with ties",
         ] {
             assert!(text.contains(part), "{part}");
         }

@@ -1,11 +1,10 @@
 //! Tables over two or three servers, with rows, from a seed.
 
-use std::fmt::Write as _;
-
 use crate::case_file::{CaseFile, Side};
 use crate::dice::Dice;
 
-use super::values::{TYPES, Type};
+use super::place::Place;
+use super::values::{ENGINES, MOODS, TYPES, Type};
 
 /// A table.
 #[derive(Debug, Clone)]
@@ -18,8 +17,10 @@ pub struct Table {
     pub columns: Vec<(String, Type)>,
     /// Which of them are declared NOT NULL where the rows are.
     pub full: Vec<bool>,
-    /// Its rows as literals.
+    /// Its rows as literals of the types that its columns have where the rows are.
     pub rows: Vec<Vec<String>>,
+    /// How it is kept there, and how home declares it.
+    pub place: Place,
 }
 
 /// A few tables.
@@ -31,6 +32,8 @@ pub struct Schema {
     pub settings: Vec<(Side, String)>,
     /// Its sources take parallel workers for everything.
     pub parallel: bool,
+    /// The moods have another order at the sources than at home.
+    pub moody: bool,
 }
 
 /// Settings that change what a text means, how a value becomes text, or the plan that the
@@ -118,6 +121,9 @@ impl Schema {
         // One source is used by all of them, the other one by some.
         let sides = [Side::Source, Side::Home, Side::Source, Side::Other, Side::Home, Side::Source];
         let count = 4 + dice.below(3);
+        // In half of the schemas every table is what the engine knows best.
+        let odd = dice.one_in(2);
+        let types = if odd { &TYPES[..] } else { &TYPES[..ENGINES] };
         let tables = (0..count)
             .map(|at| {
                 let side = sides[at];
@@ -129,7 +135,7 @@ impl Schema {
                 let mut columns: Vec<(String, Type)> =
                     KEYS.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
                 for more in 0..4 + dice.below(5) {
-                    columns.push((format!("c{more}"), *dice.pick(&TYPES)));
+                    columns.push((format!("c{more}"), *dice.pick(types)));
                 }
                 let rows = match dice.below(10) {
                     0 => 0,
@@ -138,12 +144,15 @@ impl Schema {
                     _ => 15 + dice.below(30),
                 };
                 let full: Vec<bool> = columns.iter().map(|_| dice.one_in(3)).collect();
-                let rows = (0..rows).map(|row| values(&mut dice, &columns, &full, row)).collect();
-                Table { name: format!("{letter}{at}"), side, columns, full, rows }
+                let place = Place::new(&mut dice, side, &columns, odd);
+                let kinds = &place.kinds;
+                let rows = (0..rows).map(|row| values(&mut dice, kinds, &full, row)).collect();
+                Table { name: format!("{letter}{at}"), side, columns, full, rows, place }
             })
             .collect();
         // Each of them is a process of its own: not in every schema.
-        Schema { tables, settings: settings(&mut dice), parallel: dice.one_in(4) }
+        let settings = settings(&mut dice);
+        Schema { tables, settings, parallel: dice.one_in(4), moody: dice.one_in(4) }
     }
 
     /// The setup of its databases.
@@ -158,9 +167,16 @@ impl Schema {
             if own.is_empty() && side != Side::Home {
                 continue;
             }
-            let mut sql = if side == Side::Home { home.clone() } else { String::new() };
+            let mut moods = MOODS;
+            if self.moody && side != Side::Home {
+                moods.reverse();
+            }
+            let mut sql = format!("create type mood as enum ({});\n", moods.join(", "));
+            if side == Side::Home {
+                sql.push_str(&home);
+            }
             for table in own {
-                let _ = writeln!(sql, "create table {} ({});", table.name, table.definitions(true));
+                sql.push_str(&table.made());
                 sql.push_str(&table.insert());
             }
             if side == Side::Home {
@@ -170,12 +186,7 @@ impl Schema {
                         Side::Source => "src",
                         Side::Other => "oth",
                     };
-                    let _ = writeln!(
-                        sql,
-                        "create foreign table {} ({}) server {server} options (schema_name 'public');",
-                        table.name,
-                        table.definitions(false)
-                    );
+                    sql.push_str(&table.declared(&table.name, server, table.columns.len()));
                 }
                 sql.push_str(&super::names::namesakes(self));
                 let own = self.tables.iter().filter(|table| table.side == Side::Home);
@@ -195,24 +206,6 @@ impl Schema {
 }
 
 impl Table {
-    fn definitions(&self, local: bool) -> String {
-        let columns: Vec<String> = self
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(at, (name, kind))| {
-                let constraint = match at {
-                    _ if !local => "",
-                    0 => " primary key",
-                    _ if self.full[at] => " not null",
-                    _ => "",
-                };
-                format!("{name} {}{constraint}", kind.sql())
-            })
-            .collect();
-        columns.join(", ")
-    }
-
     /// Its view at home ([`Table::seen`]): `k` rests on an order of `s` that EXPLAIN does not
     /// show.
     fn view(&self) -> String {
@@ -244,15 +237,15 @@ impl Table {
         }
         let rows: Vec<String> =
             self.rows.iter().map(|row| format!("({})", row.join(", "))).collect();
-        format!("insert into {} values\n {};\n", self.name, rows.join(",\n "))
+        format!("insert into {} values\n {};\n", self.stored(), rows.join(",\n "))
     }
 }
 
-fn values(dice: &mut Dice, columns: &[(String, Type)], full: &[bool], row: usize) -> Vec<String> {
-    columns
+fn values(dice: &mut Dice, kinds: &[Type], full: &[bool], row: usize) -> Vec<String> {
+    kinds
         .iter()
         .enumerate()
-        .map(|(at, (_, kind))| {
+        .map(|(at, kind)| {
             if at == 0 {
                 return (row + 1).to_string();
             }

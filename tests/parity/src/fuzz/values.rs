@@ -37,10 +37,32 @@ pub enum Type {
     Float4,
     /// float8
     Float8,
+    /// interval
+    Interval,
+    /// time
+    Time,
+    /// jsonb
+    Jsonb,
+    /// int4[]
+    Ints,
+    /// text[]
+    Texts,
+    /// inet
+    Inet,
+    /// bit(5)
+    Bits,
+    /// An enum of the schema's own.
+    Mood,
 }
 
+/// What the enum has, in home's order.
+pub const MOODS: [&str; 3] = ["'sad'", "'ok'", "'happy'"];
+
+/// The first so many of [`TYPES`] are those that the engine knows.
+pub const ENGINES: usize = 17;
+
 /// All of them.
-pub const TYPES: [Type; 17] = [
+pub const TYPES: [Type; 25] = [
     Type::Bool,
     Type::Int2,
     Type::Int4,
@@ -58,6 +80,14 @@ pub const TYPES: [Type; 17] = [
     Type::Numeric,
     Type::Float4,
     Type::Float8,
+    Type::Interval,
+    Type::Time,
+    Type::Jsonb,
+    Type::Ints,
+    Type::Texts,
+    Type::Inet,
+    Type::Bits,
+    Type::Mood,
 ];
 
 /// Types that PostgreSQL compares with each other.
@@ -94,6 +124,14 @@ impl Type {
             Type::Numeric => "numeric",
             Type::Float4 => "float4",
             Type::Float8 => "float8",
+            Type::Interval => "interval",
+            Type::Time => "time",
+            Type::Jsonb => "jsonb",
+            Type::Ints => "int4[]",
+            Type::Texts => "text[]",
+            Type::Inet => "inet",
+            Type::Bits => "bit(5)",
+            Type::Mood => "mood",
         }
     }
 
@@ -116,12 +154,16 @@ impl Type {
     /// Equal values have several spellings (1.0 and 1.00, 0 and -0): which one a group
     /// shows is anybody's choice.
     pub fn is_ambiguous(self) -> bool {
-        matches!(self, Type::Numeric | Type::Float4 | Type::Float8)
+        matches!(
+            self,
+            Type::Numeric | Type::Float4 | Type::Float8 | Type::Interval | Type::Jsonb
+        )
     }
 
     /// `min` and `max` exist (in every version) and have one spelling.
     pub fn has_extremes(self) -> bool {
-        !self.is_ambiguous() && !matches!(self, Type::Bool | Type::Uuid | Type::Bytea)
+        !self.is_ambiguous()
+            && !matches!(self, Type::Bool | Type::Uuid | Type::Bytea | Type::Bits)
     }
 
     /// `sum` and `avg` do not depend on the order of rows.
@@ -284,6 +326,33 @@ impl Type {
                 "9007199254740993",
                 "10",
             ],
+            Type::Interval => &[
+                "'1 day'",
+                "'24:00:00'",
+                "'1 mon'",
+                "'30 days'",
+                "'-1 day'",
+                "'00:00:00'",
+                "'1 year 2 mons -3 days 04:05:06.789'",
+                "'178000000 years'",
+            ],
+            Type::Time => {
+                &["'00:00:00'", "'12:00:00'", "'24:00:00'", "'12:34:56.789012'", "'23:59:59.999999'"]
+            }
+            Type::Jsonb => {
+                &["'1'", "'1.0'", "'{}'", "'[]'", "'\"a\"'", "'null'", r#"'{"b": 2, "a": [true]}'"#]
+            }
+            Type::Ints => {
+                &["'{1,2}'", "'{}'", "'{1,NULL}'", "'{{1,2},{3,4}}'", "'[0:1]={1,2}'", "'{2147483647}'"]
+            }
+            Type::Texts => {
+                &["'{a,b}'", "'{}'", "'{\"x y\",NULL}'", "'{\"NULL\"}'", "'{é}'", "'{\"\"}'"]
+            }
+            Type::Inet => {
+                &["'10.0.0.1'", "'10.0.0.0/8'", "'10.0.0.1/32'", "'::1'", "'2001:db8::/32'", "'0.0.0.0/0'"]
+            }
+            Type::Bits => &["'10101'", "'00000'", "'11111'", "'00001'"],
+            Type::Mood => &MOODS,
         }
     }
 }
