@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-versions test-clients protocol compatibility fuzz soak parity parity-mutation fuzz-parity fuzz-sessions bench bench-small bench-large bench-tpch hostile check fmt build release bootstrap
+.PHONY: help demo test test-versions test-clients protocol compatibility fuzz soak parity parity-mutation fuzz-parity fuzz-sessions bench bench-small bench-large bench-tpch hostile deny check fmt build release bootstrap
 
 CARGO ?= cargo
 # Extra arguments: make demo ARGS="--keep --lang zh"
@@ -44,6 +44,7 @@ test: bootstrap ## everything: lints, documentation, rules, tests, parity with P
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps
 	$(CARGO) run --quiet -p xtask -- tidy
+	$(MAKE) --no-print-directory deny
 	$(CARGO) build -p pgspan -p pgspan-parity
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) test --workspace
 	$(CARGO) test --quiet -p pgspan --test soak -- --minutes 0.5
@@ -107,6 +108,12 @@ fuzz-sessions: release build ## generated sequences in transaction blocks, each 
 
 hostile: release ## attacks on a gateway of 1 GB address space: none brings it down or keeps others waiting
 	PGSPAN_HOSTILE=strict $(CARGO) test --release -p pgspan --test faults -- hostile:: --nocapture --test-threads=1
+
+# Built once, without optimisation: it runs for a second.
+DENY_VERSION = 0.20.2
+deny: ## licences and sources of all dependencies, and crates that are not let in
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --target-dir '$(target_dir)/tools'
+	$(CARGO) deny --log-level error check bans licenses sources
 
 check: ## fast, no servers: formatting, lints, rules, unit tests
 	$(CARGO) fmt --all --check

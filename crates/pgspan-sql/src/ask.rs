@@ -509,6 +509,9 @@ pub struct Session {
     pub plan_cache_mode: String,
     /// `pgspan.strategy`.
     pub preference: Preference,
+    /// Dates, intervals and floats are printed as postgres_fdw has them printed where it sees to
+    /// it: for conditions, not for what it selects.
+    pub prints_portably: bool,
 }
 
 impl Session {
@@ -569,6 +572,9 @@ impl Session {
             superuser: value("is_superuser") == "on",
             encoding: value("server_encoding").to_owned(),
             plan_cache_mode: value("plan_cache_mode").to_owned(),
+            prints_portably: value("DateStyle").starts_with("ISO")
+                && value("IntervalStyle") == "postgres"
+                && value("extra_float_digits").parse().is_ok_and(|digits: i32| digits >= 1),
         })
     }
 }

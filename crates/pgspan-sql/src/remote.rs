@@ -263,6 +263,18 @@ pub fn is_grouped(sql: &str) -> bool {
         || !select["having_clause"].is_null()
 }
 
+/// Whether a `Remote SQL` selects something that is computed from constants. postgres_fdw
+/// prints those of conditions in a form that every server reads alike, and these as the
+/// session's settings have it.
+pub fn selects_constants(sql: &str) -> bool {
+    let Some(select) = select_of(sql) else { return true };
+    let mut found = false;
+    visit(&select["target_list"], &mut |name, body| {
+        found |= name == "AConst" && body["isnull"] != true;
+    });
+    found
+}
+
 /// Whether the rows that it gives are limited.
 pub fn is_limited(sql: &str) -> bool {
     select_of(sql).is_none_or(|s| !s["limit_count"].is_null() || !s["limit_offset"].is_null())
@@ -521,6 +533,21 @@ mod tests {
         let seen: Vec<_> =
             tables.iter().map(|t| (t.name.as_str(), t.conditions.as_slice())).collect();
         assert_eq!(seen, [("f", &["((a = 1))".to_owned()][..]), ("f", &[]), ("g", &[])]);
+    }
+
+    #[test]
+    fn constants_of_the_select_list_are_seen() {
+        for (sql, selects) in [
+            ("SELECT count(*) FILTER (WHERE (d > '01.02.2024')) FROM public.f", true),
+            ("SELECT a, sum((f * 0.1::double precision)) FROM public.f GROUP BY 1", true),
+            (
+                "SELECT a, count(*), NULL::bigint FROM public.f WHERE ((d > '2024-02-01')) GROUP BY 1",
+                false,
+            ),
+            ("nonsense", true),
+        ] {
+            assert_eq!(selects_constants(sql), selects, "{sql}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 use super::block::{BlockSource, SOURCE_MAX, SourceSnapshot, role};
 use super::home::{self, Answers, Around};
+use super::request::Text;
 use super::stop::Stop;
 use super::{End, Session};
 use crate::sources::fetch::{self, Caller};
@@ -224,32 +225,29 @@ impl Session {
         Ok(())
     }
 
-    /// The texts of a batch that runs what it names.
-    pub(super) fn texts_of(&self, frames: &[Frame]) -> Vec<Bytes> {
-        let text = |frame: &Frame| match frame.tag {
+    /// The texts of a batch, of what it parses and of what it runs.
+    pub(super) fn texts_of(frames: &[Frame], bound: &[Option<Text>]) -> Vec<Bytes> {
+        let text = |(frame, bound): (&Frame, &Option<Text>)| match frame.tag {
             b'P' => frontend::Parse::decode(frame.body()).ok().map(|p| p.sql),
-            b'B' => {
-                let mut f = pgspan_wire::frame::Fields::new(b'B', frame.body());
-                let _portal = f.cstr().ok()?;
-                self.statements.get(&f.text().ok()?).map(|p| p.sql.clone())
-            }
-            _ => None,
+            _ => bound.as_ref().map(|(sql, _)| sql.clone()),
         };
-        frames.iter().filter_map(text).collect()
+        frames.iter().zip(bound).filter_map(text).collect()
     }
 
     /// What the messages of a batch may do together.
-    pub(super) fn effect_of_batch(&self, frames: &[Frame]) -> Option<Effect> {
+    pub(super) fn effect_of_batch(
+        &self,
+        frames: &[Frame],
+        bound: &[Option<Text>],
+    ) -> Option<Effect> {
         let mut all = Effect::default();
-        for frame in frames {
+        for (frame, bound) in frames.iter().zip(bound) {
             match frame.tag {
                 // Its Bind counts; see `record` for what a Parse alone may do.
                 b'P' => all.then(self.effect_of(super::inbound::PARSED, &[])?),
                 b'B' => {
-                    let mut f = pgspan_wire::frame::Fields::new(b'B', frame.body());
-                    let _portal = f.cstr().ok()?;
-                    let prepared = self.statements.get(&f.text().ok()?)?;
-                    all.then(self.effect_of(&prepared.sql, &prepared.param_oids)?);
+                    let (sql, param_oids) = bound.as_ref()?;
+                    all.then(self.effect_of(sql, param_oids)?);
                 }
                 b'D' | b'E' | b'C' | b'S' | b'H' => {}
                 _ => return None,

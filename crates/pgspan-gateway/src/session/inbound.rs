@@ -1,7 +1,7 @@
 //! From the client to the server: messages pass verbatim unless they name a foreign
 //! table; those are held until the request is whole and nothing else is under way.
 
-use super::request::Prepared;
+use super::request::{self, Prepared, Text};
 use super::{End, Next, QUEUE_BYTES_MAX, Session};
 use bytes::{Buf as _, Bytes};
 use pgspan_sql::route::Reason;
@@ -54,7 +54,7 @@ impl Session {
                     return Ok(Next::Batch);
                 }
                 // An error before it spoils the whole batch.
-                for frame in self.held.take() {
+                for frame in self.held.take().iter() {
                     if let Some(name) = parsed_name(frame.tag, &frame.raw) {
                         self.statements.remove(&name);
                     }
@@ -252,7 +252,7 @@ impl Session {
     /// One message of the extended protocol.
     fn hold_or_relay(&mut self, tag: u8, size: usize) -> Result<(), pgspan_wire::WireError> {
         let body = bytes::Bytes::copy_from_slice(&self.client.inbox[frame::HEADER_BYTES..size]);
-        let mut starts = false;
+        let (mut starts, mut bound) = (false, None);
         match tag {
             b'P' => {
                 let parse = Parse::decode(body)?;
@@ -264,7 +264,9 @@ impl Session {
                 let mut f = frame::Fields::new(b'B', body);
                 let _portal = f.cstr()?;
                 let name = f.text()?;
-                match self.statements.get(&name) {
+                let known = self.statements.get(&name);
+                bound = known.filter(|_| !self.owed.in_doubt(&name)).map(Prepared::text);
+                match known {
                     Some(p) if p.foreign => starts = true,
                     Some(_) => self.count_relayed(),
                     None => {}
@@ -296,7 +298,7 @@ impl Session {
             return Ok(());
         }
         let frame = self.take(tag, size);
-        self.record(&frame);
+        self.record(&frame, bound);
         self.hand_over(tag, Some(&frame.raw));
         Ok(())
     }
@@ -317,10 +319,9 @@ impl Session {
 
     /// What is held goes to home as it is.
     pub(super) fn relay_held(&mut self) {
-        for f in self.held.take() {
-            self.record(&f);
-            self.hand_over(f.tag, Some(&f.raw));
-        }
+        let frames = self.held.take();
+        let bound = request::bound(&frames, &self.statements);
+        self.relay_whole(&frames, bound);
     }
 
     /// Nothing is under way, and no block is open.
@@ -336,31 +337,25 @@ impl Session {
         self.block.ran(text, self.owed.ready(), outside);
     }
 
-    /// Remembers what a message of the extended protocol that goes to home may do.
-    pub(super) fn record(&mut self, frame: &Frame) {
+    /// Remembers what a message of the extended protocol that goes to home may do; `bound`: what
+    /// it runs, if it binds a statement that is known.
+    pub(super) fn record(&mut self, frame: &Frame, bound: Option<Text>) {
         let (owed, outside) = (self.owed.ready(), self.is_outside());
-        let prepared = match frame.tag {
+        match frame.tag {
             // A literal may be read: of an array of domains, with what these demand.
             b'P' => {
                 let parse = Parse::decode(frame.body());
                 if !parse.is_ok_and(|p| self.names_foreign(&p.sql)) {
                     self.block.ran(PARSED, owed, outside);
                 }
-                return;
             }
-            b'B' => {
-                let mut f = frame::Fields::new(b'B', frame.body());
-                let name = f.cstr().and_then(|_| f.text()).ok();
-                let known = name.and_then(|name| self.statements.get(&name));
-                known.map(|p| (p.sql.clone(), p.param_oids.clone()))
-            }
-            _ => return,
-        };
-        match prepared {
-            Some((sql, oids)) if oids.iter().all(|o| *o < FIRST_OWN_OID) => {
-                self.block.ran(&sql, owed, outside);
-            }
-            _ => self.block.unknown(owed),
+            b'B' => match bound {
+                Some((sql, oids)) if oids.iter().all(|o| *o < FIRST_OWN_OID) => {
+                    self.block.ran(&sql, owed, outside);
+                }
+                _ => self.block.unknown(owed),
+            },
+            _ => {}
         }
     }
 }

@@ -82,6 +82,11 @@ impl Session {
         let facts = HomeFacts::read(got.value(first + 1, 0).ok_or_else(odd)?)?;
         let plan_text = got.value(first + 2, 0).cloned().ok_or_else(odd)?;
         let mut scans = beside(plan_text.len(), || remote::foreign_scans(&plan_text))?;
+        if !home.session.prints_portably
+            && scans.iter().any(|scan| remote::selects_constants(&scan.remote_sql))
+        {
+            return Err(Reason::new("a constant that the source reads as settings print it").into());
+        }
         let fields = got.fields.into_iter().next().flatten().ok_or_else(odd)?;
         let parameters = got.parameters.into_iter().next().unwrap_or_default();
         let mut needs = plan::needs(&analysis, &facts)?;

@@ -5,9 +5,10 @@ use crate::sources::Fingerprint;
 use bytes::Bytes;
 use pgspan_sql::ask;
 use pgspan_wire::WireError;
-use pgspan_wire::frame::Frame;
+use pgspan_wire::frame::{Fields, Frame};
 use pgspan_wire::frontend::{Bind, Execute, Parse, Target};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// A prepared statement of the client.
@@ -27,6 +28,10 @@ impl Prepared {
     /// One of which it is not known what home reads it under.
     pub fn new(sql: Bytes, param_oids: Arc<[u32]>, foreign: bool, share: Share) -> Prepared {
         Prepared { sql, param_oids, foreign, reading: None, _share: Arc::new(share) }
+    }
+
+    pub fn text(&self) -> Text {
+        (self.sql.clone(), self.param_oids.clone())
     }
 }
 
@@ -105,6 +110,52 @@ impl Statements {
     }
 }
 
+/// What a message runs: the text, and the types that were named for its parameters.
+pub(crate) type Text = (Bytes, Arc<[u32]>);
+
+/// What each message of a batch runs that binds a statement: what the last Parse of the name
+/// in front of it prepares, else what was prepared before the batch. `None`: that is not
+/// known, since the name is parsed or closed behind it, as `statements` knows already; and
+/// for every other message.
+pub(crate) fn bound(frames: &[Frame], statements: &Statements) -> Vec<Option<Text>> {
+    let closed = |f: &Frame| match Target::decode(b'C', f.body()) {
+        Ok(Target::Statement(name)) => Some(name),
+        _ => None,
+    };
+    let parsed = |f: &Frame| Parse::decode(f.body()).ok();
+    let mut touched = HashSet::new();
+    for f in frames {
+        match f.tag {
+            b'P' => touched.extend(parsed(f).map(|p| p.name)),
+            b'C' => touched.extend(closed(f)),
+            _ => {}
+        }
+    }
+    let mut now: HashMap<String, Option<Text>> = HashMap::new();
+    let run = |f: &Frame, now: &HashMap<String, Option<Text>>| {
+        let mut fields = Fields::new(b'B', f.body());
+        let _portal = fields.cstr().ok()?;
+        let name = fields.text().ok()?;
+        match now.get(&name) {
+            Some(text) => text.clone(),
+            None if touched.contains(&name) => None,
+            None => statements.get(&name).map(Prepared::text),
+        }
+    };
+    let mut found = Vec::with_capacity(frames.len());
+    for f in frames {
+        let mut text = None;
+        match f.tag {
+            b'P' => drop(parsed(f).map(|p| now.insert(p.name, Some((p.sql, p.param_oids.into()))))),
+            b'C' => drop(closed(f).map(|name| now.insert(name, None))),
+            b'B' => text = run(f, &now),
+            _ => {}
+        }
+        found.push(text);
+    }
+    found
+}
+
 /// Messages held back until their batch is whole.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
@@ -122,8 +173,9 @@ impl Held {
         self.frames.push(frame);
     }
 
-    pub fn take(&mut self) -> Vec<Frame> {
-        std::mem::take(self).frames
+    pub fn take(&mut self) -> Taken {
+        let held = std::mem::take(self);
+        Taken { frames: held.frames, _share: held.share }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -148,6 +200,28 @@ impl Held {
     /// Whether it executes more than one statement, which makes it home's.
     pub fn is_pipeline(&self) -> bool {
         self.binds > 1
+    }
+}
+
+/// Messages that were held, with their part of `limits.held_bytes_max` for as long as somebody
+/// works on them.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    frames: Vec<Frame>,
+    _share: Option<Share>,
+}
+
+impl Deref for Taken {
+    type Target = [Frame];
+
+    fn deref(&self) -> &[Frame] {
+        &self.frames
+    }
+}
+
+impl DerefMut for Taken {
+    fn deref_mut(&mut self) -> &mut [Frame] {
+        &mut self.frames
     }
 }
 
@@ -225,6 +299,57 @@ mod tests {
     }
 
     const NONE: &[Option<&[u8]>] = &[];
+
+    #[test]
+    fn a_bind_means_the_parse_in_front_of_it() {
+        let mut statements = Statements::default();
+        let budget = Budget::new(1000);
+        for name in ["", "s", "t"] {
+            let prepared =
+                Prepared::new(Bytes::from("before"), [].into(), false, budget.take(1).unwrap());
+            statements.insert(name, prepared);
+        }
+        let runs = |build: &dyn Fn(&mut BytesMut)| -> Vec<String> {
+            let frames = frames(build);
+            let bound = bound(&frames, &statements);
+            let binds = frames.iter().zip(bound).filter(|(f, _)| f.tag == b'B');
+            let text = |t: Option<Text>| t.map(|t| String::from_utf8_lossy(&t.0).into_owned());
+            binds.map(|(_, t)| text(t).unwrap_or_else(|| "unknown".to_owned())).collect()
+        };
+        let bind = |b: &mut BytesMut, name: &str| frontend::bind(b, "", name, &[], NONE, &[]);
+        let twice = runs(&|b| {
+            for sql in ["insert", "select"] {
+                frontend::parse(b, "", sql, &[]);
+                bind(b, "");
+            }
+            bind(b, "");
+        });
+        assert_eq!(twice, ["insert", "select", "select"]);
+        let later = runs(&|b| {
+            bind(b, "s");
+            bind(b, "t");
+            frontend::parse(b, "s", "later", &[]);
+            frontend::close_statement(b, "s");
+            bind(b, "s");
+            bind(b, "nobody");
+        });
+        assert_eq!(later, ["unknown", "before", "unknown", "unknown"]);
+    }
+
+    #[test]
+    fn what_is_worked_on_is_still_counted() {
+        let budget = Budget::new(1000);
+        let mut held = Held::default();
+        for frame in frames(|b| frontend::parse(b, "s", &"x".repeat(600), &[])) {
+            held.push(frame);
+        }
+        assert!(held.has_room(0, &budget));
+        let taken = held.take();
+        assert!(!Held::default().has_room(600, &budget));
+        assert_eq!(taken.len(), 1);
+        drop(taken);
+        assert!(Held::default().has_room(600, &budget));
+    }
 
     #[test]
     fn one_execution_is_recognised() {

@@ -2,7 +2,7 @@
 
 use super::gate::Passing;
 use super::query::{Read, Request};
-use super::request::{self, Reading};
+use super::request::{self, Reading, Text};
 use super::{End, Session};
 use pgspan_pool::ServerError;
 use pgspan_sql::catalog::Piece;
@@ -62,16 +62,16 @@ impl Session {
             return Ok(());
         }
         self.record_query(text);
-        self.relay_whole(&[frame]);
+        self.relay_whole(&[frame], vec![None]);
         Ok(())
     }
 
     /// A whole batch that home is to run.
-    async fn pass_batch(&mut self, frames: &[Frame]) -> Result<(), End> {
+    async fn pass_batch(&mut self, frames: &[Frame], bound: Vec<Option<Text>>) -> Result<(), End> {
         if self.is_gated() {
-            let effect = self.effect_of_batch(frames);
+            let effect = self.effect_of_batch(frames, &bound);
             // One statement is known again by its text.
-            let texts = self.texts_of(frames);
+            let texts = Self::texts_of(frames, &bound);
             let text = texts.iter().all(|t| *t == texts[0]).then(|| texts.first()).flatten();
             // What it does is not proven by its Parse.
             let text = text.filter(|_| frames.iter().any(|f| f.tag == b'B'));
@@ -85,7 +85,7 @@ impl Session {
                 return Ok(());
             }
         }
-        self.relay_whole(frames);
+        self.relay_whole(frames, bound);
         Ok(())
     }
 
@@ -98,11 +98,12 @@ impl Session {
             self.learn_what_is_seen().await?;
         }
         let shape = request::batch(&frames);
-        self.notice_statement(&mut frames);
+        let noticed = self.notice_statements(&mut frames);
+        let mut bound = request::bound(&frames, &self.statements);
         let batch = match shape {
             Ok(Some(batch)) => batch,
             Ok(None) | Err(_) => {
-                if let [head @ .., sync] = frames.as_slice()
+                if let [head @ .., sync] = &frames[..]
                     && sync.tag == b'S'
                     && self.is_foreign_head(head)
                 {
@@ -115,11 +116,14 @@ impl Session {
                 if runs_foreign {
                     self.fell_back(Reason::new("a batch of several statements"));
                 }
-                return self.pass_batch(&frames).await;
+                return self.pass_batch(&frames, bound).await;
             }
         };
-        let Some(prepared) = self.statements.get(&batch.bind.statement).cloned() else {
-            return self.pass_batch(&frames).await;
+        let noticed = noticed.into_iter().rev().find(|(name, _)| *name == batch.bind.statement);
+        let prepared = noticed.map(|(_, prepared)| prepared);
+        let known = || self.statements.get(&batch.bind.statement).cloned();
+        let Some(prepared) = prepared.or_else(known) else {
+            return self.pass_batch(&frames, bound).await;
         };
         let text = std::str::from_utf8(&prepared.sql).ok().filter(|_| prepared.foreign);
         let Some(text) = text.filter(|t| !super::show::is_show(t.as_bytes())) else {
@@ -127,7 +131,7 @@ impl Session {
                 self.show_anew(&batch.bind.statement, &prepared).await?;
             }
             self.count_relayed();
-            return self.pass_batch(&frames).await;
+            return self.pass_batch(&frames, bound).await;
         };
         let head = batch.head.len();
         let name = batch.bind.statement.clone();
@@ -147,7 +151,7 @@ impl Session {
             return Ok(());
         }
         let alike = self.is_read_alike(reading.as_ref()).await?;
-        self.pass_batch(&frames[head..]).await?;
+        self.pass_batch(&frames[head..], bound.split_off(head)).await?;
         if alike {
             self.statements.read(&name, reading);
         }
@@ -164,11 +168,12 @@ impl Session {
             self.regain_trust().await?;
             self.learn_what_is_seen().await?;
         }
-        self.notice_statement(&mut frames);
+        self.notice_statements(&mut frames);
+        let bound = request::bound(&frames, &self.statements);
         if self.is_foreign_head(&frames) {
             self.discard_to_sync = !self.relay_head(&frames, true).await?;
         } else if frames.iter().all(|f| b"PDC".contains(&f.tag)) {
-            self.relay_whole(&frames);
+            self.relay_whole(&frames, bound);
             frontend::sync(&mut self.server.outbox);
             self.owed.sent(b'S');
             self.swallow_ready = true;
@@ -180,7 +185,7 @@ impl Session {
                 self.discard_to_sync = true;
                 return Ok(());
             }
-            self.relay_whole(&frames);
+            self.relay_whole(&frames, bound);
             frontend::flush(&mut self.server.outbox);
         }
         Ok(())
@@ -188,13 +193,25 @@ impl Session {
 
     /// Whether a SHOW of the gateway's own is among the statements of a batch.
     fn ask_for_shows(&self, frames: &[Frame]) -> bool {
-        self.texts_of(frames).iter().any(|text| super::show::is_show(text))
+        let bound = request::bound(frames, &self.statements);
+        Self::texts_of(frames, &bound).iter().any(|text| super::show::is_show(text))
     }
 
-    /// What a Parse in a held batch prepares, seen with the catalog as it is now. A
-    /// SHOW of the gateway's own is replaced by the SELECT that stands for it.
-    fn notice_statement(&mut self, frames: &mut [Frame]) {
-        for frame in frames.iter_mut().filter(|f| f.tag == b'P') {
+    /// What a held batch prepares, seen with the catalog as it is now, and what of it is left
+    /// at its end. A SHOW of the gateway's own is replaced by the SELECT that stands for it.
+    /// Gives what was prepared, in order.
+    fn notice_statements(&mut self, frames: &mut [Frame]) -> Vec<(String, request::Prepared)> {
+        let mut noticed = Vec::new();
+        for frame in frames {
+            if frame.tag == b'C'
+                && let Ok(frontend::Target::Statement(name)) =
+                    frontend::Target::decode(b'C', frame.body())
+            {
+                self.statements.remove(&name);
+            }
+            if frame.tag != b'P' {
+                continue;
+            }
             let Ok(parse) = frontend::Parse::decode(frame.body()) else { continue };
             let foreign = self.names_foreign(&parse.sql);
             let show = std::str::from_utf8(&parse.sql)
@@ -208,7 +225,11 @@ impl Session {
             }
             let param_oids = parse.param_oids.into();
             self.remember(&parse.name, parse.sql, param_oids, foreign);
+            if let Some(prepared) = self.statements.get(&parse.name) {
+                noticed.push((parse.name, prepared.clone()));
+            }
         }
+        noticed
     }
 
     /// A prepared SHOW of the gateway's own tells of now: at home another SELECT takes the
@@ -229,9 +250,9 @@ impl Session {
     }
 
     /// Hands whole messages to home; the relay loop brings the answers back.
-    fn relay_whole(&mut self, frames: &[Frame]) {
-        for f in frames {
-            self.record(f);
+    pub(super) fn relay_whole(&mut self, frames: &[Frame], bound: Vec<Option<Text>>) {
+        for (f, bound) in frames.iter().zip(bound) {
+            self.record(f, bound);
             self.hand_over(f.tag, Some(&f.raw));
         }
     }

@@ -6,6 +6,7 @@
 //! | [`values`] | types, and values at their extremes |
 //! | [`schema`] | tables and rows from a seed |
 //! | [`place`] | how a table is kept at its source, and how home declares it |
+//! | [`change`] | what happens to its rows and definitions between two queries |
 //! | [`draft`] | a query as a tree, and how it gets smaller |
 //! | [`query`] | queries from a seed |
 //! | [`names`] | queries whose names could be confused |
@@ -13,6 +14,7 @@
 //! | [`play`] | sessions, and what counts as a difference |
 //! | [`keep`] | a failure made small, rows included, and written as a case file |
 
+pub mod change;
 pub mod draft;
 pub mod keep;
 pub mod names;
@@ -31,11 +33,18 @@ use std::time::Instant;
 use crate::lab::Lab;
 use crate::options::Options;
 use crate::world::{self, World};
+use change::Changes;
 use play::{Table, Verdict, Way};
 use schema::Schema;
 
 /// Queries of one schema.
 const PER_SCHEMA: usize = 250;
+/// A line for each so many queries of a long run.
+const REPORT_EVERY: usize = 5_000;
+/// Behind so many queries something changes, and some of them are played again.
+const CHANGE_EVERY: usize = 25;
+/// So many of them.
+const AGAIN: usize = 8;
 /// Failures that are made small; the others are only counted.
 const KEPT_MAX: usize = 10;
 /// Reasons that are listed.
@@ -45,6 +54,8 @@ const REASONS_MAX: usize = 12;
 #[derive(Debug, Default)]
 struct Found {
     played: usize,
+    /// Played again behind changes.
+    again: usize,
     skipped: usize,
     refused: BTreeMap<String, usize>,
     rows: usize,
@@ -112,16 +123,44 @@ fn one_schema(
     // Every third query plays with names.
     let confused = names::drafts(&schema, seed, count.div_ceil(3));
     let mut confused = confused.into_iter();
+    let mut changes = Changes::new(&schema, seed);
+    let mut played: Vec<(String, bool, Way)> = Vec::new();
     let drafts = query::drafts(&schema, seed, count).into_iter().enumerate();
     for (at, draft) in drafts {
         let draft = if at % 3 == 2 { confused.next().unwrap_or(draft) } else { draft };
         let way = Way::of(at);
-        let verdict = table.play(&draft.sql(), draft.is_ordered(), way)?;
+        let sql = draft.sql();
+        let verdict = table.play(&sql, draft.is_ordered(), way)?;
+        if !verdict.skipped {
+            played.push((sql, draft.is_ordered(), way));
+        }
+        if at % CHANGE_EVERY == CHANGE_EVERY - 1 {
+            changes.make(&world)?;
+            for (sql, ordered, way) in
+                played.iter().rev().take(CHANGE_EVERY).step_by(CHANGE_EVERY / AGAIN)
+            {
+                let again = table.play(sql, *ordered, *way)?;
+                let mut found = found.lock().map_err(|error| error.to_string())?;
+                found.again += 1;
+                if !again.wrong.is_empty() {
+                    found.wrong += 1;
+                    let place = format!("seed {seed}/{at} again");
+                    println!("{}", failure(&format!("{place} {way:?}"), sql, &again));
+                    println!("behind\n  {}\n", changes.done.join(";\n  "));
+                    found.failures.push(place);
+                }
+            }
+        }
         let mut found = found.lock().map_err(|error| error.to_string())?;
         let place = format!("seed {seed}/{at}");
         found.count(&place, &verdict);
+        let all = found.played + found.skipped;
+        if all.is_multiple_of(REPORT_EVERY) {
+            eprintln!("{all} queries, {} failed", found.wrong);
+        }
         if !verdict.wrong.is_empty() {
             println!("{}", failure(&format!("{place} {way:?}"), &draft.sql(), &verdict));
+            println!("behind\n  {}\n", changes.done.join(";\n  "));
             found.failures.push(place);
             if found.kept < KEPT_MAX {
                 found.kept += 1;
@@ -195,6 +234,7 @@ impl Found {
             refused.join(", "),
             self.skipped
         );
+        println!("{} were played again behind changes of rows and definitions", self.again);
         println!(
             "{} meet a value that cannot be computed under some of PostgreSQL's plans only",
             self.plan_decides
@@ -207,6 +247,6 @@ impl Found {
         if !self.failures.is_empty() {
             println!("failed: {}", self.failures.join(", "));
         }
-        println!("{} passed, {} failed", self.played - self.wrong, self.wrong);
+        println!("{} passed, {} failed", self.played + self.again - self.wrong, self.wrong);
     }
 }

@@ -77,6 +77,11 @@ const OTHERWISE: &[(Type, Type)] = &[
     (Type::Texts, Type::Ints),
 ];
 
+/// What a source's column may be instead of a type that home declares.
+pub fn others(declared: Type) -> Vec<Type> {
+    OTHERWISE.iter().filter(|other| other.0 == declared).map(|other| other.1).collect()
+}
+
 /// The columns in front, which every table has.
 const KEYS: usize = 3;
 
@@ -106,8 +111,7 @@ impl Place {
         place.options = *dice.pick(&OPTIONS[..]);
         if dice.one_in(3) {
             for kind in place.kinds.iter_mut().skip(1) {
-                let others: Vec<Type> =
-                    OTHERWISE.iter().filter(|other| other.0 == *kind).map(|other| other.1).collect();
+                let others = others(*kind);
                 if !others.is_empty() && dice.one_in(4) {
                     *kind = *dice.pick(&others);
                 }
@@ -139,6 +143,16 @@ impl Table {
         }
     }
 
+    /// A column's quoted name where the rows are.
+    pub fn there(&self, at: usize) -> String {
+        format!("\"{}\"", self.place.column(&self.columns[at].0))
+    }
+
+    /// Whether its columns have other names at home than there.
+    pub fn is_renamed(&self) -> bool {
+        self.place.renamed
+    }
+
     /// The statements that make it where its rows are.
     pub fn made(&self) -> String {
         let place = &self.place;
@@ -149,13 +163,13 @@ impl Table {
             .iter()
             .zip(&place.kinds)
             .enumerate()
-            .map(|(at, ((name, _), kind))| {
+            .map(|(at, (_, kind))| {
                 let constraint = match at {
                     0 => " primary key",
                     _ if self.full[at] => " not null",
                     _ => "",
                 };
-                format!("\"{}\" {}{constraint}", place.column(name), kind.sql())
+                format!("{} {}{constraint}", self.there(at), kind.sql())
             })
             .collect();
         let mut sql = String::new();
@@ -165,7 +179,7 @@ impl Table {
         let gone = if place.gap { "gone int4, " } else { "" };
         let _ = write!(sql, "create table {stored} ({gone}{})", columns.join(", "));
         if place.keep == Keep::Partitions {
-            let _ = write!(sql, " partition by hash (\"{}\")", place.column(&self.columns[0].0));
+            let _ = write!(sql, " partition by hash ({})", self.there(0));
         }
         sql.push_str(";\n");
         if place.gap {

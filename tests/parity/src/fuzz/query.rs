@@ -439,7 +439,8 @@ impl Maker<'_> {
                 select.group = chosen.iter().map(|column| column.0.clone()).collect();
                 if !self.plain && !select.group.is_empty() && self.dice.one_in(8) {
                     let keys = select.group.join(", ");
-                    let several = *self.dice.pick(&["rollup (K)", "cube (K)", "grouping sets ((K), ())"]);
+                    let several =
+                        *self.dice.pick(&["rollup (K)", "cube (K)", "grouping sets ((K), ())"]);
                     select.group = vec![several.replace('K', &keys)];
                 }
                 for _ in 0..1 + self.dice.below(4) {
@@ -513,7 +514,9 @@ impl Maker<'_> {
                         format!("string_agg({name}, ',' order by {name} collate \"C\")"),
                         Type::Text,
                     ),
-                    2 if kind == Type::Int4 => (format!("array_agg({name} order by {name})"), Type::Ints),
+                    2 if kind == Type::Int4 => {
+                        (format!("array_agg({name} order by {name})"), Type::Ints)
+                    }
                     3 if kind.is_integer() => (format!("bit_or({name})"), kind),
                     _ => (format!("count({name}) filter (where {filter})"), Type::Int8),
                 }

@@ -146,7 +146,7 @@ impl Schema {
                 let full: Vec<bool> = columns.iter().map(|_| dice.one_in(3)).collect();
                 let place = Place::new(&mut dice, side, &columns, odd);
                 let kinds = &place.kinds;
-                let rows = (0..rows).map(|row| values(&mut dice, kinds, &full, row)).collect();
+                let rows = (0..rows).map(|at| row(&mut dice, kinds, &full, at)).collect();
                 Table { name: format!("{letter}{at}"), side, columns, full, rows, place }
             })
             .collect();
@@ -241,13 +241,14 @@ impl Table {
     }
 }
 
-fn values(dice: &mut Dice, kinds: &[Type], full: &[bool], row: usize) -> Vec<String> {
+/// A row from a seed, with a number that no other one has.
+pub fn row(dice: &mut Dice, kinds: &[Type], full: &[bool], number: usize) -> Vec<String> {
     kinds
         .iter()
         .enumerate()
         .map(|(at, kind)| {
             if at == 0 {
-                return (row + 1).to_string();
+                return (number + 1).to_string();
             }
             if !full[at] && dice.one_in(7) {
                 return "null".to_owned();

@@ -154,16 +154,12 @@ impl Type {
     /// Equal values have several spellings (1.0 and 1.00, 0 and -0): which one a group
     /// shows is anybody's choice.
     pub fn is_ambiguous(self) -> bool {
-        matches!(
-            self,
-            Type::Numeric | Type::Float4 | Type::Float8 | Type::Interval | Type::Jsonb
-        )
+        matches!(self, Type::Numeric | Type::Float4 | Type::Float8 | Type::Interval | Type::Jsonb)
     }
 
     /// `min` and `max` exist (in every version) and have one spelling.
     pub fn has_extremes(self) -> bool {
-        !self.is_ambiguous()
-            && !matches!(self, Type::Bool | Type::Uuid | Type::Bytea | Type::Bits)
+        !self.is_ambiguous() && !matches!(self, Type::Bool | Type::Uuid | Type::Bytea | Type::Bits)
     }
 
     /// `sum` and `avg` do not depend on the order of rows.
@@ -336,21 +332,35 @@ impl Type {
                 "'1 year 2 mons -3 days 04:05:06.789'",
                 "'178000000 years'",
             ],
-            Type::Time => {
-                &["'00:00:00'", "'12:00:00'", "'24:00:00'", "'12:34:56.789012'", "'23:59:59.999999'"]
-            }
+            Type::Time => &[
+                "'00:00:00'",
+                "'12:00:00'",
+                "'24:00:00'",
+                "'12:34:56.789012'",
+                "'23:59:59.999999'",
+            ],
             Type::Jsonb => {
                 &["'1'", "'1.0'", "'{}'", "'[]'", "'\"a\"'", "'null'", r#"'{"b": 2, "a": [true]}'"#]
             }
-            Type::Ints => {
-                &["'{1,2}'", "'{}'", "'{1,NULL}'", "'{{1,2},{3,4}}'", "'[0:1]={1,2}'", "'{2147483647}'"]
-            }
+            Type::Ints => &[
+                "'{1,2}'",
+                "'{}'",
+                "'{1,NULL}'",
+                "'{{1,2},{3,4}}'",
+                "'[0:1]={1,2}'",
+                "'{2147483647}'",
+            ],
             Type::Texts => {
                 &["'{a,b}'", "'{}'", "'{\"x y\",NULL}'", "'{\"NULL\"}'", "'{é}'", "'{\"\"}'"]
             }
-            Type::Inet => {
-                &["'10.0.0.1'", "'10.0.0.0/8'", "'10.0.0.1/32'", "'::1'", "'2001:db8::/32'", "'0.0.0.0/0'"]
-            }
+            Type::Inet => &[
+                "'10.0.0.1'",
+                "'10.0.0.0/8'",
+                "'10.0.0.1/32'",
+                "'::1'",
+                "'2001:db8::/32'",
+                "'0.0.0.0/0'",
+            ],
             Type::Bits => &["'10101'", "'00000'", "'11111'", "'00001'"],
             Type::Mood => &MOODS,
         }

@@ -39,6 +39,9 @@ const SHRUNK_MAX: usize = 10;
 /// One in so many sequences may end with a refused block.
 const CONFLICTS_PER: usize = 10;
 
+/// A line for each so many sequences of a long run.
+const REPORT_EVERY: usize = 1_000;
+
 /// A worker of its own, with servers of its own, is worth it for so many sequences.
 const PER_WORKER: usize = 500;
 
@@ -131,6 +134,9 @@ fn work(
             found.sequences += 1;
             found.steps += verdict.steps;
             found.conflicts += usize::from(verdict.conflict);
+            if found.sequences.is_multiple_of(REPORT_EVERY) {
+                eprintln!("{} sequences, {} failed", found.sequences, found.failures.len());
+            }
             if verdict.wrong.is_none() {
                 continue;
             }
