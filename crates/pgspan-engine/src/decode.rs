@@ -4,7 +4,7 @@
 //! and for each its length (-1 for NULL) and its bytes (manual, sections "Message Formats"
 //! and "COPY").
 
-use crate::types::{Column, ColumnType, DIGITS_MAX, Repr, Scale};
+use crate::types::{Column, ColumnType, DIGITS_MAX, Repr, Scale, through_text};
 use crate::{GiveUp, encode};
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Int64Array, RecordBatch,
@@ -28,6 +28,7 @@ enum Values {
 }
 
 struct Builder {
+    oid: u32,
     values: Values,
     /// Kept only once there has been a NULL.
     valid: Option<Vec<bool>>,
@@ -58,6 +59,7 @@ impl Decoder {
         let columns = columns
             .iter()
             .map(|c| Builder {
+                oid: c.oid,
                 values: match &c.repr {
                     Repr::Int => Values::Int(Vec::new(), width(c.oid)),
                     Repr::Bool => Values::Bool(Vec::new()),
@@ -140,6 +142,9 @@ impl Builder {
             Values::Bool(v) => v.push(value == [1]),
             Values::Number(v, scale) => v.push(number(value, scale)?),
             Values::Bytes(bytes, ends) => {
+                let Some(value) = through_text(self.oid, value) else {
+                    return Err(GiveUp::new("a value whose text cannot be read", ""));
+                };
                 if bytes.len() + value.len() > i32::MAX as usize {
                     return Err(GiveUp::new("values that are too large", ""));
                 }

@@ -30,7 +30,7 @@ pub use feed::{Feed, KEY_BYTES_MAX, Keys, Progress, TOO_MANY_KEYS};
 pub use parts::Rest;
 pub use program::Program;
 pub use run::{Answer, Budget, Limits, Started};
-pub use types::{ColumnType, array_type};
+pub use types::{ColumnType, array_type, through_text};
 
 /// Why the engine cannot go on; the statement is answered by the next rung.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

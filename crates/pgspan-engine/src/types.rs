@@ -252,6 +252,28 @@ const CARRIED: &[(u32, u32, &str)] = &[
     (3802, 3807, "jsonb"),
 ];
 
+/// A value in the binary form of its type as it would be after its way over text, which is
+/// postgres_fdw's: of a float that is not a number nothing else is left, as `float8in` and
+/// `float4in` give it. `None`: its text cannot be read (an interval of so many microseconds
+/// that is not one of the infinite ones).
+pub fn through_text(oid: u32, value: &[u8]) -> Option<&[u8]> {
+    const NAN_8: &[u8] = &0x7ff8_0000_0000_0000_u64.to_be_bytes();
+    const NAN_4: &[u8] = &0x7fc0_0000_u32.to_be_bytes();
+    const INFINITE_PAST: [u8; 8] = [0x80, 0, 0, 0, 0x80, 0, 0, 0];
+    match (oid, value) {
+        (701, _) => match value.try_into().map(f64::from_be_bytes) {
+            Ok(float) if float.is_nan() => Some(NAN_8),
+            _ => Some(value),
+        },
+        (700, _) => match value.try_into().map(f32::from_be_bytes) {
+            Ok(float) if float.is_nan() => Some(NAN_4),
+            _ => Some(value),
+        },
+        (1186, [0x80, 0, 0, 0, 0, 0, 0, 0, rest @ ..]) => (*rest == INFINITE_PAST).then_some(value),
+        _ => Some(value),
+    }
+}
+
 /// The OID of the array type of a type that is carried; `None` for all others.
 pub fn array_type(oid: u32) -> Option<u32> {
     CARRIED.iter().find(|(own, ..)| *own == oid).map(|(_, array, _)| *array)
@@ -266,6 +288,27 @@ pub(crate) fn type_name(oid: u32) -> Option<&'static str> {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_text_gives() {
+        let odd = (-f64::NAN).to_be_bytes();
+        assert_eq!(through_text(701, &odd), Some(&f64::NAN.to_be_bytes()[..]));
+        assert_eq!(
+            through_text(700, &(-f32::NAN).to_be_bytes()),
+            Some(&f32::NAN.to_be_bytes()[..])
+        );
+        assert_eq!(through_text(20, &odd), Some(&odd[..]));
+        for number in [0.0, -0.0, 1.5, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(through_text(701, &number.to_be_bytes()), Some(&number.to_be_bytes()[..]));
+        }
+        let interval = |time: i64, day: i32, month: i32| {
+            [&time.to_be_bytes()[..], &day.to_be_bytes(), &month.to_be_bytes()].concat()
+        };
+        assert_eq!(through_text(1186, &interval(i64::MIN, 0, 0)), None);
+        for held in [interval(i64::MIN, i32::MIN, i32::MIN), interval(i64::MIN + 1, 0, 0)] {
+            assert_eq!(through_text(1186, &held), Some(&held[..]));
+        }
+    }
 
     #[test]
     fn scales_of_modifiers() {

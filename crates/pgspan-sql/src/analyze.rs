@@ -5,6 +5,7 @@
 //! `docs/exactness.md`.
 
 use crate::catalog::CatalogSnapshot;
+use crate::effect::MEANT;
 use crate::folding::{Folds, folds};
 use crate::nodes::{self, Unknown, place, string, strings};
 use crate::parse::{Lexeme, SystemUser, Unread, lex, read};
@@ -229,6 +230,23 @@ impl From<Unresolved> for Reason {
     }
 }
 
+/// How functions begin that may take an object's name as a text.
+const LOOKS_UP: &[&str] = &[
+    "pg_",
+    "to_reg",
+    "to_ts",
+    "ts_",
+    "plainto_ts",
+    "phraseto_ts",
+    "websearch_to_ts",
+    "json_to_ts",
+    "jsonb_to_ts",
+    "get_current_ts",
+    "has_",
+    "obj_description",
+    "col_description",
+];
+
 /// Analyzes a text.
 ///
 /// # Errors
@@ -265,6 +283,10 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
     }
     if !tables.iter().any(|t| catalog.is_foreign_name(&t.name)) {
         return Err(Reason::new(NO_FOREIGN_TABLE));
+    }
+    // USING, IN, CASE and BETWEEN mean operators that they do not name.
+    if let Some(strange) = MEANT.iter().find(|meant| catalog.is_strange_operator(meant)) {
+        return Err(Reason::about("an operator of this name is not immutable", *strange));
     }
     if catalog.has_strange_implicit_cast() {
         return Err(Reason::new("an implicit cast that is not immutable"));
@@ -462,6 +484,8 @@ impl Seen<'_> {
         if !self.catalog.is_safe_function(function) {
             return Err(Reason::about("volatile or session function", function));
         }
+        // A literal may be the name of an object, which home looks up once.
+        self.repeatable &= !LOOKS_UP.iter().any(|start| function.starts_with(start));
         self.names.functions.insert(function.to_owned());
         Ok(())
     }
@@ -472,6 +496,7 @@ impl Seen<'_> {
         if self.catalog.is_strange_type(target) {
             return Err(Reason::about("a cast that is not immutable", *target));
         }
+        self.repeatable &= !target.starts_with("reg");
         self.names.types.insert((*target).to_owned());
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use crate::analyze::{Analysis, SharedNames};
 use crate::catalog::CatalogSnapshot;
+use crate::outside;
 use crate::quote::{literal, text_array};
 use crate::route::Reason;
 
@@ -213,27 +214,7 @@ fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> Str
             oid(n)
         )
     });
-    let columns = foreign.iter().map(|n| {
-        format!(
-            "(SELECT pg_catalog.sum(a.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) {})",
-            oid(n)
-        )
-    });
-    // Whatever else may be meant by a name of the statement, in whatever schema.
-    let namesakes = [
-        ("pg_proc", "proname", "pronamespace", &shared.functions),
-        ("pg_operator", "oprname", "oprnamespace", &shared.operators),
-        ("pg_type", "typname", "typnamespace", &shared.types),
-    ];
-    let namesakes = namesakes.iter().filter(|(_, _, _, names)| !names.is_empty()).map(
-        |(catalog, name, schema, names)| {
-            format!(
-                "(SELECT pg_catalog.sum(x.oid::pg_catalog.int8 OPERATOR(pg_catalog.+) x.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.{catalog} x \
-                 WHERE x.{name} OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND x.{schema} OPERATOR(pg_catalog.<>) 11::pg_catalog.oid)",
-                text_array(names.iter())
-            )
-        },
-    );
+    let oids = format!("ARRAY[{}]", names.iter().map(oid).collect::<Vec<_>>().join(", "));
     let mapping = if superuser {
         "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', m.oid, m.xmin), '|') FROM pg_catalog.pg_user_mapping m \
          WHERE m.umserver OPERATOR(pg_catalog.=) s.oid AND m.umuser OPERATOR(pg_catalog.=) ANY(ARRAY[0::pg_catalog.oid, \
@@ -261,12 +242,12 @@ fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> Str
             names
                 .iter()
                 .map(|n| format!("COALESCE({}, 0)", oid(n)))
-                .chain(namesakes.map(|n| format!("COALESCE({n}, 0)")))
+                .chain(outside::meanings(shared, &oids))
                 .collect()
         ),
         definitions = list(
             relations
-                .chain(columns)
+                .chain(outside::definitions(shared, &oids))
                 .chain(trees)
                 .map(|d| format!("COALESCE({d}::pg_catalog.text, '')"))
                 .collect()
@@ -316,7 +297,7 @@ fn columns_json(rel: &str) -> String {
           'typname', t.typname, 'typnsp', tn.nspname, 'elem', t.typelem::pg_catalog.int8, 'elemtype', e.typtype, 'not_null', a.attnotnull AND NOT {NOT_VALID}, \
           'collation', CASE WHEN a.attcollation OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN NULL ELSE pg_catalog.concat_ws('/', k.collname, k.collprovider, k.collisdeterministic, k.collencoding, NULLIF(pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'collcollate', ''), NULLIF(pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'collctype', ''), pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'colliculocale', pg_catalog.to_json(k) OPERATOR(pg_catalog.->>) 'colllocale', k.collversion) END, \
           'deterministic', k.collisdeterministic, \
-          'options', a.attfdwoptions) ORDER BY a.attnum) \
+          'options', a.attfdwoptions, 'generated', a.attgenerated) ORDER BY a.attnum) \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid \
          JOIN pg_catalog.pg_namespace tn ON tn.oid OPERATOR(pg_catalog.=) t.typnamespace \
          LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
@@ -443,7 +424,8 @@ pub const ENGINE_EXPLAIN: &str = "EXPLAIN (VERBOSE, FORMAT JSON) ";
 /// What the engine must know of home besides: whether an operator or a function outside
 /// `pg_catalog` could be meant where the engine reads PostgreSQL's own, a cast that nobody
 /// writes runs SQL, which the planner puts in its place, or a function of the
-/// statement is an aggregate that it does not have; which columns of the tables have a
+/// statement is an aggregate that it does not have, or values are grouped and sorted by a
+/// user's operators; which columns of the tables have a
 /// collation of their own, or a type that may bring one (a domain, a row, a range); whether a setting changes how EXPLAIN prints
 /// literals; and [`engine_state`]. One row: a boolean, a JSON array, a boolean, a text.
 pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
@@ -457,7 +439,8 @@ pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
          WHERE k.castcontext OPERATOR(pg_catalog.=) 'i' AND p.prolang OPERATOR(pg_catalog.=) 14::pg_catalog.oid AND p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid) \
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.prokind OPERATOR(pg_catalog.=) 'a' \
          AND p.proname OPERATOR(pg_catalog.=) ANY({functions}::pg_catalog.name[]) \
-         AND p.proname OPERATOR(pg_catalog.<>) ALL('{{count,sum,avg,min,max}}'::pg_catalog.name[])), \
+         AND p.proname OPERATOR(pg_catalog.<>) ALL('{{count,sum,avg,min,max}}'::pg_catalog.name[])) \
+         OR EXISTS (SELECT 1 FROM {default_classes}), \
          COALESCE((SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.unnest({names}) AS n(name) \
          JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid \
          WHERE a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped \
@@ -468,6 +451,7 @@ pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
          pg_catalog.current_setting('extra_float_digits')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 1 \
          AND pg_catalog.current_setting('IntervalStyle') OPERATOR(pg_catalog.=) 'postgres' \
          AND pg_catalog.starts_with(pg_catalog.current_setting('DateStyle'), 'ISO'), ({state})",
+        default_classes = outside::DEFAULT_CLASSES,
         functions = text_array(functions.functions.iter()),
         names = text_array(names),
         state = engine_state(names),
@@ -475,14 +459,18 @@ pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
 }
 
 /// What home's planner may have drawn conclusions from besides what the fingerprint holds:
-/// the indexes and columns of the tables. One text.
+/// the indexes, columns and constraints of the tables and of their children. One text.
 pub fn engine_state(names: &[String]) -> String {
     format!(
-        "SELECT pg_catalog.concat_ws('|', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', i.indexrelid, i.xmin), ',' ORDER BY i.indexrelid) \
+        "WITH RECURSIVE h(o) AS (SELECT pg_catalog.to_regclass(n.name)::pg_catalog.oid FROM pg_catalog.unnest({}) AS n(name) \
+         UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN h ON i.inhparent OPERATOR(pg_catalog.=) h.o) \
+         SELECT pg_catalog.concat_ws('|', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', i.indexrelid, i.xmin), ',' ORDER BY i.indexrelid) \
          FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) ANY(t.tables)), \
          (SELECT pg_catalog.sum(a.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_attribute a \
-         WHERE a.attrelid OPERATOR(pg_catalog.=) ANY(t.tables))) \
-         FROM (SELECT pg_catalog.array_agg(pg_catalog.to_regclass(n.name)::pg_catalog.oid) AS tables FROM pg_catalog.unnest({}) AS n(name)) AS t",
+         WHERE a.attrelid OPERATOR(pg_catalog.=) ANY(t.tables)), \
+         (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', k.oid, k.xmin), ',' ORDER BY k.oid) FROM pg_catalog.pg_constraint k \
+         WHERE k.conrelid OPERATOR(pg_catalog.=) ANY(t.tables)), pg_catalog.array_length(t.tables, 1)) \
+         FROM (SELECT pg_catalog.array_agg(h.o) AS tables FROM h) AS t",
         text_array(names)
     )
 }

@@ -85,7 +85,7 @@ const NAMED: &[&str] = &[
 const ELSEWHERE: &[&str] = &["execute", "prepare", "refresh", "call", "do"];
 
 /// Operators that are meant by words: LIKE, IN, BETWEEN, USING, IS DISTINCT and the like.
-const MEANT: &[&str] =
+pub(crate) const MEANT: &[&str] =
     &["=", "<>", "<", "<=", ">", ">=", "~~", "!~~", "~~*", "!~~*", "~", "!~", "~*", "!~*"];
 
 /// Reads a text. `None`: what it may do is unknown.

@@ -42,6 +42,9 @@ pub struct Column {
     pub deterministic: Option<bool>,
     /// `name=value` options.
     pub options: Option<Vec<String>>,
+    /// `v` for a virtual generated column, `s` for a stored one, else empty.
+    #[serde(default)]
+    pub generated: Option<String>,
 }
 
 /// A foreign server as the asking role sees it.

@@ -10,6 +10,7 @@
 //! | [`scope`] | what each name of a query means, by identity |
 //! | [`analyze`] | tree → what the statement touches, or why it is not understood |
 //! | [`ask`] | the SQL that home and sources are asked with |
+//! | [`outside`] | what a kept plan rests on besides tables |
 //! | [`facts`] | their answers, typed |
 //! | [`effect`] | whether a statement of home's may touch a source |
 //! | [`certain`] | whether home's plan runs its foreign scans |
@@ -37,6 +38,7 @@ mod grammar;
 pub mod keys;
 pub mod nodes;
 pub mod order_free;
+pub mod outside;
 pub mod parse;
 pub mod plan;
 pub mod quote;

@@ -418,6 +418,10 @@ fn fetch(
         let there = fragment::remote_column(column);
         let needed = used(column) || column.typtype == "d" || read_there.words.contains(there);
         if needed {
+            if column.generated.as_deref() == Some("v") {
+                // Home computes it.
+                return Err(Reason::about("a virtual column", &column.name));
+            }
             same_declaration(home, source, column)?;
             if fragment::names_objects(column) {
                 // postgres_fdw has the source compare and sort by numbers of its own.
@@ -469,8 +473,8 @@ pub(crate) fn keys_worth(f: &Fetch) -> bool {
     f.table_rows >= SMALL_ROWS
 }
 
-/// Types whose text form does not depend on any session setting.
-const PLAIN_TEXT: &[u32] = &[16, 20, 21, 23, 25, 26, 1042, 1043, 1700, 2950, 114, 3802, 18, 19];
+/// Types whose text form depends on no session setting and on no version.
+const PLAIN_TEXT: &[u32] = &[16, 20, 21, 23, 25, 26, 1042, 1043, 1700, 2950, 114, 3802, 19];
 
 fn direct(
     a: &Analysis,
@@ -490,6 +494,11 @@ fn direct(
         && carried_by.iter().all(Option::is_some)
         && output_types.iter().all(|t| PLAIN_TEXT.contains(t));
     if !alone || scan.remote_sql.contains('$') || output_types.is_empty() {
+        return None;
+    }
+    // Home would check what a domain of its own demands.
+    let mut columns = relations.iter().flat_map(|r| r.columns.iter().flatten());
+    if columns.any(|c| c.typtype == "d") {
         return None;
     }
     let remote = remote::select_columns(&scan.remote_sql)?;

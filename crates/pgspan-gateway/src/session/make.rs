@@ -19,6 +19,7 @@ use pgspan_sql::ask::{self, Preference};
 use pgspan_sql::catalog::Piece;
 use pgspan_sql::facts::{HomeFacts, SourceFacts};
 use pgspan_sql::fragment::Fetch;
+use pgspan_sql::outside::Said;
 use pgspan_sql::plan::{self, Limits, Needs};
 use pgspan_sql::remote;
 use pgspan_sql::route::Reason;
@@ -99,6 +100,7 @@ impl Session {
         if keeps_plan(request, &analysis) && (folds || views().any(|view| view.folds)) {
             return Err(Reason::new(FOLDS).into());
         }
+        needs.repeatable &= is_kept(&home.fingerprint, names.len());
         let covered = is_covered(&facts, analyzed);
         if !covered {
             // What is known of them holds for this run.
@@ -207,9 +209,19 @@ impl Session {
     }
 }
 
-/// Whether a fingerprint of so many relations knows namesakes outside `pg_catalog`.
+/// What a fingerprint of so many relations says of objects outside `pg_catalog`.
+fn outside(fingerprint: &Fingerprint, relations: usize) -> impl Iterator<Item = Said> {
+    fingerprint[1].split(|byte| *byte == b'|').skip(relations).map(Said::read)
+}
+
+/// Whether a name of the statement may mean a user's object.
 fn calls_users(fingerprint: &Fingerprint, relations: usize) -> bool {
-    fingerprint[1].split(|byte| *byte == b'|').skip(relations).any(|sum| sum != b"0")
+    outside(fingerprint, relations).any(|said| matches!(said, Said::Meant | Said::Moving))
+}
+
+/// Whether the fingerprint tells when what a plan has computed with is another one.
+fn is_kept(fingerprint: &Fingerprint, relations: usize) -> bool {
+    outside(fingerprint, relations).all(|said| said != Said::Moving)
 }
 
 /// Whether the fingerprint covers all relations: a foreign table or a parent that was made

@@ -2,6 +2,7 @@
 //! `array_recv`/`record_recv` (binary) or `array_in`/`record_in` (text).
 
 use bytes::{BufMut, Bytes, BytesMut};
+use pgspan_engine::through_text;
 use pgspan_sql::fragment::{Carrier, Fetch};
 
 /// Bytes of a binary array's header with one dimension.
@@ -89,6 +90,7 @@ impl<'a> Builder<'a> {
             };
             match value {
                 Some(v) => {
+                    let v = through_text(*oid, v)?;
                     self.buf.put_i32(length(v.len()));
                     self.buf.put_slice(v);
                 }

@@ -1,0 +1,178 @@
+//! What a kept plan rests on outside of the statement's tables: functions, operators and types
+//! that a name of it may mean, operators that are meant and not written, casts, operator
+//! classes, and the types of the tables' columns.
+//!
+//! Some of it can be told from its rows in the catalog: when they are what they were, so is
+//! what was computed with it. What runs SQL, or rests on rows elsewhere (a domain's checks, a
+//! row type's attributes), cannot: then no plan is kept.
+
+use crate::analyze::SharedNames;
+use crate::effect::MEANT;
+use crate::quote::text_array;
+
+/// The first number of an object that is not PostgreSQL's own (`FirstNormalObjectId`).
+const FIRST: &str = "16384::pg_catalog.oid";
+
+/// Functions of these languages (internal, C) change with their rows only.
+const COMPILED: &str = "'{12,13}'::pg_catalog.oid[]";
+
+/// Types whose values are numbers of objects that have names: regproc, regclass and the like.
+const NAME_OBJECTS: &str =
+    "'{24,2202,2203,2204,2205,2206,3734,3769,4089,4096,4191}'::pg_catalog.oid[]";
+
+/// User's operator classes, for B-trees and hash tables, that types of PostgreSQL's are compared
+/// by where nobody says how.
+pub(crate) const DEFAULT_CLASSES: &str = "pg_catalog.pg_opclass x WHERE x.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
+AND x.opcdefault AND x.opcintype OPERATOR(pg_catalog.<) 16384::pg_catalog.oid \
+AND x.opcmethod OPERATOR(pg_catalog.=) ANY('{403,405}'::pg_catalog.oid[])";
+
+/// What one question about objects outside `pg_catalog` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// There are none.
+    None,
+    /// There are some, and their rows tell whether they are what they were.
+    Tracked,
+    /// The same, and a name of the statement may mean one of them.
+    Meant,
+    /// What they do can change without their rows.
+    Moving,
+}
+
+impl Said {
+    /// Reads an item of a fingerprint's second column.
+    pub fn read(item: &[u8]) -> Said {
+        match item.first() {
+            Some(b'0') if item.len() == 1 => Said::None,
+            Some(b'~') => Said::Tracked,
+            Some(digit) if digit.is_ascii_digit() => Said::Meant,
+            _ => Said::Moving,
+        }
+    }
+}
+
+/// The sum of what identifies rows: `0` if there are none, `!` in front of it where one of them
+/// is `moving`, else `sign`.
+fn told(from: &str, sum: &str, moving: &str, sign: &str) -> String {
+    format!(
+        "(SELECT CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) 0 THEN '0' ELSE pg_catalog.concat(\
+         CASE WHEN pg_catalog.bool_or({moving}) THEN '!' ELSE '{sign}' END, pg_catalog.sum({sum})) END FROM {from})"
+    )
+}
+
+/// A row's number and version.
+fn version(row: &str) -> String {
+    format!(
+        "{row}.oid::pg_catalog.int8 OPERATOR(pg_catalog.+) {row}.xmin::pg_catalog.text::pg_catalog.int8"
+    )
+}
+
+/// The same, or nothing where there is no row.
+fn version_if_any(row: &str) -> String {
+    format!("COALESCE({row}.xmin::pg_catalog.text::pg_catalog.int8, 0)")
+}
+
+/// The versions of an enum's labels.
+fn labels(types: &str) -> String {
+    format!(
+        "COALESCE((SELECT pg_catalog.sum(n.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_enum n \
+         WHERE n.enumtypid OPERATOR(pg_catalog.=) ANY(ARRAY[{types}])), 0)"
+    )
+}
+
+/// Whether a type `t`, with elements of type `e`, is more than its row and labels.
+const IS_COMPOUND: &str = "COALESCE(NOT (t.typtype OPERATOR(pg_catalog.=) 'e' OR (t.typtype OPERATOR(pg_catalog.=) 'b' \
+AND (t.typelem OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR e.typtype OPERATOR(pg_catalog.=) ANY('{b,e}'::\"char\"[])))), true)";
+
+/// What may be meant, as items of text, each for [`Said::read`]. `tables` is an SQL expression:
+/// an array of numbers.
+pub(crate) fn meanings(names: &SharedNames, tables: &str) -> Vec<String> {
+    let compiled = |row: &str| {
+        format!("COALESCE({row}.prolang OPERATOR(pg_catalog.<>) ALL({COMPILED}), true)")
+    };
+    let mut found = Vec::new();
+    if !names.functions.is_empty() {
+        let from = format!(
+            "pg_catalog.pg_proc x WHERE x.proname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) \
+             AND x.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid",
+            text_array(names.functions.iter())
+        );
+        found.push(told(&from, &version("x"), &compiled("x"), ""));
+    }
+    let mut operators: Vec<&str> = names.operators.iter().map(String::as_str).collect();
+    operators.extend(MEANT.iter().filter(|meant| !names.operators.contains(**meant)));
+    let from = format!(
+        "pg_catalog.pg_operator x LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) x.oprcode::pg_catalog.oid \
+         WHERE x.oprname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND x.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid",
+        text_array(operators.iter())
+    );
+    let sum = format!("{} OPERATOR(pg_catalog.+) {}", version("x"), version_if_any("p"));
+    found.push(told(&from, &sum, &compiled("p"), ""));
+    if !names.types.is_empty() {
+        let from = format!(
+            "pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
+             WHERE t.typname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND t.typnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid",
+            text_array(names.types.iter())
+        );
+        let sum = format!("{} OPERATOR(pg_catalog.+) {}", version("t"), labels("t.oid"));
+        found.push(told(&from, &sum, IS_COMPOUND, ""));
+    }
+    let from = format!(
+        "pg_catalog.pg_cast x LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) x.castfunc \
+         WHERE x.oid OPERATOR(pg_catalog.>=) {FIRST}"
+    );
+    // One between types of PostgreSQL's applies where no name of a user's stands.
+    let moving = format!(
+        "(x.castsource OPERATOR(pg_catalog.<) {FIRST} AND x.casttarget OPERATOR(pg_catalog.<) {FIRST}) \
+         OR COALESCE(p.prolang OPERATOR(pg_catalog.<>) ALL({COMPILED}), false)"
+    );
+    found.push(told(&from, &sum, &moving, "~"));
+    found.push(told(DEFAULT_CLASSES, &version("x"), "true", ""));
+    let from = format!(
+        "pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid \
+         LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
+         WHERE a.attrelid OPERATOR(pg_catalog.=) ANY({tables}) AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped \
+         AND (a.atttypid OPERATOR(pg_catalog.=) ANY({NAME_OBJECTS}) OR (a.atttypid OPERATOR(pg_catalog.>=) {FIRST} AND {IS_COMPOUND}))"
+    );
+    found.push(told(&from, "a.attnum", "true", ""));
+    found
+}
+
+/// How it is defined: items of text.
+pub(crate) fn definitions(names: &SharedNames, tables: &str) -> Vec<String> {
+    let mut found = vec![format!(
+        "(SELECT pg_catalog.sum(a.xmin::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.+) CASE WHEN a.atttypid OPERATOR(pg_catalog.>=) {FIRST} \
+         THEN (SELECT t.xmin::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.+) {labels} \
+         FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid) ELSE 0 END) \
+         FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) ANY({tables}))",
+        labels = labels("t.oid, t.typelem")
+    )];
+    if !names.functions.is_empty() {
+        // Who may call PostgreSQL's own.
+        found.push(format!(
+            "(SELECT pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_proc x \
+             WHERE x.proname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND x.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid)",
+            text_array(names.functions.iter())
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_item_says() {
+        for (item, said) in [
+            ("0", Said::None),
+            ("~123", Said::Tracked),
+            ("16385", Said::Meant),
+            ("!16385", Said::Moving),
+            ("", Said::Moving),
+            ("-", Said::Moving),
+        ] {
+            assert_eq!(Said::read(item.as_bytes()), said, "{item}");
+        }
+    }
+}
