@@ -34,6 +34,9 @@ pub struct Effect {
     pub names: BTreeSet<String>,
     /// Every operator.
     pub operators: BTreeSet<String>,
+    /// Words that call a function or name a type. What is not there when home is asked may have
+    /// been there when the text ran.
+    pub called: BTreeSet<String>,
 }
 
 impl Effect {
@@ -52,6 +55,7 @@ impl Effect {
         self.parts.extend(other.parts);
         self.names.extend(other.names);
         self.operators.extend(other.operators);
+        self.called.extend(other.called);
     }
 }
 
@@ -114,6 +118,7 @@ pub fn effect(text: &[u8], utf8: bool) -> Option<Effect> {
         let part = part(&words)?;
         effect.parts.push(part);
         if part == Part::Named {
+            effect.called.extend(called(statement, &words));
             for word in words {
                 match word {
                     Word::Name(name) => effect.names.insert(name),
@@ -138,6 +143,32 @@ pub fn may_leave_failure(text: &[u8]) -> bool {
     first.is_none_or(|word| {
         ["commit", "end", "rollback", "abort", "prepare"].contains(&word.as_str())
     })
+}
+
+/// The words of a statement that stand where a function or a type does: before a parenthesis,
+/// unless AS is in front, and behind `::` or the AS of a CAST.
+fn called(statement: &[Lexeme], words: &[Word]) -> BTreeSet<String> {
+    let is = |at: usize, kind: Token| statement.get(at).is_some_and(|t| t.token == kind as i32);
+    let name = |at: usize| match words.get(at) {
+        Some(Word::Name(name)) if is(at, Token::Ident) => Some(name.clone()),
+        _ => None,
+    };
+    let casts = (0..statement.len()).any(|at| is(at, Token::Cast));
+    let mut found = BTreeSet::new();
+    for at in 0..statement.len() {
+        let opens = statement.get(at + 1).is_some_and(|t| t.is_char(b'('));
+        if opens && !(at > 0 && is(at - 1, Token::As)) {
+            found.extend(name(at));
+        }
+        if is(at, Token::Typecast) || (casts && is(at, Token::As)) {
+            let mut last = at + 1;
+            while statement.get(last + 1).is_some_and(|t| t.is_char(b'.')) {
+                last += 2;
+            }
+            found.extend(name(last));
+        }
+    }
+    found
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -227,7 +258,8 @@ lo_creat,lo_create,lo_open,lo_close,lo_get,lo_put,lo_unlink,loread,lowrite}";
 const RUNS: &str = "'^(query|table|schema|database|cursor)_to_xml|^ts_(stat|rewrite)$'";
 
 /// Asks whether nothing that these words (`$1`) and operators (`$2`) could name leads to a
-/// source. One row of one boolean; NULL never.
+/// source, and whether what is called (`$3`) and each operator is there at all. One row of one
+/// boolean; NULL never.
 ///
 /// Looked at, each by name alone, in every schema:
 /// - relations, with the tables that inherit from them and those that reference them (which
@@ -289,7 +321,13 @@ pub fn question() -> String {
          AND (k.castsource OPERATOR(pg_catalog.<) {own} OR k.castsource OPERATOR(pg_catalog.=) ANY(ARRAY(SELECT p.t FROM plain p)) OR EXISTS (SELECT 1 FROM rel r JOIN pg_catalog.pg_type t ON t.typrelid OPERATOR(pg_catalog.=) r.oid WHERE t.oid OPERATOR(pg_catalog.=) k.castsource)) \
          AND (k.casttarget OPERATOR(pg_catalog.<) {own} OR k.casttarget OPERATOR(pg_catalog.=) ANY(ARRAY(SELECT p.t FROM plain p)))) \
          AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_opclass o WHERE o.oid OPERATOR(pg_catalog.>=) {own} AND o.opcdefault \
-         AND (o.opcintype OPERATOR(pg_catalog.<) {own} OR o.opcintype OPERATOR(pg_catalog.=) ANY(ARRAY(SELECT p.t FROM plain p))))",
+         AND (o.opcintype OPERATOR(pg_catalog.<) {own} OR o.opcintype OPERATOR(pg_catalog.=) ANY(ARRAY(SELECT p.t FROM plain p)))) \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.unnest($2::pg_catalog.name[]) AS w(w) \
+         WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_operator o WHERE o.oprname OPERATOR(pg_catalog.=) w.w)) \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.unnest($3::pg_catalog.name[]) AS w(w) \
+         WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.proname OPERATOR(pg_catalog.=) w.w) \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_type t WHERE t.typname OPERATOR(pg_catalog.=) w.w) \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class c WHERE c.relname OPERATOR(pg_catalog.=) w.w))",
         default = reject_tree("d.adbin"),
         check = reject_tree("k.conbin"),
         demand = reject_tree("k.conbin"),
@@ -305,6 +343,22 @@ mod tests {
 
     fn parts(text: &str) -> Vec<Part> {
         effect(text.as_bytes(), true).unwrap().parts
+    }
+
+    #[test]
+    fn what_is_called_is_seen() {
+        let called = |text: &str| {
+            effect(text.as_bytes(), true).unwrap().called.into_iter().collect::<Vec<_>>().join(" ")
+        };
+        for (text, wanted) in [
+            ("select ff(1), s.\"Gg\" (2) from t as x(a) where a in (1)", "Gg ff"),
+            ("select '1'::mine, 2::s.other[], 3::int from t", "mine other"),
+            ("select cast(x as s.dom) from t", "dom"),
+            ("select a as b from t", ""),
+            ("insert into t (a) values (lower('x'))", "lower t"),
+        ] {
+            assert_eq!(called(text), wanted, "{text}");
+        }
     }
 
     #[test]

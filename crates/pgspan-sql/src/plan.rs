@@ -408,6 +408,11 @@ fn fetch(
     }
     let columns = relation.columns.as_deref().unwrap_or(&[]);
     let used = used(a, &|t| t.sql_name() == need.written, columns);
+    // Home computes it, from columns that the statement need not name.
+    let is_virtual = |c: &&Column| c.generated.as_deref() == Some("v") && used(c);
+    if let Some(column) = columns.iter().find(is_virtual) {
+        return Err(Reason::about("a virtual column", &column.name));
+    }
     if cfg!(debug_assertions) {
         foreseen(a, home, relation, read_there);
     }
@@ -418,10 +423,6 @@ fn fetch(
         let there = fragment::remote_column(column);
         let needed = used(column) || column.typtype == "d" || read_there.words.contains(there);
         if needed {
-            if column.generated.as_deref() == Some("v") {
-                // Home computes it.
-                return Err(Reason::about("a virtual column", &column.name));
-            }
             same_declaration(home, source, column)?;
             if fragment::names_objects(column) {
                 // postgres_fdw has the source compare and sort by numbers of its own.

@@ -218,7 +218,7 @@ impl Block {
         self.answers += 1;
         let answers = self.answers;
         let ending = self.ending.take();
-        self.savepoints.answered(answers, idle || (ending.is_some() && !failed));
+        self.savepoints.answered(answers, idle || (ending.is_some() && !failed), idle);
         if !idle && (ending.is_none() || failed) {
             return false;
         }
@@ -434,7 +434,7 @@ impl Session {
         let array = |names: &std::collections::BTreeSet<String>| {
             Some(Bytes::from(text_array_value(names.iter())))
         };
-        let values = [array(&effect.names), array(&effect.operators)];
+        let values = [array(&effect.names), array(&effect.operators), array(&effect.called)];
         let server = &mut self.server;
         home::savepoint(server);
         home::prepare(server, question, &[]);

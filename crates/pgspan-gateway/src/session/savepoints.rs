@@ -72,18 +72,22 @@ impl Savepoints {
         self.open.iter().rposition(|(_, own)| own == name)
     }
 
-    /// The answer of this number came; `over`: a transaction ended before it.
-    pub fn answered(&mut self, answer: u64, over: bool) {
+    /// The answer of this number came; `over`: a transaction ended before it, `idle`: and no
+    /// other one has begun.
+    pub fn answered(&mut self, answer: u64, over: bool, idle: bool) {
+        // The text that ended it may have set some in the next one.
+        let mut behind = false;
         while let Some((of, step)) = self.coming.front()
             && *of <= answer
         {
             // A step that was not completed met an error.
             self.unknown |= step.is_none();
+            behind |= step.is_none() && *of == answer;
             self.coming.pop_front();
         }
         if over {
             self.open.clear();
-            self.unknown = false;
+            self.unknown = behind && !idle;
         }
     }
 
@@ -123,7 +127,7 @@ mod tests {
     fn play(known: &mut Savepoints, answer: u64, text: &str, tags: &[&str]) {
         known.relayed(Some(text.as_bytes()), answer);
         tags.iter().for_each(|tag| known.completed(tag.as_bytes(), answer));
-        known.answered(answer, false);
+        known.answered(answer, false, false);
     }
 
     #[test]
@@ -144,7 +148,7 @@ mod tests {
         play(&mut known, 6, "savepoint c", &["SAVEPOINT"]);
         assert_eq!(known.open(), [1, 4]);
         assert_eq!(known.innermost(), Some(Some(4)));
-        known.answered(7, true);
+        known.answered(7, true, true);
         assert!(known.open().is_empty() && known.innermost() == Some(None));
     }
 
@@ -154,12 +158,19 @@ mod tests {
             let mut known = Savepoints::default();
             play(&mut known, 1, "savepoint a", &["SAVEPOINT"]);
             known.relayed(hidden, 2);
-            known.answered(2, false);
+            known.answered(2, false, false);
             assert!(known.open().is_empty() && known.innermost().is_none());
             assert!(known.target(b"rollback to a").is_none());
-            known.answered(3, true);
+            known.answered(3, true, true);
             play(&mut known, 4, "savepoint a", &["SAVEPOINT"]);
             assert_eq!(known.open().len(), 1);
+        }
+        for (idle, innermost) in [(false, None), (true, Some(None))] {
+            let mut known = Savepoints::default();
+            known.relayed(Some(b"commit and chain; savepoint s"), 1);
+            known.completed(b"COMMIT", 1);
+            known.answered(1, true, idle);
+            assert_eq!(known.innermost(), innermost);
         }
         let mut known = Savepoints::default();
         known.completed(b"SAVEPOINT", 1);
