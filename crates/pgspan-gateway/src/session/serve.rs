@@ -7,7 +7,7 @@ use super::{End, Session};
 use pgspan_pool::ServerError;
 use pgspan_sql::catalog::Piece;
 use pgspan_sql::route::Reason;
-use pgspan_wire::backend::{self, TransactionStatus};
+use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
 use std::sync::Arc;
@@ -333,6 +333,12 @@ impl Session {
             bytes += frame.raw.len();
             if frame.is_cut() || bytes > super::home::ANSWER_BYTES_MAX {
                 return Err(super::state::too_long(frame.tag));
+            }
+            if frame.tag == b'E'
+                && let Ok(last) = ErrorFields::decode(frame.body())
+                && last.is_fatal()
+            {
+                return Err(End::Home(last));
             }
             match frame.tag {
                 b'Z' => break,
