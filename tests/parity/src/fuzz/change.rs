@@ -16,12 +16,29 @@ const ROWS: usize = 5;
 /// Numbers of rows that no table has at first.
 const ROW_FIRST: usize = 1000;
 
-/// Functions that a client's text may mean instead of PostgreSQL's, where the path says so.
-const OVERLOADS: [&str; 4] = [
+/// Users' objects that a client's text may mean: where the path says so, or without being
+/// named.
+const OUTSIDE: [&str; 12] = [
     "create or replace function public.upper(text) returns text language sql immutable as 'select ''mine'''",
     "create or replace function public.upper(varchar) returns text language sql immutable as 'select ''mine'''",
     "create or replace function public.length(varchar) returns int4 language sql immutable as 'select 99'",
     "drop function if exists public.upper(text), public.upper(varchar), public.length(varchar)",
+    "create or replace function public.as_int(text) returns int4 language plpgsql immutable as 'begin return 7; end'; \
+     create cast (text as int4) with function public.as_int(text)",
+    "drop cast if exists (text as int4)",
+    "create or replace function public.alike(varchar, varchar) returns bool language plpgsql immutable strict \
+     as 'begin return lower($1::text) = lower($2::text); end'; \
+     create operator public.= (leftarg = varchar, rightarg = varchar, function = public.alike)",
+    "create or replace function public.alike(varchar, varchar) returns bool language plpgsql immutable strict \
+     as 'begin return length($1::text) = length($2::text); end'",
+    "drop operator if exists public.= (varchar, varchar)",
+    "alter type mood rename value 'sad' to 'blue'",
+    "alter type mood rename value 'blue' to 'sad'",
+    "create or replace function public.hashed(varchar) returns int4 language plpgsql immutable strict as 'begin return 1; end'; \
+     create or replace function public.sized(varchar, varchar) returns bool language plpgsql immutable strict \
+     as 'begin return length($1::text) = length($2::text); end'; \
+     create operator public.=== (leftarg = varchar, rightarg = varchar, function = public.sized, commutator = operator(public.===), hashes); \
+     create operator class public.sizes default for type varchar using hash as operator 1 public.===, function 1 public.hashed(varchar)",
 ];
 
 /// Changes from a seed.
@@ -134,7 +151,7 @@ impl<'a> Changes<'a> {
         if table.side == Side::Home {
             let (at, _) = self.column(table);
             let column = &table.columns[at].0;
-            return match self.dice.below(5) {
+            return match self.dice.below(7) {
                 0 => format!("alter table {name} add column extra int4 default 7"),
                 1 => format!("create index on {name} ({column}); analyze {name}"),
                 2 => {
@@ -152,7 +169,11 @@ impl<'a> Changes<'a> {
                         columns.join(", ")
                     )
                 }
-                3 => (*self.dice.pick(&OVERLOADS[..])).to_owned(),
+                3 | 4 => (*self.dice.pick(&OUTSIDE[..])).to_owned(),
+                5 => {
+                    let collation = *self.dice.pick(&["\"und-x-icu\"", "\"C\""]);
+                    format!("alter table {name} alter column s type text collate {collation}")
+                }
                 _ => format!(
                     "alter table {name} alter column {column} set statistics 0; analyze {name}"
                 ),
