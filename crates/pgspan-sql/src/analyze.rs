@@ -242,6 +242,15 @@ const LOOKS_UP: &[&str] = &[
     "json_to_ts",
     "jsonb_to_ts",
     "get_current_ts",
+    "regclass",
+    "regproc",
+    "regoper",
+    "regtype",
+    "regrole",
+    "regnamespace",
+    "regconfig",
+    "regdictionary",
+    "regcollation",
     "has_",
     "obj_description",
     "col_description",
@@ -496,7 +505,7 @@ impl Seen<'_> {
         if self.catalog.is_strange_type(target) {
             return Err(Reason::about("a cast that is not immutable", *target));
         }
-        self.repeatable &= !target.starts_with("reg");
+        self.repeatable &= !target.trim_start_matches('_').starts_with("reg");
         self.names.types.insert((*target).to_owned());
         Ok(())
     }

@@ -197,7 +197,16 @@ struct Fingerprinted {
 /// the mappings' table itself, which is quicker than the view.
 fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> String {
     let Fingerprinted { names, foreign, parents } = of;
-    let oid = |n: &String| format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(n));
+    // Looked up once each, in a subquery that OFFSET keeps by itself.
+    let place = |n: &String| names.iter().position(|name| name == n);
+    let oid = |n: &String| match place(n) {
+        Some(at) => format!("r.o{at}"),
+        None => format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(n)),
+    };
+    let looked_up = names.iter().enumerate().map(|(at, name)| {
+        format!("pg_catalog.to_regclass({})::pg_catalog.oid AS o{at}", literal(name))
+    });
+    let looked_up = looked_up.collect::<Vec<_>>().join(", ");
     // One index look-up each: as subqueries they start quicker than joins.
     let relations = names.iter().map(|n| {
         format!(
@@ -236,7 +245,8 @@ fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> Str
         |items: Vec<String>| if items.is_empty() { "NULL".to_owned() } else { items.join(", ") };
     format!(
         "SELECT {settings}, pg_catalog.concat_ws('|', {meanings}), pg_catalog.concat_ws('|', {definitions}), pg_catalog.concat_ws('|', {servers}), \
-         pg_catalog.concat({isolation}, ' ', EXTRACT(EPOCH FROM pg_catalog.transaction_timestamp())), {SNAPSHOT}",
+         pg_catalog.concat({isolation}, ' ', EXTRACT(EPOCH FROM pg_catalog.transaction_timestamp())), {SNAPSHOT} \
+         FROM (SELECT {looked_up} OFFSET 0) AS r",
         settings = settings(),
         meanings = list(
             names
@@ -247,7 +257,7 @@ fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> Str
         ),
         definitions = list(
             relations
-                .chain(outside::definitions(shared, &oids))
+                .chain(outside::definitions(shared))
                 .chain(trees)
                 .map(|d| format!("COALESCE({d}::pg_catalog.text, '')"))
                 .collect()
@@ -440,7 +450,7 @@ pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.prokind OPERATOR(pg_catalog.=) 'a' \
          AND p.proname OPERATOR(pg_catalog.=) ANY({functions}::pg_catalog.name[]) \
          AND p.proname OPERATOR(pg_catalog.<>) ALL('{{count,sum,avg,min,max}}'::pg_catalog.name[])) \
-         OR EXISTS (SELECT 1 FROM {default_classes}), \
+         OR EXISTS (SELECT 1 FROM {default_classes} AND x.opcintype OPERATOR(pg_catalog.<) 16384::pg_catalog.oid), \
          COALESCE((SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.unnest({names}) AS n(name) \
          JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid \
          WHERE a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped \

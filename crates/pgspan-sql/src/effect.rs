@@ -145,19 +145,139 @@ pub fn may_leave_failure(text: &[u8]) -> bool {
     })
 }
 
+/// Keywords that stand there for the grammar itself, or for types that are PostgreSQL's own.
+const GRAMMAR: &[&str] = &[
+    "all",
+    "and",
+    "any",
+    "array",
+    "as",
+    "between",
+    "bigint",
+    "bit",
+    "boolean",
+    "by",
+    "case",
+    "cast",
+    "char",
+    "character",
+    "check",
+    "coalesce",
+    "columns",
+    "conflict",
+    "copy",
+    "cross",
+    "cube",
+    "current_time",
+    "current_timestamp",
+    "dec",
+    "decimal",
+    "default",
+    "distinct",
+    "double",
+    "else",
+    "end",
+    "except",
+    "exists",
+    "explain",
+    "extract",
+    "filter",
+    "float",
+    "for",
+    "from",
+    "greatest",
+    "group",
+    "grouping",
+    "having",
+    "ilike",
+    "in",
+    "int",
+    "integer",
+    "intersect",
+    "interval",
+    "into",
+    "is",
+    "join",
+    "key",
+    "lateral",
+    "least",
+    "like",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "materialized",
+    "national",
+    "nchar",
+    "not",
+    "nullif",
+    "of",
+    "offset",
+    "on",
+    "only",
+    "operator",
+    "or",
+    "order",
+    "over",
+    "overlay",
+    "partition",
+    "position",
+    "range",
+    "real",
+    "references",
+    "returning",
+    "rollup",
+    "row",
+    "rows",
+    "select",
+    "set",
+    "sets",
+    "similar",
+    "smallint",
+    "some",
+    "substring",
+    "table",
+    "then",
+    "time",
+    "timestamp",
+    "to",
+    "trim",
+    "union",
+    "using",
+    "values",
+    "varchar",
+    "when",
+    "where",
+    "with",
+    "within",
+];
+
 /// The words of a statement that stand where a function or a type does: before a parenthesis,
-/// unless AS is in front, and behind `::` or the AS of a CAST.
+/// unless they name columns anew; before a literal; behind `::` or the AS of a CAST.
 fn called(statement: &[Lexeme], words: &[Word]) -> BTreeSet<String> {
     let is = |at: usize, kind: Token| statement.get(at).is_some_and(|t| t.token == kind as i32);
+    let keyword = |at: usize| statement.get(at).is_some_and(|t| t.keyword);
     let name = |at: usize| match words.get(at) {
-        Some(Word::Name(name)) if is(at, Token::Ident) => Some(name.clone()),
+        Some(Word::Name(name)) if name != "(" => Some(name.clone()),
         _ => None,
+    };
+    let meant = |at: usize| name(at).filter(|n| !(keyword(at) && GRAMMAR.contains(&n.as_str())));
+    let before_as = before_as(statement);
+    // `with x (a) as`, `from t v (a)`, `(values (1)) v (a)`.
+    let renames = |at: usize| {
+        let alias = at > 0
+            && (is(at - 1, Token::As)
+                || (!keyword(at - 1) && name(at - 1).is_some())
+                || statement.get(at - 1).is_some_and(|t| t.is_char(b')')));
+        alias || before_as.get(at + 1) == Some(&true)
     };
     let casts = (0..statement.len()).any(|at| is(at, Token::Cast));
     let mut found = BTreeSet::new();
     for at in 0..statement.len() {
         let opens = statement.get(at + 1).is_some_and(|t| t.is_char(b'('));
-        if opens && !(at > 0 && is(at - 1, Token::As)) {
+        if opens && !renames(at) {
+            found.extend(meant(at));
+        }
+        if is(at, Token::Ident) && is(at + 1, Token::Sconst) {
             found.extend(name(at));
         }
         if is(at, Token::Typecast) || (casts && is(at, Token::As)) {
@@ -165,7 +285,23 @@ fn called(statement: &[Lexeme], words: &[Word]) -> BTreeSet<String> {
             while statement.get(last + 1).is_some_and(|t| t.is_char(b'.')) {
                 last += 2;
             }
-            found.extend(name(last));
+            found.extend(meant(last));
+        }
+    }
+    found
+}
+
+/// For each token that opens a parenthesis, whether AS follows the one that closes it.
+fn before_as(statement: &[Lexeme]) -> Vec<bool> {
+    let mut found = vec![false; statement.len()];
+    let mut open = Vec::new();
+    for (at, token) in statement.iter().enumerate() {
+        if token.is_char(b'(') {
+            open.push(at);
+        } else if token.is_char(b')')
+            && let Some(place) = open.pop().and_then(|opened| found.get_mut(opened))
+        {
+            *place = statement.get(at + 1).is_some_and(|t| t.token == Token::As as i32);
         }
     }
     found
@@ -356,6 +492,16 @@ mod tests {
             ("select cast(x as s.dom) from t", "dom"),
             ("select a as b from t", ""),
             ("insert into t (a) values (lower('x'))", "lower t"),
+            (
+                "select search(1), \"in\"(2), count(*) over (partition by a) from t",
+                "count in search",
+            ),
+            ("select dom '5', s.dom2 '6', 1::location from t", "dom dom2 location"),
+            (
+                "with x (a) as (select 1), y as (select 2) select * from x v(b), (values (1)) w(c)",
+                "",
+            ),
+            ("select count(*) filter (where a in (1)) from t where exists (select 1)", "count"),
         ] {
             assert_eq!(called(text), wanted, "{text}");
         }

@@ -99,7 +99,12 @@ const NAMING: &[u32] = &[24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 409
 
 /// Whether a column's values are names of objects.
 pub fn names_objects(column: &Column) -> bool {
-    NAMING.contains(&column.type_oid) || NAMING.contains(&column.elem)
+    is_naming(column.type_oid) || is_naming(column.elem)
+}
+
+/// Whether a type's values are names of objects.
+pub fn is_naming(type_oid: u32) -> bool {
+    NAMING.contains(&type_oid)
 }
 
 /// Types in whose binary form PostgreSQL 17 gave some values (the infinite intervals)

@@ -97,7 +97,7 @@ pub struct Lexeme {
     pub end: usize,
     /// libpg_query's token code.
     pub token: i32,
-    /// Whether it is a reserved or unreserved keyword.
+    /// Whether it is a keyword, of whatever kind.
     pub keyword: bool,
 }
 

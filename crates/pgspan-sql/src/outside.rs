@@ -16,15 +16,15 @@ const FIRST: &str = "16384::pg_catalog.oid";
 /// Functions of these languages (internal, C) change with their rows only.
 const COMPILED: &str = "'{12,13}'::pg_catalog.oid[]";
 
-/// Types whose values are numbers of objects that have names: regproc, regclass and the like.
-const NAME_OBJECTS: &str =
-    "'{24,2202,2203,2204,2205,2206,3734,3769,4089,4096,4191}'::pg_catalog.oid[]";
+/// Types whose values are numbers of objects that have names, and their arrays: those of
+/// [`crate::fragment::is_naming`], and aclitem.
+const NAME_OBJECTS: &str = "'{24,2202,2203,2204,2205,2206,3734,3769,4089,4096,4191,1033,\
+1008,2207,2208,2209,2210,2211,3735,3770,4090,4097,4192,1034}'::pg_catalog.oid[]";
 
-/// User's operator classes, for B-trees and hash tables, that types of PostgreSQL's are compared
-/// by where nobody says how.
+/// Users' operator classes, for B-trees and hash tables, by which values are compared where
+/// nobody says how.
 pub(crate) const DEFAULT_CLASSES: &str = "pg_catalog.pg_opclass x WHERE x.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
-AND x.opcdefault AND x.opcintype OPERATOR(pg_catalog.<) 16384::pg_catalog.oid \
-AND x.opcmethod OPERATOR(pg_catalog.=) ANY('{403,405}'::pg_catalog.oid[])";
+AND x.opcdefault AND x.opcmethod OPERATOR(pg_catalog.=) ANY('{403,405}'::pg_catalog.oid[])";
 
 /// What one question about objects outside `pg_catalog` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,12 +51,13 @@ impl Said {
     }
 }
 
-/// The sum of what identifies rows: `0` if there are none, `!` in front of it where one of them
-/// is `moving`, else `sign`.
-fn told(from: &str, sum: &str, moving: &str, sign: &str) -> String {
+/// The sum of what identifies rows: `0` if there are none; in front of it `!` where one of them
+/// is `moving`, `~` where none of them is `meant`.
+fn told(from: &str, sum: &str, moving: &str, meant: &str) -> String {
     format!(
         "(SELECT CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) 0 THEN '0' ELSE pg_catalog.concat(\
-         CASE WHEN pg_catalog.bool_or({moving}) THEN '!' ELSE '{sign}' END, pg_catalog.sum({sum})) END FROM {from})"
+         CASE WHEN pg_catalog.bool_or({moving}) THEN '!' WHEN pg_catalog.bool_or({meant}) THEN '' ELSE '~' END, \
+         pg_catalog.sum({sum})) END FROM {from})"
     )
 }
 
@@ -82,10 +83,10 @@ fn labels(types: &str) -> String {
 
 /// Whether a type `t`, with elements of type `e`, is more than its row and labels.
 const IS_COMPOUND: &str = "COALESCE(NOT (t.typtype OPERATOR(pg_catalog.=) 'e' OR (t.typtype OPERATOR(pg_catalog.=) 'b' \
-AND (t.typelem OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR e.typtype OPERATOR(pg_catalog.=) ANY('{b,e}'::\"char\"[])))), true)";
+AND (t.typelem OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR e.typtype OPERATOR(pg_catalog.=) ANY('{b,e}'::pg_catalog.\"char\"[])))), true)";
 
-/// What may be meant, as items of text, each for [`Said::read`]. `tables` is an SQL expression:
-/// an array of numbers.
+/// What may be meant, as items of text, each for [`Said::read`]; the last one is of the columns
+/// of `tables`, an SQL expression: an array of numbers.
 pub(crate) fn meanings(names: &SharedNames, tables: &str) -> Vec<String> {
     let compiled = |row: &str| {
         format!("COALESCE({row}.prolang OPERATOR(pg_catalog.<>) ALL({COMPILED}), true)")
@@ -97,65 +98,82 @@ pub(crate) fn meanings(names: &SharedNames, tables: &str) -> Vec<String> {
              AND x.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid",
             text_array(names.functions.iter())
         );
-        found.push(told(&from, &version("x"), &compiled("x"), ""));
+        found.push(told(&from, &version("x"), &compiled("x"), "true"));
     }
-    let mut operators: Vec<&str> = names.operators.iter().map(String::as_str).collect();
-    operators.extend(MEANT.iter().filter(|meant| !names.operators.contains(**meant)));
-    let from = format!(
-        "pg_catalog.pg_operator x LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) x.oprcode::pg_catalog.oid \
-         WHERE x.oprname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND x.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid",
-        text_array(operators.iter())
-    );
-    let sum = format!("{} OPERATOR(pg_catalog.+) {}", version("x"), version_if_any("p"));
-    found.push(told(&from, &sum, &compiled("p"), ""));
     if !names.types.is_empty() {
         let from = format!(
             "pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
              WHERE t.typname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND t.typnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid",
             text_array(names.types.iter())
         );
-        let sum = format!("{} OPERATOR(pg_catalog.+) {}", version("t"), labels("t.oid"));
-        found.push(told(&from, &sum, IS_COMPOUND, ""));
+        let sum = format!("{} OPERATOR(pg_catalog.+) {}", version("t"), labels("t.oid, t.typelem"));
+        found.push(told(&from, &sum, IS_COMPOUND, "true"));
     }
-    let from = format!(
-        "pg_catalog.pg_cast x LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) x.castfunc \
-         WHERE x.oid OPERATOR(pg_catalog.>=) {FIRST}"
+    found.push(users_objects(names));
+    let is_compound = format!(
+        "(SELECT {IS_COMPOUND} FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
+         WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid)"
     );
-    // One between types of PostgreSQL's applies where no name of a user's stands.
     let moving = format!(
-        "(x.castsource OPERATOR(pg_catalog.<) {FIRST} AND x.casttarget OPERATOR(pg_catalog.<) {FIRST}) \
-         OR COALESCE(p.prolang OPERATOR(pg_catalog.<>) ALL({COMPILED}), false)"
+        "NOT a.attisdropped AND (a.atttypid OPERATOR(pg_catalog.=) ANY({NAME_OBJECTS}) \
+         OR (a.atttypid OPERATOR(pg_catalog.>=) {FIRST} AND {is_compound}))"
     );
-    found.push(told(&from, &sum, &moving, "~"));
-    found.push(told(DEFAULT_CLASSES, &version("x"), "true", ""));
+    let sum = format!(
+        "a.xmin::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.+) CASE WHEN a.atttypid OPERATOR(pg_catalog.>=) {FIRST} \
+         THEN (SELECT t.xmin::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.+) {labels} \
+         FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid) ELSE 0 END",
+        labels = labels("t.oid, t.typelem")
+    );
     let from = format!(
-        "pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid \
-         LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
-         WHERE a.attrelid OPERATOR(pg_catalog.=) ANY({tables}) AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped \
-         AND (a.atttypid OPERATOR(pg_catalog.=) ANY({NAME_OBJECTS}) OR (a.atttypid OPERATOR(pg_catalog.>=) {FIRST} AND {IS_COMPOUND}))"
+        "pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) ANY({tables}) AND a.attnum OPERATOR(pg_catalog.>) 0"
     );
-    found.push(told(&from, "a.attnum", "true", ""));
+    found.push(told(&from, &sum, &moving, "false"));
     found
 }
 
+/// Operators by name, casts, and default operator classes, as one item.
+fn users_objects(names: &SharedNames) -> String {
+    let mut operators: Vec<&str> = names.operators.iter().map(String::as_str).collect();
+    operators.extend(MEANT.iter().filter(|meant| !names.operators.contains(**meant)));
+    let function = |of: &str| {
+        format!(
+            "LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) x.{of}::pg_catalog.oid \
+             WHERE x.oid OPERATOR(pg_catalog.>=) {FIRST}"
+        )
+    };
+    let with_function = format!("{} OPERATOR(pg_catalog.+) {}", version("x"), version_if_any("p"));
+    let not_compiled = |otherwise: &str| {
+        format!("COALESCE(p.prolang OPERATOR(pg_catalog.<>) ALL({COMPILED}), {otherwise})")
+    };
+    // An operator of a user's type is meant where such a type is, which is seen by itself; a
+    // cast between types of PostgreSQL's applies where no name of a user's stands.
+    let from = format!(
+        "(SELECT {with_function}, {}, x.oprleft OPERATOR(pg_catalog.<) {FIRST} AND x.oprright OPERATOR(pg_catalog.<) {FIRST} \
+         FROM pg_catalog.pg_operator x {} AND x.oprname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) \
+         UNION ALL SELECT {with_function}, {} OR (x.castsource OPERATOR(pg_catalog.<) {FIRST} AND x.casttarget OPERATOR(pg_catalog.<) {FIRST}), false \
+         FROM pg_catalog.pg_cast x {} \
+         UNION ALL SELECT {}, false, false FROM {DEFAULT_CLASSES}) AS u(version, moving, meant)",
+        not_compiled("true"),
+        function("oprcode"),
+        text_array(operators.iter()),
+        not_compiled("false"),
+        function("castfunc"),
+        version("x"),
+    );
+    told(&from, "u.version", "u.moving", "u.meant")
+}
+
 /// How it is defined: items of text.
-pub(crate) fn definitions(names: &SharedNames, tables: &str) -> Vec<String> {
-    let mut found = vec![format!(
-        "(SELECT pg_catalog.sum(a.xmin::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.+) CASE WHEN a.atttypid OPERATOR(pg_catalog.>=) {FIRST} \
-         THEN (SELECT t.xmin::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.+) {labels} \
-         FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid) ELSE 0 END) \
-         FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) ANY({tables}))",
-        labels = labels("t.oid, t.typelem")
-    )];
-    if !names.functions.is_empty() {
-        // Who may call PostgreSQL's own.
-        found.push(format!(
-            "(SELECT pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_proc x \
-             WHERE x.proname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND x.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid)",
-            text_array(names.functions.iter())
-        ));
+pub(crate) fn definitions(names: &SharedNames) -> Vec<String> {
+    if names.functions.is_empty() {
+        return Vec::new();
     }
-    found
+    // Who may call PostgreSQL's own.
+    vec![format!(
+        "(SELECT pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_proc x \
+         WHERE x.proname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND x.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid)",
+        text_array(names.functions.iter())
+    )]
 }
 
 #[cfg(test)]

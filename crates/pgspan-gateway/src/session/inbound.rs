@@ -96,7 +96,7 @@ impl Session {
                     if b"QPBF".contains(&tag) {
                         self.block.unknown(self.owed.ready());
                     }
-                    self.hand_over(tag, None);
+                    self.hand_over(tag, None, None);
                     if read {
                         self.count_relayed();
                     }
@@ -207,12 +207,12 @@ impl Session {
     /// Passes a whole message on.
     fn relay(&mut self, tag: u8, size: usize) {
         let raw = self.client.inbox.split_to(size);
-        self.hand_over(tag, Some(&raw));
+        self.hand_over(tag, Some(&raw), None);
     }
 
     /// A message goes to home; `None`: too long to be seen whole, it follows.
-    pub(super) fn hand_over(&mut self, tag: u8, raw: Option<&[u8]>) {
-        self.note_relayed(tag, raw);
+    pub(super) fn hand_over(&mut self, tag: u8, raw: Option<&[u8]>, bound: Option<&Text>) {
+        self.note_relayed(tag, raw, bound);
         self.owed.sent(tag);
         match (tag, raw) {
             // Whatever a Query does, the unnamed statement is gone.
@@ -298,8 +298,8 @@ impl Session {
             return Ok(());
         }
         let frame = self.take(tag, size);
-        self.record(&frame, bound);
-        self.hand_over(tag, Some(&frame.raw));
+        self.record(&frame, bound.as_ref());
+        self.hand_over(tag, Some(&frame.raw), bound.as_ref());
         Ok(())
     }
 
@@ -320,7 +320,7 @@ impl Session {
     /// What is held goes to home as it is.
     pub(super) fn relay_held(&mut self) {
         let frames = self.held.take();
-        let bound = request::bound(&frames, &self.statements);
+        let bound = self.bound(&frames);
         self.relay_whole(&frames, bound);
     }
 
@@ -337,9 +337,17 @@ impl Session {
         self.block.ran(text, self.owed.ready(), outside);
     }
 
+    /// What each message of a held batch runs that binds a statement.
+    pub(super) fn bound(&self, frames: &[Frame]) -> Vec<Option<Text>> {
+        let known = |name: &str| {
+            self.statements.get(name).filter(|_| !self.owed.in_doubt(name)).map(Prepared::text)
+        };
+        request::bound(frames, known)
+    }
+
     /// Remembers what a message of the extended protocol that goes to home may do; `bound`: what
     /// it runs, if it binds a statement that is known.
-    pub(super) fn record(&mut self, frame: &Frame, bound: Option<Text>) {
+    pub(super) fn record(&mut self, frame: &Frame, bound: Option<&Text>) {
         let (owed, outside) = (self.owed.ready(), self.is_outside());
         match frame.tag {
             // A literal may be read: of an array of domains, with what these demand.
@@ -351,7 +359,7 @@ impl Session {
             }
             b'B' => match bound {
                 Some((sql, oids)) if oids.iter().all(|o| *o < FIRST_OWN_OID) => {
-                    self.block.ran(&sql, owed, outside);
+                    self.block.ran(sql, owed, outside);
                 }
                 _ => self.block.unknown(owed),
             },

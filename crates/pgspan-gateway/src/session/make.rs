@@ -100,7 +100,8 @@ impl Session {
         if keeps_plan(request, &analysis) && (folds || views().any(|view| view.folds)) {
             return Err(Reason::new(FOLDS).into());
         }
-        needs.repeatable &= is_kept(&home.fingerprint, names.len());
+        needs.repeatable &= is_kept(&home.fingerprint, names.len())
+            && !parameters.iter().any(|p| pgspan_sql::fragment::is_naming(*p));
         let covered = is_covered(&facts, analyzed);
         if !covered {
             // What is known of them holds for this run.

@@ -74,15 +74,17 @@ impl Owed {
         }
     }
 
-    /// Whether a Parse of a name is under way in an earlier batch. Should it fail, an older
-    /// statement of that name is left.
+    /// Whether a Parse of a name is under way in an earlier batch, and none in this one. Should
+    /// it fail, or be skipped, an older statement of that name is left.
     pub fn in_doubt(&self, name: &str) -> bool {
-        if name.is_empty() || self.parsing.is_empty() {
+        if self.parsing.is_empty() {
             return false;
         }
         let ends = self.queue.iter().rposition(|tag| ends_ready(*tag)).unwrap_or(0);
         let earlier = self.queue.iter().take(ends).filter(|tag| **tag == b'P').count();
-        self.parsing.iter().take(earlier).any(|parsed| parsed == name)
+        let is_name = |parsed: &String| parsed == name;
+        !self.parsing.iter().skip(earlier).any(is_name)
+            && self.parsing.iter().take(earlier).any(is_name)
     }
 
     /// Names whose Parse was not answered with success.

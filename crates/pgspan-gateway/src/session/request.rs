@@ -45,7 +45,9 @@ impl Reading {
     pub fn of(fingerprint: &Fingerprint) -> Reading {
         let [settings, names, _, _, reported] = fingerprint;
         let settings = settings.slice_ref(ask::without_role(settings));
-        Reading([settings, names.clone(), reported.clone()])
+        // Home reads a text anew whose tables' columns change: the last item.
+        let columns = names.iter().rposition(|byte| *byte == b'|').unwrap_or(names.len());
+        Reading([settings, names.slice(..columns), reported.clone()])
     }
 
     /// Whether these are its settings: column 1 of a fingerprint, and the reported ones.
@@ -114,10 +116,10 @@ impl Statements {
 pub(crate) type Text = (Bytes, Arc<[u32]>);
 
 /// What each message of a batch runs that binds a statement: what the last Parse of the name
-/// in front of it prepares, else what was prepared before the batch. `None`: that is not
-/// known, since the name is parsed or closed behind it, as `statements` knows already; and
-/// for every other message.
-pub(crate) fn bound(frames: &[Frame], statements: &Statements) -> Vec<Option<Text>> {
+/// in front of it prepares, else what is `known` of what was prepared before the batch.
+/// `None`: nothing, as where the name is parsed or closed behind it, which who knows has noted
+/// already; and for every other message.
+pub(crate) fn bound(frames: &[Frame], known: impl Fn(&str) -> Option<Text>) -> Vec<Option<Text>> {
     let closed = |f: &Frame| match Target::decode(b'C', f.body()) {
         Ok(Target::Statement(name)) => Some(name),
         _ => None,
@@ -139,7 +141,7 @@ pub(crate) fn bound(frames: &[Frame], statements: &Statements) -> Vec<Option<Tex
         match now.get(&name) {
             Some(text) => text.clone(),
             None if touched.contains(&name) => None,
-            None => statements.get(&name).map(Prepared::text),
+            None => known(&name),
         }
     };
     let mut found = Vec::with_capacity(frames.len());
@@ -311,7 +313,7 @@ mod tests {
         }
         let runs = |build: &dyn Fn(&mut BytesMut)| -> Vec<String> {
             let frames = frames(build);
-            let bound = bound(&frames, &statements);
+            let bound = bound(&frames, |name| statements.get(name).map(Prepared::text));
             let binds = frames.iter().zip(bound).filter(|(f, _)| f.tag == b'B');
             let text = |t: Option<Text>| t.map(|t| String::from_utf8_lossy(&t.0).into_owned());
             binds.map(|(_, t)| text(t).unwrap_or_else(|| "unknown".to_owned())).collect()

@@ -21,6 +21,8 @@ pub(crate) struct Savepoints {
     open: Vec<(u64, String)>,
     made: u64,
     unknown: bool,
+    /// The number of the answer that the last completed step is for.
+    stepped: u64,
 }
 
 impl Savepoints {
@@ -48,6 +50,7 @@ impl Savepoints {
         if front.is_some_and(|(of, step)| *of == answer && step.as_ref().is_some_and(is)) {
             if let Some((_, Some(step))) = self.coming.pop_front() {
                 self.take(&step);
+                self.stepped = answer;
             }
         } else if matches!(tag, b"SAVEPOINT" | b"RELEASE") {
             self.unknown = true;
@@ -75,8 +78,8 @@ impl Savepoints {
     /// The answer of this number came; `over`: a transaction ended before it, `idle`: and no
     /// other one has begun.
     pub fn answered(&mut self, answer: u64, over: bool, idle: bool) {
-        // The text that ended it may have set some in the next one.
-        let mut behind = false;
+        // The text or the batch that ended it may have set some in the next one.
+        let mut behind = self.stepped == answer;
         while let Some((of, step)) = self.coming.front()
             && *of <= answer
         {
@@ -166,6 +169,13 @@ mod tests {
             assert_eq!(known.open().len(), 1);
         }
         for (idle, innermost) in [(false, None), (true, Some(None))] {
+            let mut known = Savepoints::default();
+            known.relayed(Some(b"commit and chain"), 1);
+            known.relayed(Some(b"savepoint s"), 1);
+            known.completed(b"COMMIT", 1);
+            known.completed(b"SAVEPOINT", 1);
+            known.answered(1, true, idle);
+            assert_eq!(known.innermost(), innermost);
             let mut known = Savepoints::default();
             known.relayed(Some(b"commit and chain; savepoint s"), 1);
             known.completed(b"COMMIT", 1);

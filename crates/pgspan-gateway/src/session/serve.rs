@@ -29,7 +29,7 @@ impl Session {
         if let Some(select) = shows.then(|| self.show(text)).flatten() {
             // A SELECT of literals.
             let trust = self.trust;
-            self.hand_over(b'Q', None);
+            self.hand_over(b'Q', None, None);
             self.trust = trust;
             frontend::query(&mut self.server.outbox, &select);
             return Ok(());
@@ -99,7 +99,7 @@ impl Session {
         }
         let shape = request::batch(&frames);
         let noticed = self.notice_statements(&mut frames);
-        let mut bound = request::bound(&frames, &self.statements);
+        let mut bound = self.bound(&frames);
         let batch = match shape {
             Ok(Some(batch)) => batch,
             Ok(None) | Err(_) => {
@@ -169,7 +169,7 @@ impl Session {
             self.learn_what_is_seen().await?;
         }
         self.notice_statements(&mut frames);
-        let bound = request::bound(&frames, &self.statements);
+        let bound = self.bound(&frames);
         if self.is_foreign_head(&frames) {
             self.discard_to_sync = !self.relay_head(&frames, true).await?;
         } else if frames.iter().all(|f| b"PDC".contains(&f.tag)) {
@@ -193,7 +193,7 @@ impl Session {
 
     /// Whether a SHOW of the gateway's own is among the statements of a batch.
     fn ask_for_shows(&self, frames: &[Frame]) -> bool {
-        let bound = request::bound(frames, &self.statements);
+        let bound = self.bound(frames);
         Self::texts_of(frames, &bound).iter().any(|text| super::show::is_show(text))
     }
 
@@ -251,9 +251,9 @@ impl Session {
 
     /// Hands whole messages to home; the relay loop brings the answers back.
     pub(super) fn relay_whole(&mut self, frames: &[Frame], bound: Vec<Option<Text>>) {
-        for (f, bound) in frames.iter().zip(bound) {
-            self.record(f, bound);
-            self.hand_over(f.tag, Some(&f.raw));
+        for (f, bound) in frames.iter().zip(&bound) {
+            self.record(f, bound.as_ref());
+            self.hand_over(f.tag, Some(&f.raw), bound.as_ref());
         }
     }
 
@@ -294,7 +294,7 @@ impl Session {
         let name = head.first().and_then(|f| super::inbound::parsed_name(f.tag, &f.raw));
         self.unnamed_at_home |= name.as_deref() == Some("");
         for f in head {
-            self.note_relayed(f.tag, Some(&f.raw));
+            self.note_relayed(f.tag, Some(&f.raw), None);
             self.server.outbox.extend_from_slice(&f.raw);
         }
         let asks = lasts && self.ask_reading(name.as_deref()).await;

@@ -9,6 +9,7 @@
 //! they came by the protocol. Those the gateway has seen all of.
 
 use super::home::{self, Statement};
+use super::request::Text;
 use super::{End, Session};
 use pgspan_pool::ServerError;
 use pgspan_wire::backend::TransactionStatus;
@@ -114,7 +115,8 @@ impl Session {
     }
 
     /// Notes what a message does that goes to home as it is; `None`: it was not seen whole.
-    pub(super) fn note_relayed(&mut self, tag: u8, raw: Option<&[u8]>) {
+    /// `bound`: what it runs, if it binds a statement that is known.
+    pub(super) fn note_relayed(&mut self, tag: u8, raw: Option<&[u8]>, bound: Option<&Text>) {
         let body = raw.and_then(|raw| raw.get(HEADER_BYTES..));
         match tag {
             b'Q' => self.trust.ran(body.map(|text| text.strip_suffix(b"\0").unwrap_or(text))),
@@ -122,8 +124,7 @@ impl Session {
             b'B' => {
                 let name = body.and_then(|body| nth_text(body, 1));
                 let name = name.map(|name| String::from_utf8_lossy(name).into_owned());
-                let known = name.as_ref().and_then(|name| self.statements.get(name));
-                self.trust.ran(known.map(|p| &p.sql[..]));
+                self.trust.ran(bound.map(|(sql, _)| &sql[..]));
                 // Home may read its text anew, under settings that nobody has asked for.
                 self.statements.read_unseen(name.as_deref());
             }

@@ -71,7 +71,7 @@ pub(crate) struct CachedPlan {
     pub lock: Option<Statement>,
     /// What is proven once the statement's tables are locked.
     pub settles: Vec<Settle>,
-    /// A user's function, operator or type has a name that the statement uses.
+    /// A user's function, operator or type may be meant by the statement.
     pub calls_users: bool,
     /// The fingerprint does not cover all of home's facts: each use asks for them again.
     pub asks_again: bool,

@@ -138,6 +138,15 @@ impl Maker<'_> {
             }
             10 => format!("coalesce({name}, {value}) = {value}"),
             11 => format!("({name} = {value}) is not true"),
+            // Casts and operators that are meant and not written.
+            12 if kind == Type::Varchar => match self.dice.below(3) {
+                0 => format!("{name} in (select {value}::varchar)"),
+                1 => format!("case {name} when {value} then true else false end"),
+                _ => format!("{name} between {value} and 'b'"),
+            },
+            12 if kind == Type::Int4 && self.dice.one_in(2) => {
+                format!("{name} >= '2'::text::int4")
+            }
             12 if kind.is_integer() => format!("{name} % 3 = 1"),
             12 if kind == Type::Text => format!("{name} = any ('{{a,b,NULL}}'::text[])"),
             13 if kind.family() == Family::Text => {
