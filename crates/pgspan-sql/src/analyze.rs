@@ -449,6 +449,11 @@ impl Seen<'_> {
                 let path = strings(&s.use_op).unwrap_or_default();
                 path.into_iter().try_for_each(|op| self.operator(op))
             }
+            // What the name means may change, and what the collation does.
+            Node::CollateClause(_) => {
+                self.repeatable = false;
+                Ok(())
+            }
             // CURRENT_TIMESTAMP and the like.
             Node::SqlvalueFunction(_) => {
                 self.timeless = false;
