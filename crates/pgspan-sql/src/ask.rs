@@ -182,10 +182,10 @@ pub fn is_still(snapshot: &str) -> bool {
 struct Fingerprinted {
     /// All relations.
     names: Vec<String>,
-    /// The foreign tables among them.
-    foreign: Vec<String>,
-    /// Those that have children or partitions.
-    parents: Vec<String>,
+    /// The places of foreign tables among them.
+    foreign: Vec<usize>,
+    /// And of those that have children or partitions.
+    parents: Vec<usize>,
 }
 
 /// What the plan of one statement rests on, as one row of text columns:
@@ -198,32 +198,30 @@ struct Fingerprinted {
 fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> String {
     let Fingerprinted { names, foreign, parents } = of;
     // Looked up once each, in a subquery that OFFSET keeps by itself.
-    let place = |n: &String| names.iter().position(|name| name == n);
-    let oid = |n: &String| match place(n) {
-        Some(at) => format!("r.o{at}"),
-        None => format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(n)),
-    };
+    let oid = |at: usize| format!("r.o{at}");
+    let all = || 0..names.len();
     let looked_up = names.iter().enumerate().map(|(at, name)| {
         format!("pg_catalog.to_regclass({})::pg_catalog.oid AS o{at}", literal(name))
     });
     let looked_up = looked_up.collect::<Vec<_>>().join(", ");
     // One index look-up each: as subqueries they start quicker than joins.
-    let relations = names.iter().map(|n| {
+    let relations = all().map(|at| {
         format!(
             "(SELECT c.xmin FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) {})",
-            oid(n)
+            oid(at)
         )
     });
     // A further child leaves no trace in the parent's own row.
-    let trees = parents.iter().map(|n| {
+    let trees = parents.iter().map(|at| {
         format!(
             "(WITH RECURSIVE h(o) AS (SELECT {} UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN h ON i.inhparent OPERATOR(pg_catalog.=) h.o) \
-             SELECT pg_catalog.sum(i.inhrelid::pg_catalog.int8 OPERATOR(pg_catalog.+) i.xmin::pg_catalog.text::pg_catalog.int8) \
+             SELECT pg_catalog.sum(i.inhrelid::pg_catalog.int8 OPERATOR(pg_catalog.+) {}) \
              FROM pg_catalog.pg_inherits i JOIN h ON i.inhparent OPERATOR(pg_catalog.=) h.o)",
-            oid(n)
+            oid(*at),
+            outside::xmin("i")
         )
     });
-    let oids = format!("ARRAY[{}]", names.iter().map(oid).collect::<Vec<_>>().join(", "));
+    let oids = format!("ARRAY[{}]", all().map(oid).collect::<Vec<_>>().join(", "));
     let mapping = if superuser {
         "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', m.oid, m.xmin), '|') FROM pg_catalog.pg_user_mapping m \
          WHERE m.umserver OPERATOR(pg_catalog.=) s.oid AND m.umuser OPERATOR(pg_catalog.=) ANY(ARRAY[0::pg_catalog.oid, \
@@ -233,12 +231,12 @@ fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> Str
          FROM pg_catalog.pg_user_mappings m WHERE m.srvid OPERATOR(pg_catalog.=) s.oid \
          AND (m.umuser OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR m.usename OPERATOR(pg_catalog.=) CURRENT_USER))"
     };
-    let servers = foreign.iter().map(|n| {
+    let servers = foreign.iter().map(|at| {
         format!(
             "(SELECT pg_catalog.concat_ws(':', f.xmin, s.oid, s.xmin, {mapping}) FROM pg_catalog.pg_foreign_table f \
              JOIN pg_catalog.pg_foreign_server s ON s.oid OPERATOR(pg_catalog.=) f.ftserver WHERE f.ftrelid OPERATOR(pg_catalog.=) {o}), \
              pg_catalog.has_table_privilege({o}, 'SELECT')",
-            o = oid(n)
+            o = oid(*at)
         )
     });
     let list =
@@ -249,9 +247,8 @@ fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> Str
          FROM (SELECT {looked_up} OFFSET 0) AS r",
         settings = settings(),
         meanings = list(
-            names
-                .iter()
-                .map(|n| format!("COALESCE({}, 0)", oid(n)))
+            all()
+                .map(|at| format!("COALESCE({}, 0)", oid(at)))
                 .chain(outside::meanings(shared, &oids))
                 .collect()
         ),
@@ -270,17 +267,16 @@ fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> Str
 /// The fingerprint questions for an analyzed statement: for a role that is not a
 /// superuser, and for one that is.
 pub fn fingerprints_of(a: &Analysis, catalog: &CatalogSnapshot) -> [String; 2] {
+    let names = table_names(a);
     let among = |of: fn(&CatalogSnapshot, &str) -> bool| {
-        let tables = a.tables.iter().filter(|t| of(catalog, &t.name));
-        let mut found: Vec<_> = tables.map(crate::analyze::TableRef::sql_name).collect();
-        found.sort();
-        found.dedup();
-        found
+        let is =
+            |name: &String| a.tables.iter().any(|t| of(catalog, &t.name) && t.sql_name() == *name);
+        (0..names.len()).filter(|at| is(&names[*at])).collect()
     };
     let of = Fingerprinted {
-        names: table_names(a),
         foreign: among(CatalogSnapshot::is_foreign_name),
         parents: among(CatalogSnapshot::is_parent_name),
+        names,
     };
     [false, true].map(|superuser| fingerprint(&of, &a.names, superuser))
 }
@@ -436,8 +432,8 @@ pub const ENGINE_EXPLAIN: &str = "EXPLAIN (VERBOSE, FORMAT JSON) ";
 /// writes runs SQL, which the planner puts in its place, or a function of the
 /// statement is an aggregate that it does not have, or values are grouped and sorted by a
 /// user's operators; which columns of the tables have a
-/// collation of their own, or a type that may bring one (a domain, a row, a range); whether a setting changes how EXPLAIN prints
-/// literals; and [`engine_state`]. One row: a boolean, a JSON array, a boolean, a text.
+/// collation of their own, or a type that may bring one (a domain, a row, a range); and [`engine_state`]. One row: a boolean,
+/// a JSON array, a text.
 pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
     format!(
         "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_operator o WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid \
@@ -458,9 +454,7 @@ pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
          WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid \
          AND (t.typtype OPERATOR(pg_catalog.<>) ALL('{{b,e}}'::\"char\"[]) OR e.typtype OPERATOR(pg_catalog.<>) ALL('{{b,e}}'::\"char\"[])))))::pg_catalog.text, '[]'), \
-         pg_catalog.current_setting('extra_float_digits')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 1 \
-         AND pg_catalog.current_setting('IntervalStyle') OPERATOR(pg_catalog.=) 'postgres' \
-         AND pg_catalog.starts_with(pg_catalog.current_setting('DateStyle'), 'ISO'), ({state})",
+         ({state})",
         default_classes = outside::DEFAULT_CLASSES,
         functions = text_array(functions.functions.iter()),
         names = text_array(names),
@@ -476,12 +470,13 @@ pub fn engine_state(names: &[String]) -> String {
          UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN h ON i.inhparent OPERATOR(pg_catalog.=) h.o) \
          SELECT pg_catalog.concat_ws('|', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', i.indexrelid, i.xmin), ',' ORDER BY i.indexrelid) \
          FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) ANY(t.tables)), \
-         (SELECT pg_catalog.sum(a.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_attribute a \
+         (SELECT pg_catalog.sum({}) FROM pg_catalog.pg_attribute a \
          WHERE a.attrelid OPERATOR(pg_catalog.=) ANY(t.tables)), \
          (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', k.oid, k.xmin), ',' ORDER BY k.oid) FROM pg_catalog.pg_constraint k \
          WHERE k.conrelid OPERATOR(pg_catalog.=) ANY(t.tables)), pg_catalog.array_length(t.tables, 1)) \
          FROM (SELECT pg_catalog.array_agg(h.o) AS tables FROM h) AS t",
-        text_array(names)
+        text_array(names),
+        outside::xmin("a")
     )
 }
 

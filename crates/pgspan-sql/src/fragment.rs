@@ -95,7 +95,7 @@ pub fn remote_type<'a>(
 }
 
 /// The reg types: OIDs that are written as names, which mean other objects elsewhere.
-const NAMING: &[u32] = &[24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
+pub(crate) const NAMING: &[u32] = &[24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
 
 /// Whether a column's values are names of objects.
 pub fn names_objects(column: &Column) -> bool {

@@ -8,6 +8,7 @@
 
 use crate::analyze::SharedNames;
 use crate::effect::MEANT;
+use crate::fragment::NAMING;
 use crate::quote::text_array;
 
 /// The first number of an object that is not PostgreSQL's own (`FirstNormalObjectId`).
@@ -16,10 +17,9 @@ const FIRST: &str = "16384::pg_catalog.oid";
 /// Functions of these languages (internal, C) change with their rows only.
 const COMPILED: &str = "'{12,13}'::pg_catalog.oid[]";
 
-/// Types whose values are numbers of objects that have names, and their arrays: those of
-/// [`crate::fragment::is_naming`], and aclitem.
-const NAME_OBJECTS: &str = "'{24,2202,2203,2204,2205,2206,3734,3769,4089,4096,4191,1033,\
-1008,2207,2208,2209,2210,2211,3735,3770,4090,4097,4192,1034}'::pg_catalog.oid[]";
+/// aclitem, and arrays of it and of [`NAMING`]: their values name objects too.
+const NAMING_TOO: &[u32] =
+    &[1033, 1008, 2207, 2208, 2209, 2210, 2211, 3735, 3770, 4090, 4097, 4192, 1034];
 
 /// Users' operator classes, for B-trees and hash tables, by which values are compared where
 /// nobody says how.
@@ -61,24 +61,28 @@ fn told(from: &str, sum: &str, moving: &str, meant: &str) -> String {
     )
 }
 
-/// A row's number and version.
-fn version(row: &str) -> String {
-    format!(
-        "{row}.oid::pg_catalog.int8 OPERATOR(pg_catalog.+) {row}.xmin::pg_catalog.text::pg_catalog.int8"
-    )
+/// A row's version as a number.
+pub(crate) fn xmin(row: &str) -> String {
+    format!("{row}.xmin::pg_catalog.text::pg_catalog.int8")
 }
 
-/// The same, or nothing where there is no row.
-fn version_if_any(row: &str) -> String {
-    format!("COALESCE({row}.xmin::pg_catalog.text::pg_catalog.int8, 0)")
+/// A row's number and version.
+fn version(row: &str) -> String {
+    format!("{row}.oid::pg_catalog.int8 OPERATOR(pg_catalog.+) {}", xmin(row))
 }
 
 /// The versions of an enum's labels.
 fn labels(types: &str) -> String {
     format!(
-        "COALESCE((SELECT pg_catalog.sum(n.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_enum n \
-         WHERE n.enumtypid OPERATOR(pg_catalog.=) ANY(ARRAY[{types}])), 0)"
+        "COALESCE((SELECT pg_catalog.sum({}) FROM pg_catalog.pg_enum n \
+         WHERE n.enumtypid OPERATOR(pg_catalog.=) ANY(ARRAY[{types}])), 0)",
+        xmin("n")
     )
+}
+
+/// Whether a function is not known to change with its row only; `otherwise`: there is none.
+fn not_compiled(row: &str, otherwise: bool) -> String {
+    format!("COALESCE({row}.prolang OPERATOR(pg_catalog.<>) ALL({COMPILED}), {otherwise})")
 }
 
 /// Whether a type `t`, with elements of type `e`, is more than its row and labels.
@@ -88,9 +92,6 @@ AND (t.typelem OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR e.typtype OPERATOR(pg
 /// What may be meant, as items of text, each for [`Said::read`]; the last one is of the columns
 /// of `tables`, an SQL expression: an array of numbers.
 pub(crate) fn meanings(names: &SharedNames, tables: &str) -> Vec<String> {
-    let compiled = |row: &str| {
-        format!("COALESCE({row}.prolang OPERATOR(pg_catalog.<>) ALL({COMPILED}), true)")
-    };
     let mut found = Vec::new();
     if !names.functions.is_empty() {
         let from = format!(
@@ -98,7 +99,7 @@ pub(crate) fn meanings(names: &SharedNames, tables: &str) -> Vec<String> {
              AND x.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid",
             text_array(names.functions.iter())
         );
-        found.push(told(&from, &version("x"), &compiled("x"), "true"));
+        found.push(told(&from, &version("x"), &not_compiled("x", true), "true"));
     }
     if !names.types.is_empty() {
         let from = format!(
@@ -114,14 +115,18 @@ pub(crate) fn meanings(names: &SharedNames, tables: &str) -> Vec<String> {
         "(SELECT {IS_COMPOUND} FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
          WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid)"
     );
+    let naming: Vec<String> = NAMING.iter().chain(NAMING_TOO).map(u32::to_string).collect();
     let moving = format!(
-        "NOT a.attisdropped AND (a.atttypid OPERATOR(pg_catalog.=) ANY({NAME_OBJECTS}) \
-         OR (a.atttypid OPERATOR(pg_catalog.>=) {FIRST} AND {is_compound}))"
+        "NOT a.attisdropped AND (a.atttypid OPERATOR(pg_catalog.=) ANY('{{{naming}}}'::pg_catalog.oid[]) \
+         OR (a.atttypid OPERATOR(pg_catalog.>=) {FIRST} AND {is_compound}))",
+        naming = naming.join(",")
     );
     let sum = format!(
-        "a.xmin::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.+) CASE WHEN a.atttypid OPERATOR(pg_catalog.>=) {FIRST} \
-         THEN (SELECT t.xmin::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.+) {labels} \
+        "{of_column} OPERATOR(pg_catalog.+) CASE WHEN a.atttypid OPERATOR(pg_catalog.>=) {FIRST} \
+         THEN (SELECT {of_type} OPERATOR(pg_catalog.+) {labels} \
          FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid) ELSE 0 END",
+        of_column = xmin("a"),
+        of_type = xmin("t"),
         labels = labels("t.oid, t.typelem")
     );
     let from = format!(
@@ -141,10 +146,8 @@ fn users_objects(names: &SharedNames) -> String {
              WHERE x.oid OPERATOR(pg_catalog.>=) {FIRST}"
         )
     };
-    let with_function = format!("{} OPERATOR(pg_catalog.+) {}", version("x"), version_if_any("p"));
-    let not_compiled = |otherwise: &str| {
-        format!("COALESCE(p.prolang OPERATOR(pg_catalog.<>) ALL({COMPILED}), {otherwise})")
-    };
+    let with_function =
+        format!("{} OPERATOR(pg_catalog.+) COALESCE({}, 0)", version("x"), xmin("p"));
     // An operator of a user's type is meant where such a type is, which is seen by itself; a
     // cast between types of PostgreSQL's applies where no name of a user's stands.
     let from = format!(
@@ -153,10 +156,10 @@ fn users_objects(names: &SharedNames) -> String {
          UNION ALL SELECT {with_function}, {} OR (x.castsource OPERATOR(pg_catalog.<) {FIRST} AND x.casttarget OPERATOR(pg_catalog.<) {FIRST}), false \
          FROM pg_catalog.pg_cast x {} \
          UNION ALL SELECT {}, false, false FROM {DEFAULT_CLASSES}) AS u(version, moving, meant)",
-        not_compiled("true"),
+        not_compiled("p", true),
         function("oprcode"),
         text_array(operators.iter()),
-        not_compiled("false"),
+        not_compiled("p", false),
         function("castfunc"),
         version("x"),
     );
@@ -170,8 +173,9 @@ pub(crate) fn definitions(names: &SharedNames) -> Vec<String> {
     }
     // Who may call PostgreSQL's own.
     vec![format!(
-        "(SELECT pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8) FROM pg_catalog.pg_proc x \
+        "(SELECT pg_catalog.sum({}) FROM pg_catalog.pg_proc x \
          WHERE x.proname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND x.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid)",
+        xmin("x"),
         text_array(names.functions.iter())
     )]
 }

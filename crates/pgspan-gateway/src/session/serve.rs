@@ -94,12 +94,12 @@ impl Session {
         let mut frames = self.held.take();
         self.refresh_catalog(&Piece::ALL).await?;
         self.regain_trust().await?;
-        if self.ask_for_shows(&frames) {
+        let mut bound = self.bound(&frames);
+        if runs_show(&frames, &bound) {
             self.learn_what_is_seen().await?;
         }
         let shape = request::batch(&frames);
         let noticed = self.notice_statements(&mut frames);
-        let mut bound = self.bound(&frames);
         let batch = match shape {
             Ok(Some(batch)) => batch,
             Ok(None) | Err(_) => {
@@ -164,12 +164,13 @@ impl Session {
     pub(super) async fn serve_flush(&mut self) -> Result<(), End> {
         self.refresh_catalog(&Piece::ALL).await?;
         let mut frames = self.held.take();
-        if self.ask_for_shows(&frames) {
+        let mut bound = self.bound(&frames);
+        if runs_show(&frames, &bound) {
             self.regain_trust().await?;
             self.learn_what_is_seen().await?;
+            bound = self.bound(&frames);
         }
         self.notice_statements(&mut frames);
-        let bound = self.bound(&frames);
         if self.is_foreign_head(&frames) {
             self.discard_to_sync = !self.relay_head(&frames, true).await?;
         } else if frames.iter().all(|f| b"PDC".contains(&f.tag)) {
@@ -189,12 +190,6 @@ impl Session {
             frontend::flush(&mut self.server.outbox);
         }
         Ok(())
-    }
-
-    /// Whether a SHOW of the gateway's own is among the statements of a batch.
-    fn ask_for_shows(&self, frames: &[Frame]) -> bool {
-        let bound = self.bound(frames);
-        Self::texts_of(frames, &bound).iter().any(|text| super::show::is_show(text))
     }
 
     /// What a held batch prepares, seen with the catalog as it is now, and what of it is left
@@ -400,4 +395,9 @@ impl Session {
             Err(lost) => Err(lost.into()),
         }
     }
+}
+
+/// Whether a SHOW of the gateway's own is among the statements of a batch.
+fn runs_show(frames: &[Frame], bound: &[Option<Text>]) -> bool {
+    Session::texts_of(frames, bound).iter().any(|text| super::show::is_show(text))
 }

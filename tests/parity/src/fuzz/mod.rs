@@ -147,8 +147,10 @@ fn one_schema(
                 if !again.wrong.is_empty() {
                     found.wrong += 1;
                     let place = format!("seed {seed}/{at} again");
-                    println!("{}", failure(&format!("{place} {way:?}"), sql, &again));
-                    println!("behind\n  {}\n", changes.done.join(";\n  "));
+                    println!(
+                        "{}",
+                        failure(&format!("{place} {way:?}"), sql, &again, &changes.done)
+                    );
                     found.failures.push(place);
                 }
             }
@@ -161,8 +163,10 @@ fn one_schema(
             eprintln!("{all} queries, {} failed", found.wrong);
         }
         if !verdict.wrong.is_empty() {
-            println!("{}", failure(&format!("{place} {way:?}"), &draft.sql(), &verdict));
-            println!("behind\n  {}\n", changes.done.join(";\n  "));
+            println!(
+                "{}",
+                failure(&format!("{place} {way:?}"), &draft.sql(), &verdict, &changes.done)
+            );
             found.failures.push(place);
             if found.kept < KEPT_MAX {
                 found.kept += 1;
@@ -180,11 +184,13 @@ fn one_schema(
     Ok(())
 }
 
-fn failure(place: &str, sql: &str, verdict: &Verdict) -> String {
+/// What differed, and what had been changed before.
+fn failure(place: &str, sql: &str, verdict: &Verdict, changes: &[String]) -> String {
     let mut text = format!("FAILED {place}\n{sql}\n");
     for (strategy, difference) in &verdict.wrong {
         text.push_str(&format!("[{strategy}] {difference}\n"));
     }
+    text.push_str(&format!("behind\n  {}\n", changes.join(";\n  ")));
     text
 }
 
