@@ -4,7 +4,7 @@
 use crate::analyze::{Analysis, SharedNames};
 use crate::catalog::CatalogSnapshot;
 use crate::outside;
-use crate::quote::{literal, text_array};
+use crate::quote::{literal, name_array, text_array};
 use crate::route::Reason;
 
 /// Names of all foreign tables (`t`), rows `(kind, name, safe)` as all parts of a
@@ -23,7 +23,8 @@ FROM (SELECT DISTINCT h.inhparent FROM pg_catalog.pg_inherits h) i";
 /// names of functions (`u`) outside `pg_catalog` with whether all are immutable; names of
 /// operators (`o`) there that are not, or whose function is SQL that the planner puts in
 /// their place; words that are keywords (`k`) at home, of those that
-/// are none to older servers.
+/// are none to older servers; built-in functions behind operators and casts that not everybody
+/// may call (`a`).
 pub const FUNCTIONS: &str = "\
 SELECT 'f', p.proname::pg_catalog.text, pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.<>) 'v') \
 FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid GROUP BY p.proname \
@@ -35,7 +36,13 @@ SELECT 'o', o.oprname::pg_catalog.text, false FROM pg_catalog.pg_operator o \
 JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid \
 WHERE o.oprnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND (p.provolatile OPERATOR(pg_catalog.<>) 'i' OR p.prolang OPERATOR(pg_catalog.=) 14::pg_catalog.oid) \
 UNION ALL \
-SELECT 'k', k.word, true FROM pg_catalog.pg_get_keywords() k WHERE k.word OPERATOR(pg_catalog.=) 'system_user'";
+SELECT 'k', k.word, true FROM pg_catalog.pg_get_keywords() k WHERE k.word OPERATOR(pg_catalog.=) 'system_user' \
+UNION ALL \
+SELECT 'a', p.proname::pg_catalog.text, false FROM pg_catalog.pg_proc p \
+WHERE p.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid AND p.proacl IS NOT NULL \
+AND NOT pg_catalog.has_function_privilege('public', p.oid, 'EXECUTE') \
+AND (EXISTS (SELECT 1 FROM pg_catalog.pg_operator o WHERE o.oprcode::pg_catalog.oid OPERATOR(pg_catalog.=) p.oid) \
+OR EXISTS (SELECT 1 FROM pg_catalog.pg_cast c WHERE c.castfunc OPERATOR(pg_catalog.=) p.oid))";
 
 /// Names of types (`y`) to which a cast runs a function that is not immutable: one of the
 /// cast's own, or one in a CHECK of a domain, and of the types made of these (`*` when the
@@ -50,7 +57,7 @@ UNION ALL SELECT a.atttypid, k.reltype FROM pg_catalog.pg_attribute a JOIN pg_ca
 WHERE k.reltype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND a.attnum OPERATOR(pg_catalog.>) 0 \
 UNION ALL SELECT g.rngsubtype, g.rngtypid FROM pg_catalog.pg_range g \
 UNION ALL SELECT g.rngsubtype, g.rngmultitypid FROM pg_catalog.pg_range g \
-UNION ALL SELECT m.ids[1]::pg_catalog.oid, c.contypid FROM pg_catalog.pg_constraint c \
+UNION ALL SELECT pg_catalog.oidin(pg_catalog.textout(m.ids[1])), c.contypid FROM pg_catalog.pg_constraint c \
 CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':resulttype ([0-9]+)', 'g') AS m(ids) \
 WHERE c.contypid OPERATOR(pg_catalog.>) 0::pg_catalog.oid), \
 strange_cast AS (SELECT c.casttarget, c.castcontext FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc \
@@ -58,7 +65,7 @@ WHERE p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid AND p.provolatil
 strange(o) AS (\
 SELECT c.contypid FROM pg_catalog.pg_constraint c \
 CROSS JOIN LATERAL pg_catalog.regexp_matches(c.conbin::pg_catalog.text, ':(?:op)?funcid ([0-9]+)', 'g') AS m(ids) \
-JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) m.ids[1]::pg_catalog.oid \
+JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) pg_catalog.oidin(pg_catalog.textout(m.ids[1])) \
 WHERE c.contypid OPERATOR(pg_catalog.>) 0::pg_catalog.oid AND (p.provolatile OPERATOR(pg_catalog.=) 'v' \
 OR (p.provolatile OPERATOR(pg_catalog.=) 's' AND (p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid OR p.proname OPERATOR(pg_catalog.=) 'current_setting'))) \
 UNION \
@@ -154,7 +161,7 @@ pub fn without_role(settings: &[u8]) -> &[u8] {
 
 /// What is visible to a transaction, as `xmin:xmax:` and the transactions between them
 /// that still run.
-const SNAPSHOT: &str = "pg_catalog.pg_current_snapshot()::pg_catalog.text";
+const SNAPSHOT: &str = "pg_catalog.pg_current_snapshot()";
 
 /// The part of every fingerprint that a session can change without a transaction that
 /// others could see, and the snapshot: one row of two texts. Where the snapshot
@@ -227,7 +234,7 @@ fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> Str
          WHERE m.umserver OPERATOR(pg_catalog.=) s.oid AND m.umuser OPERATOR(pg_catalog.=) ANY(ARRAY[0::pg_catalog.oid, \
          (SELECT g.oid FROM pg_catalog.pg_authid g WHERE g.rolname OPERATOR(pg_catalog.=) CURRENT_USER)]))"
     } else {
-        "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', m.umid, pg_catalog.hashtextextended(m.umoptions::pg_catalog.text, 0)), '|') \
+        "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', m.umid, pg_catalog.hashtextextended(pg_catalog.concat(m.umoptions), 0)), '|') \
          FROM pg_catalog.pg_user_mappings m WHERE m.srvid OPERATOR(pg_catalog.=) s.oid \
          AND (m.umuser OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR m.usename OPERATOR(pg_catalog.=) CURRENT_USER))"
     };
@@ -256,7 +263,7 @@ fn fingerprint(of: &Fingerprinted, shared: &SharedNames, superuser: bool) -> Str
             relations
                 .chain(outside::definitions(shared))
                 .chain(trees)
-                .map(|d| format!("COALESCE({d}::pg_catalog.text, '')"))
+                .map(|d| format!("pg_catalog.concat({d})"))
                 .collect()
         ),
         servers = list(servers.collect()),
@@ -323,7 +330,7 @@ const LOCALE_JSON: &str = "(SELECT pg_catalog.json_build_object('encoding', pg_c
 /// plan for these names no better than the one for any, which it then keeps.
 pub fn home_facts() -> String {
     format!(
-        "SELECT pg_catalog.json_build_object('version', pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
+        "SELECT pg_catalog.json_build_object('version', pg_catalog.int4in(pg_catalog.textout(pg_catalog.current_setting('server_version_num'))), \
          'database', {LOCALE_JSON}, 'user', CURRENT_USER, 'relations', \
          (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('written', n.name, 'oid', c.oid::pg_catalog.int8, \
           'kind', c.relkind, 'persistence', c.relpersistence, 'schema', ns.nspname, 'name', c.relname, 'row_security', c.relrowsecurity, 'subclass', c.relhassubclass, \
@@ -367,9 +374,9 @@ fn view_json(view: &str) -> String {
           JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) rw.oid \
           AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass), \
          r AS (SELECT rw.oid, rw.xmin, rw.ev_action::pg_catalog.text AS tree FROM v JOIN pg_catalog.pg_rewrite rw ON rw.ev_class OPERATOR(pg_catalog.=) v.o), \
-         called(f) AS (SELECT m.ids[1]::pg_catalog.oid FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':(?:funcid|opfuncid|hashfuncid|aggfnoid|winfnoid|tsmhandler) ([0-9]+)', 'g') AS m(ids) \
+         called(f) AS (SELECT pg_catalog.oidin(pg_catalog.textout(m.ids[1])) FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':(?:funcid|opfuncid|hashfuncid|aggfnoid|winfnoid|tsmhandler) ([0-9]+)', 'g') AS m(ids) \
           UNION SELECT o.oprcode::pg_catalog.oid FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':opno ([0-9]+)', 'g') AS m(ids) \
-          JOIN pg_catalog.pg_operator o ON o.oid OPERATOR(pg_catalog.=) m.ids[1]::pg_catalog.oid) \
+          JOIN pg_catalog.pg_operator o ON o.oid OPERATOR(pg_catalog.=) pg_catalog.oidin(pg_catalog.textout(m.ids[1]))) \
          SELECT pg_catalog.json_build_object('state', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.xmin), ',' ORDER BY r.oid) FROM r), 'folds', \
           EXISTS (SELECT 1 FROM r LEFT JOIN called ON true LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) called.f WHERE {folds}), 'hazard', \
           EXISTS (SELECT 1 FROM v JOIN pg_catalog.pg_class vc ON vc.oid OPERATOR(pg_catalog.=) v.o \
@@ -377,7 +384,7 @@ fn view_json(view: &str) -> String {
           OR EXISTS (SELECT 1 FROM r JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) r.oid \
            AND d.refclassid OPERATOR(pg_catalog.=) ANY(ARRAY['pg_catalog.pg_proc', 'pg_catalog.pg_type', 'pg_catalog.pg_operator']::pg_catalog.regclass[])) \
           OR EXISTS (SELECT 1 FROM r CROSS JOIN LATERAL pg_catalog.regexp_matches(r.tree, ':relid ([0-9]+)', 'g') AS m(ids) \
-           WHERE m.ids[1]::pg_catalog.int8 OPERATOR(pg_catalog.>) 0 AND m.ids[1]::pg_catalog.int8 OPERATOR(pg_catalog.<) 16384) \
+           WHERE pg_catalog.int8in(pg_catalog.textout(m.ids[1])) OPERATOR(pg_catalog.>) 0 AND pg_catalog.int8in(pg_catalog.textout(m.ids[1])) OPERATOR(pg_catalog.<) 16384) \
           OR EXISTS (SELECT 1 FROM called LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) called.f WHERE called.f OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
            AND (p.oid IS NULL OR p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid OR p.provolatile OPERATOR(pg_catalog.=) 'v' OR {stateful}))))",
         folds = crate::folding::view_condition(),
@@ -388,7 +395,7 @@ fn view_json(view: &str) -> String {
 /// Everything about one remote relation, as one JSON value ([`crate::facts::SourceFacts`]).
 pub fn source_facts(schema: &str, name: &str) -> String {
     format!(
-        "SELECT pg_catalog.json_build_object('version', pg_catalog.current_setting('server_version_num')::pg_catalog.int4, 'database', {LOCALE_JSON}, 'oid', c.oid::pg_catalog.int8, 'kind', c.relkind, \
+        "SELECT pg_catalog.json_build_object('version', pg_catalog.int4in(pg_catalog.textout(pg_catalog.current_setting('server_version_num'))), 'database', {LOCALE_JSON}, 'oid', c.oid::pg_catalog.int8, 'kind', c.relkind, \
          'row_security', c.relrowsecurity, 'subclass', c.relhassubclass, 'rows', c.reltuples, 'pages', c.relpages, 'columns', {columns}, \
          'reading', pg_catalog.concat_ws('|', pg_catalog.current_setting('array_nulls'), pg_catalog.current_setting('transform_null_equals'))) \
          FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({name})::pg_catalog.oid",
@@ -444,7 +451,7 @@ pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_cast k JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) k.castfunc \
          WHERE k.castcontext OPERATOR(pg_catalog.=) 'i' AND p.prolang OPERATOR(pg_catalog.=) 14::pg_catalog.oid AND p.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid) \
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.prokind OPERATOR(pg_catalog.=) 'a' \
-         AND p.proname OPERATOR(pg_catalog.=) ANY({functions}::pg_catalog.name[]) \
+         AND p.proname OPERATOR(pg_catalog.=) ANY({functions}) \
          AND p.proname OPERATOR(pg_catalog.<>) ALL('{{count,sum,avg,min,max}}'::pg_catalog.name[])) \
          OR EXISTS (SELECT 1 FROM {default_classes} AND x.opcintype OPERATOR(pg_catalog.<) 16384::pg_catalog.oid), \
          COALESCE((SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.unnest({names}) AS n(name) \
@@ -453,10 +460,10 @@ pub fn engine_hazards(names: &[String], functions: &SharedNames) -> String {
          AND (a.attcollation OPERATOR(pg_catalog.<>) ALL(ARRAY[0::pg_catalog.oid, 100::pg_catalog.oid]) \
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
          WHERE t.oid OPERATOR(pg_catalog.=) a.atttypid \
-         AND (t.typtype OPERATOR(pg_catalog.<>) ALL('{{b,e}}'::\"char\"[]) OR e.typtype OPERATOR(pg_catalog.<>) ALL('{{b,e}}'::\"char\"[])))))::pg_catalog.text, '[]'), \
+         AND (t.typtype OPERATOR(pg_catalog.<>) ALL('{{b,e}}'::\"char\"[]) OR e.typtype OPERATOR(pg_catalog.<>) ALL('{{b,e}}'::\"char\"[]))))), '[]'), \
          ({state})",
         default_classes = outside::DEFAULT_CLASSES,
-        functions = text_array(functions.functions.iter()),
+        functions = name_array(functions.functions.iter()),
         names = text_array(names),
         state = engine_state(names),
     )

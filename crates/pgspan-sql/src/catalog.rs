@@ -85,6 +85,7 @@ pub fn changed_by(tag: &str) -> &'static [Piece] {
             | "OPERATOR FAMILY" | "PROCEDURE" | "ROUTINE" | "TYPE",
         ) => &[Functions, Types],
         ("CREATE" | "ALTER" | "DROP" | "IMPORT", _) => &Piece::ALL,
+        ("GRANT" | "REVOKE", _) => &[Functions],
         _ => &[],
     }
 }
@@ -120,6 +121,8 @@ struct Functions {
     strange_operators: HashSet<String>,
     /// Words that home reads as keywords and older servers do not.
     keywords: HashSet<String>,
+    /// Some of those that operators and casts call are not for everybody.
+    restricted: bool,
 }
 
 /// An immutable copy of the names that decide whether a statement is worth parsing.
@@ -169,10 +172,10 @@ fn is_stateful(name: &str) -> bool {
 
 /// The same as an SQL condition on a row `p` of `pg_proc`.
 pub(crate) fn stateful_condition() -> String {
-    let names = crate::quote::text_array(STATEFUL.iter());
+    let names = crate::quote::name_array(STATEFUL.iter());
     let parts = crate::quote::text_array(STATEFUL_PARTS.iter());
     format!(
-        "(p.proname OPERATOR(pg_catalog.=) ANY({names}::pg_catalog.name[]) OR EXISTS (SELECT 1 FROM pg_catalog.unnest({parts}) AS s(part) \
+        "(p.proname OPERATOR(pg_catalog.=) ANY({names}) OR EXISTS (SELECT 1 FROM pg_catalog.unnest({parts}) AS s(part) \
          WHERE pg_catalog.strpos(p.proname::pg_catalog.text, s.part) OPERATOR(pg_catalog.>) 0))"
     )
 }
@@ -192,6 +195,7 @@ impl Functions {
                 "k" => {
                     functions.keywords.insert(name.clone());
                 }
+                "a" => functions.restricted = true,
                 _ => {
                     functions.outside.insert(name.clone());
                     not_immutable.extend((!safe).then_some(name));
@@ -225,6 +229,7 @@ impl CatalogSnapshot {
                 outside: outside_functions,
                 strange_operators,
                 keywords: HashSet::new(),
+                restricted: false,
             }),
             ..CatalogSnapshot::default()
         }
@@ -300,6 +305,12 @@ impl CatalogSnapshot {
     /// Whether there is a function of this name outside `pg_catalog`: `row.name` may call it.
     pub fn is_outside_function(&self, name: &str) -> bool {
         self.functions.outside.contains(name)
+    }
+
+    /// Whether PostgreSQL may refuse a role what an operator or a cast calls, which no
+    /// fingerprint tells.
+    pub fn restricts_operators(&self) -> bool {
+        self.functions.restricted
     }
 
     /// Whether an operator of this name may do more than compute.

@@ -393,6 +393,13 @@ lo_creat,lo_create,lo_open,lo_close,lo_get,lo_put,lo_unlink,loread,lowrite}";
 /// Built-in functions that run what their arguments name.
 const RUNS: &str = "'^(query|table|schema|database|cursor)_to_xml|^ts_(stat|rewrite)$'";
 
+/// Asks whether home holds locks on foreign tables in its transaction: then something has
+/// opened them, whatever it was called and whether or not it is still there. Only what a
+/// subtransaction opened that failed leaves none.
+pub const OPENED_FOREIGN: &str = "\
+SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
+WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND c.relkind OPERATOR(pg_catalog.=) 'f')";
+
 /// Asks whether nothing that these words (`$1`) and operators (`$2`) could name leads to a
 /// source, and whether what is called (`$3`) and each operator is there at all. One row of one
 /// boolean; NULL never.
@@ -413,9 +420,9 @@ pub fn question() -> String {
     let reject_tree = |tree: &str| {
         format!(
             "EXISTS (SELECT 1 FROM pg_catalog.regexp_matches({tree}::pg_catalog.text, ':([a-z_]+) ([0-9]{{1,10}})', 'g') AS m(a) \
-             WHERE (m.a[2]::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384 AND m.a[1] OPERATOR(pg_catalog.<>) 'location' \
+             WHERE (pg_catalog.int8in(pg_catalog.textout(m.a[2])) OPERATOR(pg_catalog.>=) 16384 AND m.a[1] OPERATOR(pg_catalog.<>) 'location' \
              AND m.a[1] OPERATOR(pg_catalog.!~) '(typmod|location|len)$') \
-             OR (m.a[1] OPERATOR(pg_catalog.~) 'funcid$' AND m.a[2]::pg_catalog.oid OPERATOR(pg_catalog.=) ANY((SELECT b.bad FROM bad b)::pg_catalog.oid[])))"
+             OR (m.a[1] OPERATOR(pg_catalog.~) 'funcid$' AND pg_catalog.oidin(pg_catalog.textout(m.a[2])) OPERATOR(pg_catalog.=) ANY((SELECT b.bad FROM bad b)::pg_catalog.oid[])))"
         )
     };
     format!(
@@ -439,10 +446,10 @@ pub fn question() -> String {
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_attrdef d WHERE d.adrelid OPERATOR(pg_catalog.=) c.oid AND {default}) \
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid AND k.conbin IS NOT NULL AND {check}) \
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid \
-         AND (EXISTS (SELECT 1 FROM pg_catalog.unnest(i.indclass::pg_catalog.oid[]) AS o(o) WHERE o.o OPERATOR(pg_catalog.>=) {own}) \
+         AND (EXISTS (SELECT 1 FROM pg_catalog.unnest(i.indclass) AS o(o) WHERE o.o OPERATOR(pg_catalog.>=) {own}) \
          OR (i.indexprs IS NOT NULL AND {expressions}) OR (i.indpred IS NOT NULL AND {predicate}))) \
          OR EXISTS (SELECT 1 FROM pg_catalog.pg_partitioned_table q WHERE q.partrelid OPERATOR(pg_catalog.=) c.oid \
-         AND (q.partexprs IS NOT NULL OR EXISTS (SELECT 1 FROM pg_catalog.unnest(q.partclass::pg_catalog.oid[]) AS o(o) WHERE o.o OPERATOR(pg_catalog.>=) {own}))))) \
+         AND (q.partexprs IS NOT NULL OR EXISTS (SELECT 1 FROM pg_catalog.unnest(q.partclass) AS o(o) WHERE o.o OPERATOR(pg_catalog.>=) {own}))))) \
          AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_proc p WHERE p.proname OPERATOR(pg_catalog.=) ANY($1::pg_catalog.name[]) \
          AND (p.oid OPERATOR(pg_catalog.>=) {own} OR p.oid OPERATOR(pg_catalog.=) ANY((SELECT b.bad FROM bad b)::pg_catalog.oid[]))) \
          AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_type t WHERE t.typname OPERATOR(pg_catalog.=) ANY($1::pg_catalog.name[]) \

@@ -103,9 +103,9 @@ pub fn folds(select: &SelectStmt) -> Result<Folds, Unknown> {
 /// As an SQL condition on a view's stored `tree` and a row `p` of `pg_proc` of what it calls:
 /// whether planning the view may fold what looks at settings.
 pub(crate) fn view_condition() -> String {
-    let names = crate::quote::text_array(LOOKING.iter().chain(CASTING));
+    let names = crate::quote::name_array(LOOKING.iter().chain(CASTING));
     format!(
-        "(r.tree OPERATOR(pg_catalog.~) '{{(COERCEVIAIO|ARRAYCOERCEEXPR) ' OR p.proname OPERATOR(pg_catalog.=) ANY({names}::pg_catalog.name[]) \
+        "(r.tree OPERATOR(pg_catalog.~) '{{(COERCEVIAIO|ARRAYCOERCEEXPR) ' OR p.proname OPERATOR(pg_catalog.=) ANY({names}) \
          OR pg_catalog.right(p.proname::pg_catalog.text, 3) OPERATOR(pg_catalog.=) 'out')"
     )
 }

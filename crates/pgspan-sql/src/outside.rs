@@ -9,7 +9,7 @@
 use crate::analyze::SharedNames;
 use crate::effect::MEANT;
 use crate::fragment::NAMING;
-use crate::quote::text_array;
+use crate::quote::name_array;
 
 /// The first number of an object that is not PostgreSQL's own (`FirstNormalObjectId`).
 const FIRST: &str = "16384::pg_catalog.oid";
@@ -61,9 +61,10 @@ fn told(from: &str, sum: &str, moving: &str, meant: &str) -> String {
     )
 }
 
-/// A row's version as a number.
+/// A row's version as a number. By functions: what casts a number to text and back may be a
+/// user's.
 pub(crate) fn xmin(row: &str) -> String {
-    format!("{row}.xmin::pg_catalog.text::pg_catalog.int8")
+    format!("pg_catalog.int8in(pg_catalog.xidout({row}.xmin))")
 }
 
 /// A row's number and version.
@@ -95,17 +96,17 @@ pub(crate) fn meanings(names: &SharedNames, tables: &str) -> Vec<String> {
     let mut found = Vec::new();
     if !names.functions.is_empty() {
         let from = format!(
-            "pg_catalog.pg_proc x WHERE x.proname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) \
+            "pg_catalog.pg_proc x WHERE x.proname OPERATOR(pg_catalog.=) ANY({}) \
              AND x.pronamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid",
-            text_array(names.functions.iter())
+            name_array(names.functions.iter())
         );
         found.push(told(&from, &version("x"), &not_compiled("x", true), "true"));
     }
     if !names.types.is_empty() {
         let from = format!(
             "pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem \
-             WHERE t.typname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND t.typnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid",
-            text_array(names.types.iter())
+             WHERE t.typname OPERATOR(pg_catalog.=) ANY({}) AND t.typnamespace OPERATOR(pg_catalog.<>) 11::pg_catalog.oid",
+            name_array(names.types.iter())
         );
         let sum = format!("{} OPERATOR(pg_catalog.+) {}", version("t"), labels("t.oid, t.typelem"));
         found.push(told(&from, &sum, IS_COMPOUND, "true"));
@@ -152,13 +153,13 @@ fn users_objects(names: &SharedNames) -> String {
     // cast between types of PostgreSQL's applies where no name of a user's stands.
     let from = format!(
         "(SELECT {with_function}, {}, x.oprleft OPERATOR(pg_catalog.<) {FIRST} AND x.oprright OPERATOR(pg_catalog.<) {FIRST} \
-         FROM pg_catalog.pg_operator x {} AND x.oprname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) \
+         FROM pg_catalog.pg_operator x {} AND x.oprname OPERATOR(pg_catalog.=) ANY({}) \
          UNION ALL SELECT {with_function}, {} OR (x.castsource OPERATOR(pg_catalog.<) {FIRST} AND x.casttarget OPERATOR(pg_catalog.<) {FIRST}), false \
          FROM pg_catalog.pg_cast x {} \
          UNION ALL SELECT {}, false, false FROM {DEFAULT_CLASSES}) AS u(version, moving, meant)",
         not_compiled("p", true),
         function("oprcode"),
-        text_array(operators.iter()),
+        name_array(operators.iter()),
         not_compiled("p", false),
         function("castfunc"),
         version("x"),
@@ -174,9 +175,9 @@ pub(crate) fn definitions(names: &SharedNames) -> Vec<String> {
     // Who may call PostgreSQL's own.
     vec![format!(
         "(SELECT pg_catalog.sum({}) FROM pg_catalog.pg_proc x \
-         WHERE x.proname OPERATOR(pg_catalog.=) ANY({}::pg_catalog.name[]) AND x.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid)",
+         WHERE x.proname OPERATOR(pg_catalog.=) ANY({}) AND x.pronamespace OPERATOR(pg_catalog.=) 11::pg_catalog.oid)",
         xmin("x"),
-        text_array(names.functions.iter())
+        name_array(names.functions.iter())
     )]
 }
 

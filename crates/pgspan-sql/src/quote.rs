@@ -32,8 +32,17 @@ pub fn literal(text: &str) -> String {
 
 /// `ARRAY['a','b']::pg_catalog.text[]`.
 pub fn text_array<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
+    array(items, "text")
+}
+
+/// `ARRAY['a','b']::pg_catalog.name[]`, without a cast from text, which may be a user's.
+pub fn name_array<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
+    array(items, "name")
+}
+
+fn array<S: AsRef<str>>(items: impl IntoIterator<Item = S>, of: &str) -> String {
     let items: Vec<_> = items.into_iter().map(|i| literal(i.as_ref())).collect();
-    format!("ARRAY[{}]::pg_catalog.text[]", items.join(","))
+    format!("ARRAY[{}]::pg_catalog.{of}[]", items.join(","))
 }
 
 /// A text array as its own output function writes it, for a parameter.

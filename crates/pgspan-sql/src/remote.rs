@@ -275,6 +275,30 @@ pub fn selects_constants(sql: &str) -> bool {
     found
 }
 
+/// Whether a `Remote SQL` sorts by an expression that could fail for a row: that is evaluated
+/// for each row of the scan, whatever becomes of the row at home. (Groups are not joined: what
+/// they are sorted by is wanted of each.)
+pub fn sorts_by_what_may_fail(sql: &str) -> bool {
+    let Some(select) = select_of(sql) else { return true };
+    if is_grouped(sql) {
+        return false;
+    }
+    let mut found = false;
+    visit(&select["sort_clause"], &mut |name, body| {
+        found |= match name {
+            "SortBy" | "ColumnRef" | "String" | "CollateClause" | "List" => false,
+            // Of a varchar, as text.
+            "TypeCast" => strings(&body["type_name"]["names"]).as_deref() != Some(&["text"]),
+            "FuncCall" => {
+                let called = strings(&body["funcname"]).unwrap_or_default();
+                called != ["lower"] && called != ["upper"]
+            }
+            other => other.starts_with(char::is_uppercase),
+        };
+    });
+    found
+}
+
 /// Whether the rows that it gives are limited.
 pub fn is_limited(sql: &str) -> bool {
     select_of(sql).is_none_or(|s| !s["limit_count"].is_null() || !s["limit_offset"].is_null())
@@ -533,6 +557,21 @@ mod tests {
         let seen: Vec<_> =
             tables.iter().map(|t| (t.name.as_str(), t.conditions.as_slice())).collect();
         assert_eq!(seen, [("f", &["((a = 1))".to_owned()][..]), ("f", &[]), ("g", &[])]);
+    }
+
+    #[test]
+    fn sorts_that_may_fail_are_seen() {
+        for (order, fails) in [
+            ("a ASC NULLS LAST, b DESC NULLS FIRST", false),
+            ("lower((n)::text) ASC NULLS LAST, n COLLATE \"C\" ASC NULLS LAST", false),
+            ("id ASC NULLS LAST, (1 / i) ASC NULLS LAST", true),
+            ("((n)::integer) ASC NULLS LAST", true),
+            ("pg_catalog.substr(n, i) ASC NULLS LAST", true),
+        ] {
+            let sql = format!("SELECT a FROM public.t ORDER BY {order}");
+            assert_eq!(sorts_by_what_may_fail(&sql), fails, "{order}");
+        }
+        assert!(!sorts_by_what_may_fail("SELECT (1 / i) FROM public.t"));
     }
 
     #[test]

@@ -243,11 +243,10 @@ impl Realm {
                 })
                 .collect())
         };
-        self.names.types = read(
-            "select oid, oid::pg_catalog.regtype::text from pg_catalog.pg_type where oid >= 16384",
-        )?;
+        self.names.types =
+            read("select oid, oid::pg_catalog.regtype from pg_catalog.pg_type where oid >= 16384")?;
         self.names.relations = read(
-            "select oid, oid::pg_catalog.regclass::text from pg_catalog.pg_class where oid >= 16384",
+            "select oid, oid::pg_catalog.regclass from pg_catalog.pg_class where oid >= 16384",
         )?;
         Ok(())
     }

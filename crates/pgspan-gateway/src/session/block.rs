@@ -8,12 +8,12 @@
 //! gateway has read one, nothing that may touch a source goes to home unless `gate.rs`
 //! lets it pass.
 
-use super::Session;
 use super::home::{self, Around, Statement};
 use super::query::Request;
 use super::savepoints::{Savepoints, name_at_source};
 use super::still::HomeState;
 use super::stop::Stop;
+use super::{End, Session};
 use crate::sources::{Analyzed, CachedPlan, beside};
 use crate::strategy::snapshot;
 use bytes::Bytes;
@@ -59,7 +59,7 @@ impl SourceSnapshot {
         static ONE: OnceLock<Statement> = OnceLock::new();
         ONE.get_or_init(|| {
             Statement::new(
-                "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, pg_catalog.pg_is_in_recovery()::pg_catalog.text",
+                "SELECT pg_catalog.pg_current_snapshot(), pg_catalog.pg_is_in_recovery()::pg_catalog.text",
             )
         })
     }
@@ -154,7 +154,16 @@ impl Reading {
     }
 }
 
-struct Ran {
+/// Whether a text whose effects are in question has run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ran {
+    /// It is about to, or was proven when it was.
+    Proven,
+    /// It has, and what it called may have gone since.
+    Unproven,
+}
+
+struct Relayed {
     /// The number of the ReadyForQuery that answers it.
     answer: u64,
     /// `None`: not seen whole, or what it does is unknown.
@@ -165,7 +174,7 @@ struct Ran {
 #[derive(Default)]
 pub(crate) struct Block {
     /// What was relayed and is not proven harmless.
-    ran: VecDeque<Ran>,
+    ran: VecDeque<Relayed>,
     /// ReadyForQuery messages that came.
     answers: u64,
     /// The client's savepoints.
@@ -208,9 +217,9 @@ impl Block {
         self.savepoints.relayed(text.as_deref(), answer);
         if self.ran.len() >= REMEMBERED_MAX {
             self.ran.clear();
-            self.ran.push_back(Ran { answer, text: None });
+            self.ran.push_back(Relayed { answer, text: None });
         }
-        self.ran.push_back(Ran { answer, text });
+        self.ran.push_back(Relayed { answer, text });
     }
 
     /// A ReadyForQuery came; `failed`: after an error. Whether the transaction is over.
@@ -225,7 +234,7 @@ impl Block {
         self.ran.retain(|r| r.answer > answers);
         if !idle {
             // Another one begins behind the end.
-            self.ran.push_front(Ran { answer: answers, text: ending });
+            self.ran.push_front(Relayed { answer: answers, text: ending });
         }
         self.proven.clear();
         self.reading = None;
@@ -423,14 +432,17 @@ impl Session {
         beside(text.len(), || effect(text, utf8))
     }
 
-    /// Asks home whether nothing that a text could name leads to a source. Behind a
-    /// savepoint: a question that fails must not end the client's transaction.
-    pub(super) async fn is_harmless(&mut self, effect: &Effect) -> Result<bool, Stop> {
-        static ONE: OnceLock<Statement> = OnceLock::new();
+    /// Asks home whether nothing that a text could name leads to a source, and where it has
+    /// run, whether home has opened no foreign table. Behind a savepoint: a question that
+    /// fails must not end the client's transaction.
+    pub(super) async fn is_harmless(&mut self, effect: &Effect, ran: Ran) -> Result<bool, Stop> {
+        static ONE: OnceLock<[Statement; 2]> = OnceLock::new();
         if !effect.is_named() {
             return Ok(true);
         }
-        let question = ONE.get_or_init(|| Statement::new(effect::question()));
+        let [question, opened] = ONE.get_or_init(|| {
+            [Statement::new(effect::question()), Statement::new(effect::OPENED_FOREIGN)]
+        });
         let array = |names: &std::collections::BTreeSet<String>| {
             Some(Bytes::from(text_array_value(names.iter())))
         };
@@ -440,6 +452,9 @@ impl Session {
         home::prepare(server, question, &[]);
         frontend::bind(&mut server.outbox, "pgspan:", question.name(), &[], &values, &[]);
         home::execute(server);
+        if ran == Ran::Unproven {
+            home::run_prepared(server, opened);
+        }
         home::release_savepoint(server);
         frontend::sync(&mut server.outbox);
         self.opened = true;
@@ -452,7 +467,8 @@ impl Session {
             other => other?,
         };
         self.opened = false;
-        Ok(got.value(1, 0).is_some_and(|q| &q[..] == b"t"))
+        let told = |n| got.value(n, 0).map(|value| &value[..]);
+        Ok(told(1) == Some(b"t") && (ran != Ran::Unproven || told(2) == Some(b"f")))
     }
 
     /// Before the first foreign read after other statements of a block: home must not
@@ -471,11 +487,31 @@ impl Session {
         for text in self.block.ran.iter().filter_map(|r| r.text.as_ref()) {
             all.then(self.effect_of(text, &[]).ok_or(Reason::new(TOUCHED))?);
         }
-        if !self.is_harmless(&all).await? {
+        // Behind the gateway's first read all has passed the gate, and home holds locks on what
+        // the gateway has read.
+        let gated = !self.block.sources.is_empty();
+        if !self.is_harmless(&all, if gated { Ran::Proven } else { Ran::Unproven }).await? {
             return Err(Reason::new(TOUCHED).into());
         }
         self.block.ran.clear();
         Ok(())
+    }
+
+    /// As [`Session::check_block`], before home locks the foreign tables of a statement that it only reads: from
+    /// then on its locks say nothing of what ran before.
+    pub(super) async fn prove_block(&mut self) -> Result<(), End> {
+        if self.is_gated() {
+            return Ok(());
+        }
+        match self.check_block().await {
+            Ok(()) => Ok(()),
+            Err(Stop::End(end)) => Err(end),
+            Err(_) => {
+                self.opened = false;
+                self.block.unknown(0);
+                Ok(())
+            }
+        }
     }
 
     /// Whether the gateway may answer a statement in the block that the client is in.

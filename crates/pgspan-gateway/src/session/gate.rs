@@ -8,7 +8,7 @@
 //! PostgreSQL gives where a block cannot be serialized, and the texts that the gateway read
 //! with are home's in later blocks.
 
-use super::block::{BlockSource, SOURCE_MAX, SourceSnapshot, role};
+use super::block::{BlockSource, Ran, SOURCE_MAX, SourceSnapshot, role};
 use super::home::{self, Answers, Around};
 use super::request::Text;
 use super::stop::Stop;
@@ -57,7 +57,7 @@ impl Session {
                 return if refused { Ok(None) } else { self.gate().await };
             }
             if text.is_empty() || !self.block.is_proven(text) {
-                match self.is_harmless(&effect).await {
+                match self.is_harmless(&effect, Ran::Proven).await {
                     Ok(true) => self.block.prove(text),
                     Ok(false) => return self.gate().await,
                     Err(Stop::End(end)) => return Err(end),

@@ -453,6 +453,45 @@ impl Around {
 }
 
 impl Session {
+    /// Asks home what the client has not asked for; `None`: home refuses. In the client's block
+    /// behind a savepoint, so that a question that fails leaves the block as it was.
+    ///
+    /// # Errors
+    /// A lost connection.
+    pub(super) async fn ask_aside(
+        &mut self,
+        ask: impl FnOnce(&mut ServerConnection),
+    ) -> Result<Option<Answers>, ServerError> {
+        use pgspan_wire::backend::TransactionStatus as T;
+        let in_block = match self.server.status {
+            T::Failed => return Ok(None),
+            T::Idle => false,
+            T::InBlock => true,
+        };
+        if in_block {
+            savepoint(&mut self.server);
+        }
+        ask(&mut self.server);
+        if in_block {
+            release_savepoint(&mut self.server);
+        }
+        frontend::sync(&mut self.server.outbox);
+        match answers(&mut self.server, &mut self.client.outbox).await {
+            Ok(mut got) => {
+                got.results.drain(..usize::from(in_block).min(got.results.len()));
+                Ok(Some(got))
+            }
+            Err(ServerError::Sql(error)) => {
+                tracing::debug!(%error, "home refuses a question of the gateway's own");
+                self.opened = in_block;
+                self.undo(Around::Savepoint).await?;
+                Ok(None)
+            }
+            Err(ServerError::TooMuch) => Ok(None),
+            Err(lost) => Err(lost),
+        }
+    }
+
     /// Leaves the transaction at home as it was before the statement. Does nothing
     /// when it was not opened.
     ///

@@ -100,7 +100,8 @@ impl Session {
         if keeps_plan(request, &analysis) && (folds || views().any(|view| view.folds)) {
             return Err(Reason::new(FOLDS).into());
         }
-        needs.repeatable &= is_kept(&home.fingerprint, names.len())
+        needs.repeatable &= !analyzed.catalog.restricts_operators()
+            && is_kept(&home.fingerprint, names.len())
             && !parameters.iter().any(|p| pgspan_sql::fragment::is_naming(*p));
         let covered = is_covered(&facts, analyzed);
         if !covered {
@@ -138,6 +139,11 @@ impl Session {
                 limits,
             )
         })?;
+        let may_fail =
+            |scan: &remote::ForeignScan| remote::sorts_by_what_may_fail(&scan.remote_sql);
+        if made.direct.is_none() && scans.iter().any(may_fail) {
+            return Err(Reason::new("the source sorts by what may fail").into());
+        }
         let runs = runs(&plan_text, &scans, &made.fetches, made.servers.len(), any_values);
         let mut home_types = parameters.clone();
         home_types.extend(made.fetches.iter().map(|f| f.array_type));

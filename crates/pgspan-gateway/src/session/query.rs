@@ -229,6 +229,7 @@ impl Session {
             }
             None => self.shared.sources.plan(&key),
         };
+        known = known.filter(|_| !catalog.restricts_operators());
         if let Some(plan) = &known {
             check_rest(plan)?;
             if !self.sources_hold(plan).await? {

@@ -1,6 +1,7 @@
 //! From a whole request to the straight line or to the relay.
 
 use super::gate::Passing;
+use super::home::Statement;
 use super::query::{Read, Request};
 use super::request::{self, Reading, Text};
 use super::{End, Session};
@@ -288,40 +289,62 @@ impl Session {
     async fn relay_head(&mut self, head: &[Frame], lasts: bool) -> Result<bool, End> {
         let name = head.first().and_then(|f| super::inbound::parsed_name(f.tag, &f.raw));
         self.unnamed_at_home |= name.as_deref() == Some("");
+        let question = self.reading_question(name.as_deref()).await;
+        let in_block = self.server.status == TransactionStatus::InBlock;
+        if in_block && question.is_some() {
+            // What runs next may be the gateway's, and from here on home holds its locks.
+            self.prove_block().await?;
+        }
         for f in head {
             self.note_relayed(f.tag, Some(&f.raw), None);
             self.server.outbox.extend_from_slice(&f.raw);
         }
-        let asks = lasts && self.ask_reading(name.as_deref()).await;
+        let question = question.filter(|_| lasts);
+        if let Some(question) = &question {
+            let server = &mut self.server;
+            if in_block {
+                super::home::savepoint(server);
+            }
+            super::home::run_prepared(server, question);
+            if in_block {
+                super::home::release_savepoint(server);
+            }
+        }
         frontend::sync(&mut self.server.outbox);
         let waits = super::home::ask(&mut self.server);
         let answered = self.head_answered(head.len()).await;
         if waits {
             self.server.patience = None;
         }
-        let Some(row) = answered? else {
-            if let Some(name) = name {
-                // Whether home kept an older one of that name is home's to tell.
-                self.statements.remove(&name);
+        let row = match answered? {
+            Head::Answered(row) => row,
+            Head::Failed => {
+                if let Some(name) = name {
+                    // Whether home kept an older one of that name is home's to tell.
+                    self.statements.remove(&name);
+                }
+                return Ok(false);
             }
-            return Ok(false);
+            Head::NotAsked => {
+                self.opened = in_block;
+                self.undo(super::home::Around::Savepoint).await?;
+                Vec::new()
+            }
         };
-        if asks && let Some(name) = &name {
+        if question.is_some()
+            && let Some(name) = &name
+        {
             self.statements.read(name, super::still::reading(&self.server, row));
         }
         Ok(true)
     }
 
-    /// The answers to so many messages that were relayed, for the client; and the row of the
-    /// question behind them. `None`: they failed.
-    async fn head_answered(
-        &mut self,
-        mut unanswered: usize,
-    ) -> Result<Option<Vec<Option<bytes::Bytes>>>, End> {
+    /// The answers to so many messages that were relayed, for the client.
+    async fn head_answered(&mut self, mut unanswered: usize) -> Result<Head, End> {
         let lost = |e: ServerError| End::Server(e.to_string());
         self.server.send().await.map_err(lost)?;
         let mut row = Vec::new();
-        let mut failed = false;
+        let (mut failed, mut refused) = (false, false);
         let mut bytes = 0;
         loop {
             let frame = self.server.receive().await.map_err(lost)?;
@@ -350,51 +373,52 @@ impl Session {
                     self.client.outbox.extend_from_slice(&frame.raw);
                 }
                 b'D' => row = backend::data_row(frame.body()).unwrap_or_default(),
-                b'E' => self.server.prepared.doubt_all(),
+                b'E' => {
+                    refused = true;
+                    self.server.prepared.doubt_all();
+                }
                 _ => {}
             }
         }
-        Ok((!failed).then_some(row))
+        Ok(match (failed, refused) {
+            (true, _) => Head::Failed,
+            (false, true) => Head::NotAsked,
+            (false, false) => Head::Answered(row),
+        })
     }
 
-    /// Appends the question what home reads a text under; `false`: it is not asked.
-    async fn ask_reading(&mut self, name: Option<&str>) -> bool {
-        let text = name.and_then(|name| self.statements.get(name)).map(|p| p.sql.clone());
-        let Some(text) = text.as_deref().and_then(|t| std::str::from_utf8(t).ok()) else {
-            return false;
-        };
+    /// The question what home reads the text of this name under; `None`: home runs it.
+    async fn reading_question(&self, name: Option<&str>) -> Option<Statement> {
+        let text = self.statements.get(name?).map(|p| p.sql.clone())?;
+        let text = std::str::from_utf8(&text).ok()?;
         if self.server.status == TransactionStatus::Failed {
-            return false;
+            return None;
         }
         let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
         let catalog = self.database.catalog();
         let analyzed = self.shared.sources.analyzed(&database, text, &catalog).await;
-        if analyzed.outcome.is_err() {
-            return false;
-        }
-        let question = self.whole_question(&analyzed).clone();
-        super::home::run_prepared(&mut self.server, &question);
-        true
+        analyzed.outcome.is_ok().then(|| self.whole_question(&analyzed).clone())
     }
 
     /// Whether home would read a text now under the settings that it was read under.
     async fn is_read_alike(&mut self, reading: Option<&Reading>) -> Result<bool, End> {
         let Some(reading) = reading else { return Ok(false) };
-        if self.server.status == TransactionStatus::Failed {
-            return Ok(false);
-        }
         let shared = self.shared.clone();
-        super::home::run_prepared(&mut self.server, &shared.sources.unchanged);
-        frontend::sync(&mut self.server.outbox);
-        match super::home::answers(&mut self.server, &mut self.client.outbox).await {
-            Ok(got) => {
-                let settings = got.value(0, 0).cloned().unwrap_or_default();
-                Ok(reading.has_settings(&settings, &super::still::reported(&self.server)))
-            }
-            Err(ServerError::Sql(_)) => Ok(false),
-            Err(lost) => Err(lost.into()),
-        }
+        let ask = |server: &mut _| super::home::run_prepared(server, &shared.sources.unchanged);
+        let Some(got) = self.ask_aside(ask).await? else { return Ok(false) };
+        let settings = got.value(0, 0).cloned().unwrap_or_default();
+        Ok(reading.has_settings(&settings, &super::still::reported(&self.server)))
     }
+}
+
+/// What came of a Parse, its Describes and the question behind them.
+enum Head {
+    /// The row of the question, if it was asked.
+    Answered(Vec<Option<bytes::Bytes>>),
+    /// The client has its error.
+    Failed,
+    /// The client has its answers; home refuses the question.
+    NotAsked,
 }
 
 /// Whether a SHOW of the gateway's own is among the statements of a batch.

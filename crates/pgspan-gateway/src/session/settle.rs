@@ -51,7 +51,7 @@ pub(super) fn settles(kind: &Kind, facts: &HomeFacts, fetches: &[Fetch]) -> Vec<
 fn row_type(table: &str, columns: &[Column]) -> Settle {
     let collations = columns.iter().filter(|c| c.collation.is_some()).map(|c| {
         format!(
-            ", pg_catalog.pg_collation_for((NULL::{table}).{})::pg_catalog.regcollation::pg_catalog.oid OPERATOR(pg_catalog.=) \
+            ", pg_catalog.regcollationin(pg_catalog.textout(pg_catalog.pg_collation_for((NULL::{table}).{})))::pg_catalog.oid OPERATOR(pg_catalog.=) \
              (SELECT a.attcollation FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) \
              pg_catalog.to_regclass({})::pg_catalog.oid AND a.attname OPERATOR(pg_catalog.=) {}::pg_catalog.name)",
             ident(&c.name),

@@ -4,9 +4,7 @@
 
 use super::home::{self, Statement};
 use super::{End, Session};
-use pgspan_pool::ServerError;
 use pgspan_sql::quote::literal;
-use pgspan_wire::backend::TransactionStatus;
 use std::sync::OnceLock;
 
 const PREFIX: &[u8] = b"show pgspan.";
@@ -27,24 +25,8 @@ impl Session {
     /// Before a SHOW of the gateway's own: asks home what the client's role may see. In a block
     /// that has failed only its own.
     pub(super) async fn learn_what_is_seen(&mut self) -> Result<(), End> {
-        self.sees_all = false;
-        let answer = match self.server.status {
-            TransactionStatus::Failed => return Ok(()),
-            TransactionStatus::InBlock => {
-                let got = self.behind_savepoint(|server| home::run_prepared(server, sees_all()));
-                got.await?.ok().and_then(|got| got.value(1, 0).map(|value| value.to_vec()))
-            }
-            TransactionStatus::Idle => {
-                home::run_prepared(&mut self.server, sees_all());
-                pgspan_wire::frontend::sync(&mut self.server.outbox);
-                match home::answers(&mut self.server, &mut self.client.outbox).await {
-                    Ok(got) => got.value(0, 0).map(|value| value.to_vec()),
-                    Err(ServerError::Sql(_)) => None,
-                    Err(lost) => return Err(lost.into()),
-                }
-            }
-        };
-        self.sees_all = answer.is_some_and(|answer| answer == b"t");
+        let got = self.ask_aside(|server| home::run_prepared(server, sees_all())).await?;
+        self.sees_all = got.is_some_and(|got| got.value(0, 0).is_some_and(|v| &v[..] == b"t"));
         Ok(())
     }
 

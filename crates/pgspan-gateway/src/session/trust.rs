@@ -11,10 +11,8 @@
 use super::home::{self, Statement};
 use super::request::Text;
 use super::{End, Session};
-use pgspan_pool::ServerError;
 use pgspan_wire::backend::TransactionStatus;
 use pgspan_wire::frame::HEADER_BYTES;
-use pgspan_wire::frontend;
 use std::collections::HashSet;
 
 /// Names of prepared statements, and whether SQL made them.
@@ -90,17 +88,12 @@ impl Session {
         if !self.trust.doubted || self.server.status == TransactionStatus::Failed {
             return Ok(());
         }
-        home::run_once(&mut self.server, PREPARED);
-        frontend::sync(&mut self.server.outbox);
-        let got = match home::answers(&mut self.server, &mut self.client.outbox).await {
-            Ok(got) => got,
-            Err(ServerError::Sql(_)) => {
-                // Nothing is known: all is prepared anew, and home runs what it is named.
-                self.server.prepared.doubt_all();
-                self.statements.retain(str::is_empty);
-                return Ok(());
-            }
-            Err(lost) => return Err(lost.into()),
+        let asked = self.ask_aside(|server| home::run_once(server, PREPARED)).await?;
+        let Some(got) = asked else {
+            // Nothing is known: all is prepared anew, and home runs what it is named.
+            self.server.prepared.doubt_all();
+            self.statements.retain(str::is_empty);
+            return Ok(());
         };
         let rows = got.results.into_iter().next().unwrap_or_default().rows;
         let seen: HashSet<String> = rows

@@ -40,12 +40,12 @@ const TYPES: &[&str] = &[
 const LIST_BYTES_MAX: usize = 256 * 1024;
 
 impl Constant {
-    /// What home is asked: one row of a value and its type, both as text. `query` is the
-    /// subquery, or its finish.
+    /// What home is asked: one row of a value and its type, both as text (by `concat`, since a
+    /// cast to text may be a user's). `query` is the subquery, or its finish.
     pub fn question(&self, query: &str) -> String {
         let array = if self.not_in { "ARRAY" } else { "" };
         format!(
-            "SELECT v::pg_catalog.text, pg_catalog.pg_typeof(v)::pg_catalog.text FROM (SELECT {array}({query}) AS v) AS pgspan_v"
+            "SELECT CASE WHEN v IS NOT NULL THEN pg_catalog.concat(v) END, pg_catalog.concat(pg_catalog.pg_typeof(v)) FROM (SELECT {array}({query}) AS v) AS pgspan_v"
         )
     }
 

@@ -90,13 +90,13 @@ pub(super) fn guard(table: &(String, String), certain: &[Certain]) -> Option<Str
     };
     let columns: Vec<String> = certain.iter().map(same).collect();
     Some(format!(
-        "ctid OPERATOR(pg_catalog.>=) CASE WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute a \
+        "ctid OPERATOR(pg_catalog.>=) pg_catalog.tidin(pg_catalog.textout(CASE WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute a \
          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) a.attrelid \
          WHERE c.oid OPERATOR(pg_catalog.=) {table}::pg_catalog.regclass::pg_catalog.oid \
          AND c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassubclass \
          AND (({columns})) AND a.attnotnull AND NOT a.attisdropped AND NOT {NOT_VALID} \
          AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')) OPERATOR(pg_catalog.=) {count} \
-         THEN '(0,0)' ELSE 'a column that was NOT NULL is not what it was' END::pg_catalog.tid",
+         THEN '(0,0)' ELSE 'a column that was NOT NULL is not what it was' END))",
         table = literal(&qualified(&table.0, &table.1)),
         columns = columns.join(") OR ("),
         count = certain.len(),
