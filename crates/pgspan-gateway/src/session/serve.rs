@@ -5,6 +5,7 @@ use super::home::Statement;
 use super::query::{Read, Request};
 use super::request::{self, Reading, Text};
 use super::{End, Session};
+use crate::sources::Analyzed;
 use pgspan_pool::ServerError;
 use pgspan_sql::catalog::Piece;
 use pgspan_sql::route::Reason;
@@ -39,7 +40,9 @@ impl Session {
             self.count_relayed();
             return self.pass_query(frame).await;
         }
-        self.regain_trust().await?;
+        if self.may_take_snapshot(std::iter::once(text.as_bytes())).await {
+            self.regain_trust().await?;
+        }
         let request = Request {
             text: text.to_owned(),
             param_oids: Arc::new([]),
@@ -94,8 +97,14 @@ impl Session {
     pub(super) async fn serve_batch(&mut self) -> Result<(), End> {
         let mut frames = self.held.take();
         self.refresh_catalog(&Piece::ALL).await?;
-        self.regain_trust().await?;
         let mut bound = self.bound(&frames);
+        let texts = Self::texts_of(&frames, &bound);
+        if self.may_take_snapshot(texts.iter().map(|text| &text[..])).await {
+            self.regain_trust().await?;
+            bound = self.bound(&frames);
+        } else if self.trust.is_doubted() {
+            bound = request::bound(&frames, |_| None);
+        }
         if runs_show(&frames, &bound) {
             self.learn_what_is_seen().await?;
         }
@@ -390,14 +399,36 @@ impl Session {
     /// The question what home reads the text of this name under; `None`: home runs it.
     async fn reading_question(&self, name: Option<&str>) -> Option<Statement> {
         let text = self.statements.get(name?).map(|p| p.sql.clone())?;
-        let text = std::str::from_utf8(&text).ok()?;
         if self.server.status == TransactionStatus::Failed {
             return None;
         }
+        let analyzed = self.query(&text).await?;
+        Some(self.whole_question(&analyzed).clone())
+    }
+
+    /// What is known of a text that the gateway may answer.
+    async fn query(&self, text: &[u8]) -> Option<Arc<Analyzed>> {
+        let text = std::str::from_utf8(text).ok()?;
         let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
         let catalog = self.database.catalog();
         let analyzed = self.shared.sources.analyzed(&database, text, &catalog).await;
-        analyzed.outcome.is_ok().then(|| self.whole_question(&analyzed).clone())
+        analyzed.outcome.is_ok().then_some(analyzed)
+    }
+
+    /// Whether home may be asked something before it runs these texts. A question takes a
+    /// snapshot in the client's block; only where the client's own do as well may it: `SET
+    /// TRANSACTION ISOLATION LEVEL` must come before the first.
+    async fn may_take_snapshot(&self, mut texts: impl Iterator<Item = &[u8]>) -> bool {
+        if self.server.status == TransactionStatus::Idle || self.is_gated() {
+            return true;
+        }
+        loop {
+            match texts.next() {
+                None => return false,
+                Some(text) if self.query(text).await.is_some() => return true,
+                Some(_) => {}
+            }
+        }
     }
 
     /// Whether home would read a text now under the settings that it was read under.

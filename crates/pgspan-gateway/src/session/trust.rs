@@ -56,6 +56,11 @@ impl Trust {
         self.pending |= !harmless;
     }
 
+    /// Whether they have not been looked at since.
+    pub fn is_doubted(self) -> bool {
+        self.doubted
+    }
+
     /// The transaction is over.
     pub fn ended(&mut self) {
         self.pending = false;

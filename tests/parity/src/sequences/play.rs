@@ -40,6 +40,7 @@ const RESET_SOURCE: &str = "truncate snap, log, renamed; insert into snap values
     insert into renamed values (1, 'one'), (9, 'nine')";
 const RESET_HOME: &str = "truncate l, plain, checked, defaulted, fired, ruled, calls, moody; \
     insert into l select g, 'l' || g from generate_series(1, 20) g; \
+    create or replace function public.abs(text) returns int language sql volatile as 'select public.put($1::int)'; \
     do $$ begin if exists (select from pg_foreign_table where ftoptions::text like '%fetch_size%' and ftrelid = 'snap'::regclass) then alter foreign table snap options (drop fetch_size); end if; \
     if exists (select from pg_foreign_table where ftoptions::text like '%fetch_size%' and ftrelid = 'far'::regclass) then alter foreign table far options (drop fetch_size); end if; end $$";
 

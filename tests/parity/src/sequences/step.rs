@@ -168,6 +168,12 @@ const NEAR: &[&str] = &[
     "values (1), (2)",
     "select 'é'",
     "savepoint s; insert into calls values (3); release s",
+    "lock table l",
+    "set transaction isolation level repeatable read",
+    "set transaction isolation level serializable, read only",
+    "show transaction_isolation",
+    "select abs(-3)",
+    "deallocate all",
 ];
 
 /// What touches one, by whatever way.
@@ -181,6 +187,7 @@ const FAR: &[&str] = &[
     "select near(1)",
     "select quietly(9)",
     "select l.put_of from l where id = 3",
+    "select public.abs('14')",
     "select 1 @+@ 2",
     "select 1 operator(public.@+@) 2 from l where id = 1",
     "insert into checked values (1)",
@@ -243,6 +250,7 @@ const AT_HOME: &[&str] = &[
     "delete from l where id = 21",
     "update l set t = 'changed' where id = 3",
     "truncate calls",
+    "drop function if exists public.abs(text)",
     "create or replace function near(int) returns int language sql volatile as 'insert into public.calls values ($1 + 1) returning 1'",
     "alter system set work_mem = '5MB'",
     "alter system reset work_mem",
@@ -316,9 +324,19 @@ fn one_of(dice: &mut Dice, session: usize, texts: &[&str]) -> Step {
     statement(dice, session, text)
 }
 
+/// Where a text names a foreign table that it does not read.
+fn commented(dice: &mut Dice, text: String) -> String {
+    match dice.below(16) {
+        0 if !text.is_empty() => format!("{text} /* snap */"),
+        1 => format!("-- far\n{text}"),
+        _ => text,
+    }
+}
+
 /// In a protocol.
 fn statement(dice: &mut Dice, session: usize, text: String) -> Step {
-    let single = !text.contains(';') && !text.starts_with("copy");
+    let text = commented(dice, text);
+    let single = !text.contains(';') && !text.contains("copy (");
     if single && dice.one_in(3) {
         Step::Extended(session, text)
     } else {
@@ -344,5 +362,6 @@ fn several(dice: &mut Dice, session: usize) -> Step {
     if dice.one_in(2) {
         texts[0] = (*dice.pick(&["begin", "commit", "rollback", "savepoint s"])).to_owned();
     }
+    texts = texts.into_iter().map(|text| commented(dice, text)).collect();
     if dice.one_in(3) { Step::Batch(session, texts) } else { Step::Pipeline(session, texts) }
 }
