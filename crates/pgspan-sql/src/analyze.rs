@@ -8,6 +8,7 @@ use crate::catalog::CatalogSnapshot;
 use crate::effect::MEANT;
 use crate::folding::{Folds, folds};
 use crate::nodes::{self, Unknown, place, string, strings};
+use crate::parameters::{Computed, computed};
 use crate::parse::{Lexeme, SystemUser, Unread, lex, read};
 use crate::route::Reason;
 use crate::scope::{self, Names, Qualifier, Unresolved, WithUse};
@@ -186,6 +187,8 @@ pub struct Analysis {
     pub repeatable: bool,
     /// Whether a plan that is kept may keep what a setting has decided.
     pub folds: Folds,
+    /// What PostgreSQL computes of the parameters when it plans for their values.
+    pub computed: Computed,
     /// Whether the answer cannot depend on the moment at which the statement begins
     /// (beyond what it reads).
     pub timeless: bool,
@@ -309,6 +312,7 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
         bare: names.bare.iter().map(name_list).collect(),
         with_uses: names.with_uses,
         folds: folds(select)?,
+        computed: computed(select)?,
         timeless: seen.timeless && seen.repeatable && crate::clock::are_timeless(&seen.names),
         names: seen.names,
         parameters: seen.parameters,

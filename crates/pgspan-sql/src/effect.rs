@@ -21,6 +21,8 @@ pub enum Part {
         /// Another transaction begins at once.
         chain: bool,
     },
+    /// It goes back to a savepoint: of what was done behind it home keeps no lock.
+    Back,
     /// It reads or writes what its words name.
     Named,
 }
@@ -43,6 +45,12 @@ impl Effect {
     /// Whether home must be asked about the words.
     pub fn is_named(&self) -> bool {
         self.parts.contains(&Part::Named)
+    }
+
+    /// Whether something was done, and undone.
+    pub fn goes_back(&self) -> bool {
+        let first = self.parts.iter().position(|part| *part == Part::Named);
+        first.is_some_and(|at| self.parts[at..].contains(&Part::Back))
     }
 
     /// Whether a transaction ends in it.
@@ -376,7 +384,7 @@ fn ending(names: &[&str]) -> Option<Part> {
     match rest {
         [] | ["and", "no", "chain"] => Some(Part::End { chain: false }),
         ["and", "chain"] => Some(Part::End { chain: true }),
-        ["to", ..] if names[0] == "rollback" => Some(Part::Control),
+        ["to", ..] if names[0] == "rollback" => Some(Part::Back),
         _ => None,
     }
 }
@@ -390,8 +398,10 @@ pg_try_advisory_xact_lock,pg_try_advisory_xact_lock_shared,txid_current,pg_curre
 pg_cancel_backend,pg_terminate_backend,pg_stat_clear_snapshot,pg_lock_status,pg_is_in_recovery,\
 lo_creat,lo_create,lo_open,lo_close,lo_get,lo_put,lo_unlink,loread,lowrite}";
 
-/// Built-in functions that run what their arguments name.
-const RUNS: &str = "'^(query|table|schema|database|cursor)_to_xml|^ts_(stat|rewrite)$'";
+/// Built-in functions that run what their arguments name: texts, the input of a type, a hash
+/// function.
+const RUNS: &str = "'^(query|table|schema|database|cursor)_to_xml|^ts_(stat|rewrite)$\
+|^satisfies_hash_partition$|^pg_input_(is_valid|error_info)$'";
 
 /// Asks whether home holds locks on foreign tables in its transaction: then something has
 /// opened them, whatever it was called and whether or not it is still there. Only what a
@@ -521,7 +531,10 @@ mod tests {
             parts("BEGIN; select 1; -- x\n commit"),
             [Part::Control, Part::Named, end(false)]
         );
-        assert_eq!(parts("rollback work to savepoint s"), [Part::Control]);
+        assert_eq!(parts("rollback work to savepoint s"), [Part::Back]);
+        let goes_back = |text: &str| effect(text.as_bytes(), true).unwrap().goes_back();
+        assert!(goes_back("savepoint s; select 1; rollback to s"));
+        assert!(!goes_back("savepoint s; rollback to s; select 1"));
         assert_eq!(parts("abort and chain"), [end(true)]);
         assert_eq!(parts("END TRANSACTION AND NO CHAIN;"), [end(false)]);
         for unknown in [

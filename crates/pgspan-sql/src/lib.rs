@@ -39,6 +39,7 @@ pub mod keys;
 pub mod nodes;
 pub mod order_free;
 pub mod outside;
+pub mod parameters;
 pub mod parse;
 pub mod plan;
 pub mod quote;

@@ -27,7 +27,7 @@ use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
 use pgspan_wire::backend::ErrorFields;
 use pgspan_wire::frontend;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -179,8 +179,6 @@ pub(crate) struct Block {
     answers: u64,
     /// The client's savepoints.
     pub savepoints: Savepoints,
-    /// Texts proven harmless in this block.
-    proven: HashSet<Bytes>,
     /// The transaction was about to end when the last statement was relayed.
     ending: Option<Bytes>,
     pub sources: Vec<BlockSource>,
@@ -236,7 +234,6 @@ impl Block {
             // Another one begins behind the end.
             self.ran.push_front(Relayed { answer: answers, text: ending });
         }
-        self.proven.clear();
         self.reading = None;
         self.read.clear();
         self.read_more = false;
@@ -369,19 +366,6 @@ impl Block {
             tokio::spawn(end_all(sources));
         }
     }
-
-    /// Whether a text was proven in this block.
-    pub fn is_proven(&self, text: &[u8]) -> bool {
-        self.proven.contains(text)
-    }
-
-    /// It was.
-    pub fn prove(&mut self, text: &[u8]) {
-        if self.proven.len() >= REMEMBERED_MAX {
-            self.proven.clear();
-        }
-        self.proven.insert(Bytes::copy_from_slice(text));
-    }
 }
 
 async fn end_all(sources: Vec<BlockSource>) {
@@ -430,6 +414,12 @@ impl Session {
         }
         let utf8 = matches!(told("client_encoding"), "UTF8" | "SQL_ASCII");
         beside(text.len(), || effect(text, utf8))
+    }
+
+    /// Whether a text is SAVEPOINT, SET and the like, in which nothing is read.
+    pub(super) fn is_control(&self, text: &[u8]) -> bool {
+        text.len() <= OPENING_BYTES_MAX
+            && self.effect_of(text, &[]).is_some_and(|effect| !effect.is_named())
     }
 
     /// Asks home whether nothing that a text could name leads to a source, and where it has
@@ -490,6 +480,9 @@ impl Session {
         // Behind the gateway's first read all has passed the gate, and home holds locks on what
         // the gateway has read.
         let gated = !self.block.sources.is_empty();
+        if !gated && all.goes_back() {
+            return Err(Reason::new(TOUCHED).into());
+        }
         if !self.is_harmless(&all, if gated { Ran::Proven } else { Ran::Unproven }).await? {
             return Err(Reason::new(TOUCHED).into());
         }

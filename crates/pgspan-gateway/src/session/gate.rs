@@ -56,17 +56,16 @@ impl Session {
                 let refused = effect.parts.first() == Some(&Part::Named);
                 return if refused { Ok(None) } else { self.gate().await };
             }
-            if text.is_empty() || !self.block.is_proven(text) {
-                match self.is_harmless(&effect, Ran::Proven).await {
-                    Ok(true) => self.block.prove(text),
-                    Ok(false) => return self.gate().await,
-                    Err(Stop::End(end)) => return Err(end),
-                    Err(Stop::Refuse(error)) => {
-                        self.fail(false).await?;
-                        return Ok(Some(error));
-                    }
-                    Err(Stop::GiveUp(_)) => return self.gate().await,
+            // Each time: what the words mean others may have changed since.
+            match self.is_harmless(&effect, Ran::Proven).await {
+                Ok(true) => {}
+                Ok(false) => return self.gate().await,
+                Err(Stop::End(end)) => return Err(end),
+                Err(Stop::Refuse(error)) => {
+                    self.fail(false).await?;
+                    return Ok(Some(error));
                 }
+                Err(Stop::GiveUp(_)) => return self.gate().await,
             }
         }
         if effect.ends() {

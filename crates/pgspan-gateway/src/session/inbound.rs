@@ -352,8 +352,9 @@ impl Session {
         match frame.tag {
             // A literal may be read: of an array of domains, with what these demand.
             b'P' => {
-                let parse = Parse::decode(frame.body());
-                if !parse.is_ok_and(|p| self.names_foreign(&p.sql)) {
+                let quiet = Parse::decode(frame.body())
+                    .is_ok_and(|p| self.names_foreign(&p.sql) || self.is_control(&p.sql));
+                if !quiet {
                     self.block.ran(PARSED, owed, outside);
                 }
             }

@@ -14,7 +14,7 @@ use crate::sources::block::{estimates_remotely, runs};
 use crate::sources::fetch;
 use crate::sources::{Analyzed, CachedPlan, Fingerprint, Fragment, PlanFacts, Sources, beside};
 use pgspan_pool::ServerError;
-use pgspan_sql::analyze::Kind;
+use pgspan_sql::analyze::{Analysis, Kind};
 use pgspan_sql::ask::{self, Preference};
 use pgspan_sql::catalog::Piece;
 use pgspan_sql::facts::{HomeFacts, SourceFacts};
@@ -119,10 +119,13 @@ impl Session {
             pages_min: limits.engine_pages_min.into(),
         };
         // Of small tables all rows are fetched, whatever is bound: home evaluates every
-        // condition anyway, and one plan serves all values.
+        // condition anyway, and one plan serves all values, unless planning for them may fail.
         let small = sources.iter().all(|s| plan::estimated_rows(s) < plan::SMALL_ROWS);
         let values = request.batch.as_ref().is_some_and(|b| !b.bind.params.is_empty());
-        let any_values = small && values && analysis.tables.len() > needs.tables.len();
+        let any_values = small
+            && values
+            && analysis.tables.len() > needs.tables.len()
+            && !may_fail_to_plan(request, &analysis);
         if any_values {
             scans.iter_mut().for_each(|s| s.conditional = false);
         }
@@ -214,6 +217,15 @@ impl Session {
         };
         Ok(now.iter().zip(&plan.facts.sources).all(same))
     }
+}
+
+/// Whether there may be values for which PostgreSQL cannot plan the statement.
+fn may_fail_to_plan(request: &Request, analysis: &Analysis) -> bool {
+    let declared = |number: &i32| {
+        let at = usize::try_from(*number).ok().and_then(|number| number.checked_sub(1));
+        at.and_then(|at| request.param_oids.get(at)).is_some_and(|oid| *oid != 0)
+    };
+    analysis.computed.may_fail || analysis.computed.cast.iter().any(declared)
 }
 
 /// What a fingerprint of so many relations says of objects outside `pg_catalog`.
