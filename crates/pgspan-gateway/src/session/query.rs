@@ -197,9 +197,6 @@ impl Session {
     }
 
     async fn straight_line(&mut self, request: &Request, around: Around) -> Result<Route, Stop> {
-        if around == Around::Savepoint && self.block.is_unknown() {
-            return Err(Reason::new(TOUCHED).into());
-        }
         let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
         let catalog = self.database.catalog();
         let analyzed = self.shared.sources.analyzed(&database, &request.text, &catalog).await;
@@ -214,7 +211,7 @@ impl Session {
             return Err(Reason::new(FOLDS).into());
         }
         if around == Around::Savepoint {
-            if self.block.doomed.is_some() {
+            if self.block.doomed.is_some() || self.block.is_unknown() {
                 return Err(Reason::new(TOUCHED).into());
             }
             self.may_answer_in_block(request, &analysis, &database)?;

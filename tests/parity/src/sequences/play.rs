@@ -41,6 +41,11 @@ const RESET_SOURCE: &str = "truncate snap, log, renamed; insert into snap values
 const RESET_HOME: &str = "truncate l, plain, checked, defaulted, fired, ruled, calls, moody; \
     insert into l select g, 'l' || g from generate_series(1, 20) g; \
     create or replace function public.abs(text) returns int language sql volatile as 'select public.put($1::int)'; \
+    drop function if exists public.lower(varchar); drop trigger if exists t on plain; \
+    alter view if exists v_away rename to v_far; create or replace view v_far as select id from snap; \
+    alter table defaulted alter n set default peek(); \
+    create or replace trigger t before insert on fired for each row execute function fires(); \
+    alter table checked drop constraint if exists checked_id_check; alter table checked add check (peeks(id)); \
     do $$ begin if exists (select from pg_foreign_table where ftoptions::text like '%fetch_size%' and ftrelid = 'snap'::regclass) then alter foreign table snap options (drop fetch_size); end if; \
     if exists (select from pg_foreign_table where ftoptions::text like '%fetch_size%' and ftrelid = 'far'::regclass) then alter foreign table far options (drop fetch_size); end if; end $$";
 
