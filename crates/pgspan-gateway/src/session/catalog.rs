@@ -1,7 +1,8 @@
 //! Reading what is known of home's catalog on the session's own connection.
 //!
 //! Which texts name a foreign table is asked while the session is at rest, so that no
-//! statement that is relayed waits for it; the rest before a statement that names one.
+//! statement that is relayed waits for it; the rest before a statement that names one, or, where
+//! that stands in a block, when the session is at rest again.
 
 use super::{End, Session};
 use crate::session::home::answers;
@@ -16,17 +17,27 @@ impl Session {
         Duration::from_secs(self.shared.config.limits.catalog_s_max)
     }
 
-    /// Whether the names of foreign tables are due to be read again.
-    pub(super) fn names_are_due(&self) -> bool {
-        self.accelerates() && self.database.is_due(Piece::ForeignNames, self.catalog_age_max())
+    /// What is to be read while the session is at rest.
+    pub(super) fn read_at_rest(&self) -> &'static [Piece] {
+        let is_due = |piece: &Piece| self.database.is_due(*piece, self.catalog_age_max());
+        match self.catalog_missed {
+            _ if !self.accelerates() => &[],
+            true if Piece::ALL.iter().any(is_due) => &Piece::ALL,
+            _ if is_due(&Piece::ForeignNames) => &[Piece::ForeignNames],
+            _ => &[],
+        }
     }
 
     /// Reads those pieces of the catalog again that are due, if home is at rest.
     pub(super) async fn refresh_catalog(&mut self, pieces: &[Piece]) -> Result<(), End> {
-        let idle = self.server.status == TransactionStatus::Idle && self.owed.ready() == 0;
-        if !idle || !self.accelerates() {
+        if !self.accelerates() {
             return Ok(());
         }
+        if self.server.status != TransactionStatus::Idle || self.owed.ready() > 0 {
+            self.catalog_missed = true;
+            return Ok(());
+        }
+        self.catalog_missed = false;
         let age_max = self.catalog_age_max();
         let due = pieces.iter().copied().filter(|p| self.database.is_due(*p, age_max));
         let due: Vec<Piece> = due.collect();

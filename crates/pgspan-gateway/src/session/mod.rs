@@ -34,7 +34,6 @@ use bytes::BytesMut;
 use cancel::CancelHandle;
 use owed::Owed;
 use pgspan_pool::{ServerConnection, Stream, is_hang_up};
-use pgspan_sql::catalog::Piece;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use request::{Held, Statements};
@@ -114,6 +113,8 @@ pub(crate) struct Session {
     pub failed: bool,
     /// The next ReadyForQuery answers a Sync of our own.
     pub swallow_ready: bool,
+    /// A statement in a block has named a foreign table, where the catalog cannot be read.
+    pub catalog_missed: bool,
     /// After an error that the gateway answered itself: discard up to Sync.
     pub discard_to_sync: bool,
     /// Bytes of a client message that is waited for whole, which may be more than the
@@ -190,6 +191,7 @@ impl Session {
             unnamed_at_home: false,
             failed: false,
             swallow_ready: false,
+            catalog_missed: false,
             discard_to_sync: false,
             client_whole: 0,
             client_rest: 0,
@@ -267,9 +269,10 @@ impl Session {
                 Next::Terminate => return Err(self.terminate().await),
                 Next::Wait => {
                     let idle = self.at_rest();
-                    if idle && !asked && self.names_are_due() {
+                    let due = if idle && !asked { self.read_at_rest() } else { &[] };
+                    if !due.is_empty() {
                         // Between two statements, so that none waits for it.
-                        self.refresh_catalog(&[Piece::ForeignNames]).await?;
+                        self.refresh_catalog(due).await?;
                         asked = true;
                         continue;
                     }
