@@ -45,13 +45,39 @@ pub fn stops_after(select: &Value) -> Option<u64> {
     rows_wanted(select).filter(|_| !reads_all)
 }
 
-/// A call that is no aggregate could give several rows for one.
-pub(super) fn has_calls(select: &Value) -> bool {
-    let mut found = false;
-    for part in [&select["target_list"], &select["sort_clause"]] {
-        visit(part, &mut |name, body| found |= name == "FuncCall" && !is_aggregate(body));
+/// Whether what is computed of a row or a group could fail, or give several rows for one: then it
+/// must be computed of all of them. What aggregates are of is computed before.
+pub(super) fn may_fail(value: &Value) -> bool {
+    const COMPARES: &[&str] = &["=", "<>", "<", "<=", ">", ">="];
+    let below = |value: &Value| match value {
+        Value::Array(items) => items.iter().any(may_fail),
+        Value::Object(map) => map.values().any(may_fail),
+        _ => false,
+    };
+    match node(value) {
+        Some(("FuncCall", body)) => !is_aggregate(body),
+        Some(("AExpr", body)) => {
+            let operator = strings(&body["name"]).unwrap_or_default();
+            !matches!(operator[..], [name] if COMPARES.contains(&name) || name.contains("BETWEEN"))
+                || below(body)
+        }
+        // A constant is read once.
+        Some(("TypeCast", body)) => !matches!(node(&body["arg"]), Some(("AConst", _))),
+        Some(("AIndirection" | "XmlExpr" | "XmlSerialize", _)) => true,
+        _ => below(value),
     }
-    found
+}
+
+/// The conditions of a HAVING that must all hold.
+pub(super) fn conjuncts(having: &Value) -> Vec<&Value> {
+    match node(having) {
+        // AND_EXPR
+        Some(("BoolExpr", body)) if body["boolop"] == 1 => {
+            body["args"].as_array().into_iter().flatten().flat_map(conjuncts).collect()
+        }
+        Some(_) => vec![having],
+        None => Vec::new(),
+    }
 }
 
 /// The names of the functions that are called outside of aggregates.

@@ -6,8 +6,8 @@
 //! home resolves the core as it would the original.
 
 use super::shape::{
-    bare_name, calls, column_ref, has_aggregate, has_calls, has_subqueries, has_windows,
-    is_aggregate, is_star, last_name, plain_call, rows_wanted, without_places,
+    bare_name, calls, column_ref, conjuncts, has_aggregate, has_subqueries, has_windows,
+    is_aggregate, is_star, last_name, may_fail, plain_call, rows_wanted, without_places,
 };
 use super::words::{Span, Words};
 use crate::analyze::Analysis;
@@ -288,6 +288,10 @@ pub fn split(
             tail.push_str(&list.join(", "));
         }
     }
+    // PostgreSQL moves them into WHERE, and so asks them of rows that are in no group.
+    if conjuncts(having).into_iter().any(|c| !has_aggregate(c) && may_fail(c)) {
+        return refuse("a condition on groups that is one on rows, and may fail");
+    }
     if let Some(span) = &clauses.having {
         tail.push_str(if fold { " WHERE " } else { " HAVING " });
         tail.push_str(&s.replaced(span, having, grouped)?);
@@ -325,7 +329,8 @@ pub fn split(
     }
     let rows = rows_wanted(select);
     let folds_later = clauses.having.is_some() || !distinct_list.is_empty();
-    let top = top.zip(rows).filter(|_| !folds_later && !has_calls(select));
+    let computed = [&select["target_list"], &select["sort_clause"]];
+    let top = top.zip(rows).filter(|_| !folds_later && !computed.into_iter().any(may_fail));
     let top = top.map(|(t, rows)| TopN { rows, ..t });
     // The core.
     let columns: Vec<&str> = s.core.iter().map(String::as_str).filter(|c| !c.is_empty()).collect();
