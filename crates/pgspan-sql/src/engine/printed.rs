@@ -1,5 +1,7 @@
 //! A node of a plan as EXPLAIN prints it in JSON.
 
+use super::expression;
+use crate::route::Reason;
 use serde_json::Value;
 
 /// A field of a node.
@@ -44,5 +46,21 @@ pub(super) fn passed(plan: &Value) -> &Value {
     match children(plan) {
         [child] if passes(plan) => passed(child),
         _ => plan,
+    }
+}
+
+/// What the child is asked for, in its own words, so that a node can give `text`: its
+/// output where `text` refers to it; `None` where the node itself computes `text`.
+pub(super) fn below(text: &str, child: &[String]) -> Result<Option<String>, Reason> {
+    if expression::is_column(text) {
+        return Ok(Some(text.to_owned()));
+    }
+    let Some(inner) = expression::reference(text) else { return Ok(None) };
+    let computed = child.iter().any(|o| o == inner);
+    let passed = child.iter().any(|o| o == text);
+    match (computed, passed) {
+        (true, false) => Ok(Some(inner.to_owned())),
+        (false, true) => Ok(Some(text.to_owned())),
+        _ => Err(Reason::about("an output that cannot be told apart", text)),
     }
 }

@@ -11,7 +11,7 @@ use super::correlated;
 use super::expression::{self, Expression};
 use super::operators::{Fold, Fragment, JoinKind, Node, Side, Tree};
 use super::predicate;
-use super::printed::{appends, children, kind, outputs, passed, passes, text};
+use super::printed::{appends, below, children, kind, outputs, passed, passes, text};
 use super::term::{self, Term};
 use crate::facts::{HomeRelation, SourceFacts};
 use crate::fragment;
@@ -131,22 +131,6 @@ fn qualify(plan: &mut Value, alias: &str) {
             }
             _ => {}
         }
-    }
-}
-
-/// What the child is asked for, in its own words, so that a node can give `text`: its
-/// output where `text` refers to it; `None` where the node itself computes `text`.
-fn below(text: &str, child: &[String]) -> Result<Option<String>, Reason> {
-    if expression::is_column(text) {
-        return Ok(Some(text.to_owned()));
-    }
-    let Some(inner) = expression::reference(text) else { return Ok(None) };
-    let computed = child.iter().any(|o| o == inner);
-    let passed = child.iter().any(|o| o == text);
-    match (computed, passed) {
-        (true, false) => Ok(Some(inner.to_owned())),
-        (false, true) => Ok(Some(text.to_owned())),
-        _ => Err(Reason::about("an output that cannot be told apart", text)),
     }
 }
 
