@@ -10,20 +10,20 @@ use crate::tree::{Node, SelectStmt};
 pub struct Computed {
     /// Something that may fail.
     pub may_fail: bool,
-    /// Numbers of parameters that are cast: that computes something if a parameter has another
-    /// type already.
-    pub cast: Vec<i32>,
+    /// Numbers of parameters that are cast, and to the type of which name: that computes
+    /// something if a parameter has another type already.
+    pub cast: Vec<(i32, String)>,
 }
 
 /// Operators that compare: of constants they do not fail.
 const COMPARISONS: &[&str] = &["=", "<>", "<", ">", "<=", ">="];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
+    Varying,
     Constant,
     /// Constants and parameters.
     Parameter,
-    Varying,
 }
 
 /// Looks at a statement.
@@ -32,26 +32,37 @@ enum Kind {
 /// A node of a type that is not listed.
 pub fn computed(select: &SelectStmt) -> Result<Computed, Unknown> {
     let mut found = Computed::default();
+    // Expressions over columns of a query in FROM become ones over what these are.
+    let mut columns = Kind::Varying;
+    nodes::visit(select, &mut |node| {
+        let given = match node {
+            Node::RangeSubselect(r) => given(&r.subquery),
+            Node::CommonTableExpr(c) => given(&c.ctequery),
+            Node::RangeFunction(f) => {
+                f.functions.iter().map(|n| kind(n, Kind::Varying)).max().unwrap_or(Kind::Varying)
+            }
+            _ => Kind::Varying,
+        };
+        found.may_fail |= given == Kind::Parameter;
+        columns = columns.max(given);
+        Ok::<(), Unknown>(())
+    })?;
+    let kind = |node: &Node| kind(node, columns);
     nodes::visit(select, &mut |node| {
         match node {
             Node::TypeCast(cast) => match (&cast.arg, &cast.type_name) {
                 (Some(Node::ParamRef(p)), Some(name)) if name.typmods.is_empty() => {
-                    found.cast.push(p.number);
+                    let target = name.names.last().and_then(string).unwrap_or_default();
+                    found.cast.push((p.number, target.to_owned()));
                 }
                 _ => found.may_fail |= kind(node) == Kind::Parameter,
             },
             Node::AExpr(e) => {
                 let compares = matches!(&e.name[..], [name] if string(name).is_some_and(|n| COMPARISONS.contains(&n)));
-                found.may_fail |= !compares && kind(node) == Kind::Parameter;
+                found.may_fail |= !compares && !is_text(node) && kind(node) == Kind::Parameter;
             }
             Node::FuncCall(_) | Node::AIndirection(_) => {
                 found.may_fail |= kind(node) == Kind::Parameter;
-            }
-            // Expressions over its columns become ones over what these are.
-            Node::RangeSubselect(r) => found.may_fail |= gives_parameters(&r.subquery),
-            Node::CommonTableExpr(c) => found.may_fail |= gives_parameters(&c.ctequery),
-            Node::RangeFunction(f) => {
-                found.may_fail |= f.functions.iter().any(|n| kind(n) == Kind::Parameter);
             }
             _ => {}
         }
@@ -60,26 +71,45 @@ pub fn computed(select: &SelectStmt) -> Result<Computed, Unknown> {
     Ok(found)
 }
 
-fn gives_parameters(query: &Option<Node>) -> bool {
-    fn of(select: &SelectStmt) -> bool {
-        let sides = [&select.larg, &select.rarg].into_iter().flatten();
-        select.target_list.iter().chain(&select.values_lists).any(any)
-            || sides.into_iter().any(|s| of(s))
+/// The most constant column of a query.
+fn given(query: &Option<Node>) -> Kind {
+    fn of(select: &SelectStmt) -> Kind {
+        let sides = [&select.larg, &select.rarg].into_iter().flatten().map(|s| of(s));
+        let items = select.target_list.iter().chain(&select.values_lists).map(item);
+        sides.chain(items).max().unwrap_or(Kind::Varying)
     }
-    fn any(node: &Node) -> bool {
+    fn item(node: &Node) -> Kind {
         match node {
             Node::ResTarget(_) | Node::List(_) => {
-                nodes::children(node).unwrap_or_default().into_iter().any(any)
+                let children = nodes::children(node).unwrap_or_default();
+                children.into_iter().map(item).max().unwrap_or(Kind::Varying)
             }
-            other => kind(other) == Kind::Parameter,
+            other => kind(other, Kind::Varying),
         }
     }
-    matches!(query, Some(Node::SelectStmt(select)) if of(select))
+    match query {
+        Some(Node::SelectStmt(select)) => of(select),
+        _ => Kind::Varying,
+    }
 }
 
-fn kind(node: &Node) -> Kind {
+/// Whether a text is put together from literals and parameters alone.
+fn is_text(node: &Node) -> bool {
+    match node {
+        Node::AConst(_) | Node::ParamRef(_) => true,
+        Node::AExpr(e) => {
+            matches!(&e.name[..], [name] if string(name) == Some("||"))
+                && [&e.lexpr, &e.rexpr].into_iter().flatten().all(is_text)
+        }
+        _ => false,
+    }
+}
+
+/// What an expression consists of, where columns are of this kind.
+fn kind(node: &Node, columns: Kind) -> Kind {
     match node {
         Node::AConst(_) | Node::String(_) | Node::SqlvalueFunction(_) => Kind::Constant,
+        Node::ColumnRef(_) => columns,
         Node::ParamRef(_) => Kind::Parameter,
         Node::AExpr(_)
         | Node::BoolExpr(_)
@@ -98,15 +128,15 @@ fn kind(node: &Node) -> Kind {
         | Node::CollateClause(_)
         | Node::NamedArgExpr(_)
         | Node::List(_) => {
-            let mut all = Kind::Constant;
-            for child in nodes::children(node).unwrap_or_default() {
-                match kind(child) {
-                    Kind::Constant => {}
-                    Kind::Parameter => all = Kind::Parameter,
+            let children = nodes::children(node).unwrap_or_default();
+            let mut most = Kind::Constant;
+            for child in children {
+                match kind(child, columns) {
                     Kind::Varying => return Kind::Varying,
+                    other => most = most.max(other),
                 }
             }
-            all
+            most
         }
         _ => Kind::Varying,
     }
@@ -135,8 +165,9 @@ mod tests {
             "SELECT a FROM t, (SELECT $1 AS x) s WHERE a > 1 / s.x",
             "WITH s AS (VALUES (1, $1)) SELECT a FROM t, s",
             "SELECT a FROM t LIMIT $1 + 1",
+            "SELECT CASE WHEN a = 1 THEN 1 / (s.k - $1) END FROM t, (SELECT 5 AS k) s",
+            "SELECT 1 / (k - $1) FROM t, abs(5) AS k",
             "SELECT a FROM t WHERE EXISTS (SELECT 1 / $1)",
-            "SELECT a FROM t WHERE b LIKE $1 || '%'",
             "SELECT count($1) FROM t",
             "SELECT a FROM t WHERE b = -$1",
         ] {
@@ -147,10 +178,13 @@ mod tests {
             "SELECT a FROM t WHERE ($1 IS NULL OR a = $1) AND ($2 = '' OR b > $2)",
             "SELECT a + $1 FROM t WHERE a * $1 > 2 AND lower(b) = $2 AND a = ANY (ARRAY[$3])",
             "SELECT a FROM t WHERE b = coalesce($1, 5) AND a BETWEEN $2 AND $3",
+            "SELECT a FROM t WHERE b LIKE '%' || $1 || '%'",
+            "SELECT a FROM t, (SELECT k, 'x' AS y FROM u) s WHERE a = $1",
         ] {
             assert!(!of(text).may_fail, "{text}");
         }
         let cast = of("SELECT a FROM t WHERE a = $2::int AND b = CAST($1 AS date)");
-        assert_eq!((cast.may_fail, cast.cast), (false, vec![2, 1]));
+        assert_eq!(cast.cast, [(2, "int4".to_owned()), (1, "date".to_owned())]);
+        assert!(!cast.may_fail);
     }
 }

@@ -286,9 +286,24 @@ pub fn sorts_by_what_may_fail(sql: &str) -> bool {
     let mut found = false;
     visit(&select["sort_clause"], &mut |name, body| {
         found |= match name {
-            "SortBy" | "ColumnRef" | "String" | "CollateClause" | "List" => false,
-            // Of a varchar, as text.
-            "TypeCast" => strings(&body["type_name"]["names"]).as_deref() != Some(&["text"]),
+            "SortBy" | "ColumnRef" | "String" | "CollateClause" | "List" | "NullTest"
+            | "BoolExpr" | "CaseExpr" | "CaseWhen" | "AConst" => false,
+            "AExpr" => {
+                let compares = ["=", "<>", "<", "<=", ">", ">="];
+                let constant = |side: &Value| {
+                    matches!(node(side), Some(("AConst", _)))
+                        || body_of(side, "TypeCast")
+                            .is_some_and(|cast| body_of(&cast["arg"], "AConst").is_some())
+                };
+                let operator = strings(&body["name"]).unwrap_or_default();
+                !matches!(operator[..], [name] if compares.contains(&name))
+                    || !(constant(&body["lexpr"]) || constant(&body["rexpr"]))
+            }
+            // Of a varchar, as text; of a literal.
+            "TypeCast" => {
+                strings(&body["type_name"]["names"]).as_deref() != Some(&["text"])
+                    && body_of(&body["arg"], "AConst").is_none()
+            }
             "FuncCall" => {
                 let called = strings(&body["funcname"]).unwrap_or_default();
                 called != ["lower"] && called != ["upper"]
@@ -297,6 +312,10 @@ pub fn sorts_by_what_may_fail(sql: &str) -> bool {
         };
     });
     found
+}
+
+fn body_of<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    node(value).filter(|(found, _)| *found == name).map(|(_, body)| body)
 }
 
 /// Whether the rows that it gives are limited.
@@ -564,6 +583,9 @@ mod tests {
         for (order, fails) in [
             ("a ASC NULLS LAST, b DESC NULLS FIRST", false),
             ("lower((n)::text) ASC NULLS LAST, n COLLATE \"C\" ASC NULLS LAST", false),
+            ("(a IS NULL) ASC NULLS LAST, (a = 3) DESC NULLS FIRST", false),
+            ("CASE WHEN (s = 'x'::text) THEN 0 ELSE 1 END ASC NULLS LAST", false),
+            ("(n < f8) ASC NULLS LAST", true),
             ("id ASC NULLS LAST, (1 / i) ASC NULLS LAST", true),
             ("((n)::integer) ASC NULLS LAST", true),
             ("pg_catalog.substr(n, i) ASC NULLS LAST", true),

@@ -12,6 +12,9 @@ use pgspan_wire::frontend;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// `invalid_savepoint_specification`: there is no such savepoint.
+const NO_SAVEPOINT: &str = "3B001";
+
 /// No parameters.
 pub(crate) const NO_PARAMETERS: &[Option<Bytes>] = &[];
 
@@ -342,10 +345,13 @@ pub(crate) enum Around {
     Savepoint,
 }
 
+/// How many constants there are.
+const CONSTANTS: usize = 13;
+
 fn constant(number: u64) -> &'static Statement {
     static ALL: OnceLock<Vec<Statement>> = OnceLock::new();
     let all = ALL.get_or_init(|| {
-        [
+        let texts: [&str; CONSTANTS] = [
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
             "COMMIT",
             "SAVEPOINT pgspan",
@@ -359,13 +365,15 @@ fn constant(number: u64) -> &'static Statement {
             "SET enable_bitmapscan = off",
             "SET enable_bitmapscan TO DEFAULT",
             "SET LOCAL plan_cache_mode = force_custom_plan",
-        ]
-        .iter()
-        .zip(0..)
-        .map(|(sql, number)| Statement::numbered(number, *sql))
-        .collect()
+        ];
+        texts.into_iter().zip(0..).map(|(sql, number)| Statement::numbered(number, sql)).collect()
     });
     &all[usize::try_from(number).unwrap_or(0)]
+}
+
+/// The statements that open and end transactions and savepoints are parsed anew.
+pub(crate) fn doubt_constants(server: &mut ServerConnection) {
+    (0..CONSTANTS as u64).for_each(|number| server.prepared.doubt(number));
 }
 
 /// Appends the opening of a read-only transaction with one snapshot.
@@ -518,6 +526,8 @@ impl Session {
             match answers(&mut self.server, &mut self.client.outbox).await {
                 // The client's cancel request reached home only now.
                 Err(ServerError::Sql(e)) if e.sqlstate() == "57014" && attempts < 5 => {}
+                // It reached home before the savepoint: the block has failed.
+                Err(ServerError::Sql(e)) if e.sqlstate() == NO_SAVEPOINT => return Ok(()),
                 other => return other.map(|_| ()),
             }
         }

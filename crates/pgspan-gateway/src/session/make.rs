@@ -221,11 +221,27 @@ impl Session {
 
 /// Whether there may be values for which PostgreSQL cannot plan the statement.
 fn may_fail_to_plan(request: &Request, analysis: &Analysis) -> bool {
-    let declared = |number: &i32| {
+    // Of one that is declared as what it is cast to nothing is computed.
+    const SAME: &[(u32, &str)] = &[
+        (16, "bool"),
+        (20, "int8"),
+        (21, "int2"),
+        (23, "int4"),
+        (25, "text"),
+        (701, "float8"),
+        (1043, "varchar"),
+        (1082, "date"),
+        (1114, "timestamp"),
+        (1184, "timestamptz"),
+        (1700, "numeric"),
+        (2950, "uuid"),
+    ];
+    let other = |(number, target): &(i32, String)| {
         let at = usize::try_from(*number).ok().and_then(|number| number.checked_sub(1));
-        at.and_then(|at| request.param_oids.get(at)).is_some_and(|oid| *oid != 0)
+        let oid = at.and_then(|at| request.param_oids.get(at)).copied().unwrap_or(0);
+        oid != 0 && !SAME.contains(&(oid, target.as_str()))
     };
-    analysis.computed.may_fail || analysis.computed.cast.iter().any(declared)
+    analysis.computed.may_fail || analysis.computed.cast.iter().any(other)
 }
 
 /// What a fingerprint of so many relations says of objects outside `pg_catalog`.

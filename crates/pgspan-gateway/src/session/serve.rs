@@ -40,7 +40,7 @@ impl Session {
             self.count_relayed();
             return self.pass_query(frame).await;
         }
-        if self.may_take_snapshot(std::iter::once(text.as_bytes())).await {
+        if self.may_take_snapshot(Some(text.as_bytes())).await {
             self.regain_trust().await?;
         }
         let request = Request {
@@ -99,10 +99,12 @@ impl Session {
         self.refresh_catalog(&Piece::ALL).await?;
         let mut bound = self.bound(&frames);
         let texts = Self::texts_of(&frames, &bound);
-        if self.may_take_snapshot(texts.iter().map(|text| &text[..])).await {
+        if self.may_take_snapshot(texts.first().map(|text| &text[..])).await {
             self.regain_trust().await?;
             bound = self.bound(&frames);
-        } else if self.trust.is_doubted() {
+        }
+        let doubted = self.trust.is_doubted();
+        if doubted {
             bound = request::bound(&frames, |_| None);
         }
         if runs_show(&frames, &bound) {
@@ -131,7 +133,7 @@ impl Session {
         };
         let noticed = noticed.into_iter().rev().find(|(name, _)| *name == batch.bind.statement);
         let prepared = noticed.map(|(_, prepared)| prepared);
-        let known = || self.statements.get(&batch.bind.statement).cloned();
+        let known = || self.statements.get(&batch.bind.statement).filter(|_| !doubted).cloned();
         let Some(prepared) = prepared.or_else(known) else {
             return self.pass_batch(&frames, bound).await;
         };
@@ -175,10 +177,14 @@ impl Session {
         self.refresh_catalog(&Piece::ALL).await?;
         let mut frames = self.held.take();
         let mut bound = self.bound(&frames);
-        if runs_show(&frames, &bound) {
+        let shows = runs_show(&frames, &bound);
+        let first = Self::texts_of(&frames, &bound).into_iter().next();
+        if shows || self.may_take_snapshot(first.as_deref()).await {
             self.regain_trust().await?;
-            self.learn_what_is_seen().await?;
             bound = self.bound(&frames);
+        }
+        if shows {
+            self.learn_what_is_seen().await?;
         }
         self.notice_statements(&mut frames);
         if self.is_foreign_head(&frames) {
@@ -415,19 +421,16 @@ impl Session {
         analyzed.outcome.is_ok().then_some(analyzed)
     }
 
-    /// Whether home may be asked something before it runs these texts. A question takes a
-    /// snapshot in the client's block; only where the client's own do as well may it: `SET
-    /// TRANSACTION ISOLATION LEVEL` must come before the first.
-    async fn may_take_snapshot(&self, mut texts: impl Iterator<Item = &[u8]>) -> bool {
-        if self.server.status == TransactionStatus::Idle || self.is_gated() {
-            return true;
-        }
-        loop {
-            match texts.next() {
-                None => return false,
-                Some(text) if self.query(text).await.is_some() => return true,
-                Some(_) => {}
-            }
+    /// Whether home may be asked something before it runs a request, of which this is the first
+    /// text. A question takes a snapshot in the client's block; only where the client's own
+    /// statement does as well may it: `SET TRANSACTION ISOLATION LEVEL` must come before the
+    /// first.
+    async fn may_take_snapshot(&self, first: Option<&[u8]>) -> bool {
+        let asked_already = self.server.status == TransactionStatus::Idle || self.is_gated();
+        match first {
+            _ if asked_already => true,
+            Some(text) => self.query(text).await.is_some(),
+            None => false,
         }
     }
 

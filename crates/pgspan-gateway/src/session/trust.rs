@@ -93,6 +93,8 @@ impl Session {
         if !self.trust.doubted || self.server.status == TransactionStatus::Failed {
             return Ok(());
         }
+        // Those that the question itself goes by are in doubt too.
+        home::doubt_constants(&mut self.server);
         let asked = self.ask_aside(|server| home::run_once(server, PREPARED)).await?;
         let Some(got) = asked else {
             // Nothing is known: all is prepared anew, and home runs what it is named.

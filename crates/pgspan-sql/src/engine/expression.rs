@@ -304,7 +304,13 @@ fn certain(tree: &Value, there: &Places<'_>) -> Option<bool> {
             let (left, right) = (of(&body["lexpr"])?, of(&body["rexpr"])?);
             match operator.as_slice() {
                 ["+" | "-" | "*"] => (left || right).then_some(true),
-                ["=" | "<>" | "<" | "<=" | ">" | ">=" | "~~" | "!~~"] => Some(false),
+                ["=" | "<>" | "<" | "<=" | ">" | ">="] => Some(false),
+                // A pattern must not end with its escape.
+                ["~~" | "!~~"] => {
+                    let pattern =
+                        body["rexpr"].pointer("/node/TypeCast/arg/node/AConst/val/Sval/sval");
+                    pattern.and_then(Value::as_str).filter(|p| !p.contains('\\')).map(|_| false)
+                }
                 _ => None,
             }
         }
@@ -325,9 +331,23 @@ fn certain(tree: &Value, there: &Places<'_>) -> Option<bool> {
         }
         "FuncCall" => {
             let path = strings(&body["funcname"])?;
-            let folds = ["count", "sum", "avg", "min", "max"].contains(path.last()?);
             let kinds = all(&body["args"])?;
-            folds.then(|| kinds.contains(&true))
+            match *path.last()? {
+                "count" | "min" | "max" => Some(kinds.contains(&true)),
+                // Of floats, intervals and money they may overflow.
+                "sum" | "avg" => {
+                    let exact = |arg: &Value| match node(arg) {
+                        Some(("ColumnRef", body)) => strings(&body["fields"]).is_some_and(|path| {
+                            matches!(path[..], [alias, column] if there(alias, column)
+                                .is_some_and(|(_, oid)| [20, 21, 23, 1700].contains(&oid)))
+                        }),
+                        _ => of(arg) == Some(true),
+                    };
+                    let args = body["args"].as_array().map_or(&[][..], Vec::as_slice);
+                    args.iter().all(exact).then(|| kinds.contains(&true))
+                }
+                _ => None,
+            }
         }
         _ => None,
     }

@@ -54,12 +54,37 @@ pub(super) fn may_fail(value: &Value) -> bool {
         Value::Object(map) => map.values().any(may_fail),
         _ => false,
     };
+    fn constant(value: &Value) -> bool {
+        match node(value) {
+            Some(("AConst", _)) => true,
+            Some(("List", list)) => {
+                list["items"].as_array().is_some_and(|i| i.iter().all(constant))
+            }
+            _ => false,
+        }
+    }
+    // Of two types one is cast to the other's, which nobody writes. A literal is of the other's.
+    let one_type =
+        |values: &[&Value]| values.iter().filter(|v| !v.is_null() && !constant(v)).count() <= 1;
+    let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
     match node(value) {
         Some(("FuncCall", body)) => !is_aggregate(body),
         Some(("AExpr", body)) => {
             let operator = strings(&body["name"]).unwrap_or_default();
             !matches!(operator[..], [name] if COMPARES.contains(&name) || name.contains("BETWEEN"))
+                || !one_type(&[&body["lexpr"], &body["rexpr"]])
                 || below(body)
+        }
+        Some(("CaseExpr", body)) => {
+            let arms = list(&body["args"]);
+            let mut results: Vec<&Value> =
+                arms.iter().map(|arm| &arm["node"]["CaseWhen"]["result"]).collect();
+            results.push(&body["defresult"]);
+            !one_type(&results) || !body["arg"].is_null() || below(body)
+        }
+        Some(("CoalesceExpr" | "MinMaxExpr", body)) => {
+            let args = list(&body["args"]);
+            !one_type(&args.iter().collect::<Vec<_>>()) || below(body)
         }
         // A constant is read once.
         Some(("TypeCast", body)) => !matches!(node(&body["arg"]), Some(("AConst", _))),

@@ -738,6 +738,10 @@ impl Reader<'_> {
             if !matches!(below, "Foreign Scan" | "Subquery Scan") {
                 return Err(Reason::about("an arm of an Append", below));
             }
+            if below == "Subquery Scan" && !(0..own.len()).all(|i| places.contains(&i)) {
+                // It may be there for a cast, which EXPLAIN does not print, and which may fail.
+                return Err(Reason::new("a column of UNION ALL that nothing needs"));
+            }
             let outputs = outputs(arm);
             let lower: Option<Vec<String>> =
                 places.iter().map(|i| outputs.get(*i).cloned()).collect();
