@@ -206,7 +206,15 @@ impl<'a> Changes<'a> {
                     .schema
                     .tables
                     .iter()
-                    .filter(|other| other.side == table.side && other.name != *name)
+                    .filter(|other| {
+                        // Where one has values of several spellings, so has the other.
+                        let ambiguous = |t: &Table| {
+                            t.place.kinds.iter().map(|k| k.is_ambiguous()).collect::<Vec<_>>()
+                        };
+                        other.side == table.side
+                            && other.name != *name
+                            && ambiguous(other).iter().zip(ambiguous(table)).all(|(a, b)| *a == b)
+                    })
                     .cloned()
                     .collect();
                 match others.is_empty() {
