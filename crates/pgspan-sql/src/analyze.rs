@@ -296,6 +296,12 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
     if !tables.iter().any(|t| catalog.is_foreign_name(&t.name)) {
         return Err(Reason::new(NO_FOREIGN_TABLE));
     }
+    // Where PostgreSQL reads an extreme off an index it keeps the ties of that too, and fails with
+    // 21000 (planagg.c: build_minmax_path).
+    let extremes = seen.names.functions.iter().any(|name| name == "min" || name == "max");
+    if extremes && tokens.iter().any(|t| t.token == Token::Ties as i32) {
+        return Err(Reason::new("WITH TIES over min or max"));
+    }
     // USING, IN, CASE and BETWEEN mean operators that they do not name.
     if let Some(strange) = MEANT.iter().find(|meant| catalog.is_strange_operator(meant)) {
         return Err(Reason::about("an operator of this name is not immutable", *strange));
