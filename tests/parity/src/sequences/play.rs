@@ -42,7 +42,8 @@ const RESET_HOME: &str = "truncate l, plain, checked, defaulted, fired, ruled, c
     insert into l select g, 'l' || g from generate_series(1, 20) g; \
     create or replace function public.abs(text) returns int language sql volatile as 'select public.put($1::int)'; \
     drop function if exists public.lower(varchar); drop trigger if exists t on plain; \
-    alter view if exists v_away rename to v_far; create or replace view v_far as select id from snap; \
+    drop view if exists v_away, v_far; create view v_far as select id from snap; \
+    grant all on v_far to sequences_other; \
     alter table defaulted alter n set default peek(); \
     create or replace trigger t before insert on fired for each row execute function fires(); \
     alter table checked drop constraint if exists checked_id_check; alter table checked add check (peeks(id)); \
