@@ -98,14 +98,19 @@ impl Session {
         let mut frames = self.held.take();
         self.refresh_catalog(&Piece::ALL).await?;
         let mut bound = self.bound(&frames);
-        let texts = Self::texts_of(&frames, &bound);
-        if self.may_take_snapshot(texts.first().map(|text| &text[..])).await {
-            self.regain_trust().await?;
-            bound = self.bound(&frames);
-        }
-        let doubted = self.trust.is_doubted();
+        // In a block that has failed home refuses whatever the names mean.
+        let mut doubted =
+            self.trust.is_doubted() && self.server.status != TransactionStatus::Failed;
         if doubted {
-            bound = request::bound(&frames, |_| None);
+            let first = Self::texts_of(&frames, &bound).into_iter().next();
+            if self.may_take_snapshot(first.as_deref()).await {
+                self.regain_trust().await?;
+                bound = self.bound(&frames);
+                doubted = self.trust.is_doubted();
+            }
+            if doubted {
+                bound = request::bound(&frames, |_| None);
+            }
         }
         if runs_show(&frames, &bound) {
             self.learn_what_is_seen().await?;
