@@ -142,6 +142,15 @@ pub fn effect(text: &[u8], utf8: bool) -> Option<Effect> {
     Some(effect)
 }
 
+/// Whether a text could be without any statement that reads or writes, by its first word.
+pub fn may_be_control(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let word = &text[..text.iter().take_while(|b| b.is_ascii_alphabetic()).count()];
+    let words = CONTROL.iter().chain(&["commit", "end", "rollback", "abort"]);
+    // A comment may stand before it.
+    word.is_empty() || words.into_iter().any(|w| w.as_bytes().eq_ignore_ascii_case(word))
+}
+
 /// Whether a text could do anything in a block that has failed: home refuses whatever does
 /// not end it or return to a savepoint.
 pub fn may_leave_failure(text: &[u8]) -> bool {
@@ -568,6 +577,16 @@ mod tests {
         }
         assert!(effect(b"select 'h\xe9'", true).is_none());
         assert!(effect("select 'hé'".as_bytes(), false).is_none());
+    }
+
+    #[test]
+    fn a_first_word_tells_what_is_not_control() {
+        for text in ["BEGIN", " savepoint s", "/* x */ begin", "Rollback to s", "set x = 1", ""] {
+            assert!(may_be_control(text.as_bytes()), "{text}");
+        }
+        for text in ["select 1", "INSERT into t values (1)", "settle", "call p()"] {
+            assert!(!may_be_control(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

@@ -127,40 +127,8 @@ impl Look {
     /// The most constant column of a query that stands in FROM.
     fn derived(&self, select: &SelectStmt) -> Result<Value, Unknown> {
         let mut most = Value::Varying;
-        nodes::visit(select, &mut |node| {
-            let query = match node {
-                Node::RangeSubselect(r) => &r.subquery,
-                Node::CommonTableExpr(c) => &c.ctequery,
-                Node::RangeFunction(f) => {
-                    f.functions.iter().for_each(|n| most = most.max(self.value(n)));
-                    return Ok(());
-                }
-                _ => return Ok(()),
-            };
-            if let Some(Node::SelectStmt(query)) = query {
-                most = most.max(self.outputs(query));
-            }
-            Ok::<(), Unknown>(())
-        })?;
+        nodes::visit_derived(select, &mut |node| most = most.max(self.value(node)))?;
         Ok(most)
-    }
-
-    fn outputs(&self, select: &SelectStmt) -> Value {
-        let sides = [&select.larg, &select.rarg].into_iter().flatten();
-        let items = select.target_list.iter().chain(&select.values_lists);
-        let items = items.map(|n| self.most(n));
-        sides.map(|side| self.outputs(side)).chain(items).max().unwrap_or(Value::Varying)
-    }
-
-    /// The most constant of what a list or an output consists of.
-    fn most(&self, node: &Node) -> Value {
-        match node {
-            Node::ResTarget(_) | Node::List(_) => {
-                let children = nodes::children(node).unwrap_or_default();
-                children.into_iter().map(|n| self.most(n)).max().unwrap_or(Value::Varying)
-            }
-            other => self.value(other),
-        }
     }
 
     /// Whether anything is folded that looks at settings.

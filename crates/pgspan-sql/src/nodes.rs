@@ -306,3 +306,40 @@ pub fn visit_node<'a, E: From<Unknown>>(
         other => children(other)?.into_iter().try_for_each(|n| visit_node(n, f)),
     }
 }
+
+/// Calls `f` for each expression that a query in FROM or in WITH, or a function in FROM, gives as
+/// a column: PostgreSQL may put it in the column's place.
+///
+/// # Errors
+/// As [`visit`].
+pub fn visit_derived(select: &tree::SelectStmt, f: &mut dyn FnMut(&Node)) -> Result<(), Unknown> {
+    fn outputs(select: &tree::SelectStmt, f: &mut dyn FnMut(&Node)) {
+        for side in [&select.larg, &select.rarg].into_iter().flatten() {
+            outputs(side, f);
+        }
+        select.target_list.iter().chain(&select.values_lists).for_each(|n| output(n, f));
+    }
+    fn output(node: &Node, f: &mut dyn FnMut(&Node)) {
+        match node {
+            Node::ResTarget(_) | Node::List(_) => {
+                children(node).unwrap_or_default().into_iter().for_each(|n| output(n, f));
+            }
+            other => f(other),
+        }
+    }
+    visit(select, &mut |node| {
+        let query = match node {
+            Node::RangeSubselect(r) => &r.subquery,
+            Node::CommonTableExpr(c) => &c.ctequery,
+            Node::RangeFunction(call) => {
+                call.functions.iter().for_each(&mut *f);
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        if let Some(Node::SelectStmt(query)) = query {
+            outputs(query, f);
+        }
+        Ok(())
+    })
+}

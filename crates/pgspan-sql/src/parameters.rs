@@ -3,6 +3,7 @@
 //! that was made for other values does not tell.
 
 use crate::nodes::{self, Unknown, string};
+use crate::parse::COMPARISONS;
 use crate::tree::{Node, SelectStmt};
 
 /// What is computed of parameters and constants alone.
@@ -14,9 +15,6 @@ pub struct Computed {
     /// something if a parameter has another type already.
     pub cast: Vec<(i32, String)>,
 }
-
-/// Operators that compare: of constants they do not fail.
-const COMPARISONS: &[&str] = &["=", "<>", "<", ">", "<=", ">="];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -34,19 +32,8 @@ pub fn computed(select: &SelectStmt) -> Result<Computed, Unknown> {
     let mut found = Computed::default();
     // Expressions over columns of a query in FROM become ones over what these are.
     let mut columns = Kind::Varying;
-    nodes::visit(select, &mut |node| {
-        let given = match node {
-            Node::RangeSubselect(r) => given(&r.subquery),
-            Node::CommonTableExpr(c) => given(&c.ctequery),
-            Node::RangeFunction(f) => {
-                f.functions.iter().map(|n| kind(n, Kind::Varying)).max().unwrap_or(Kind::Varying)
-            }
-            _ => Kind::Varying,
-        };
-        found.may_fail |= given == Kind::Parameter;
-        columns = columns.max(given);
-        Ok::<(), Unknown>(())
-    })?;
+    nodes::visit_derived(select, &mut |node| columns = columns.max(kind(node, Kind::Varying)))?;
+    found.may_fail = columns == Kind::Parameter;
     let kind = |node: &Node| kind(node, columns);
     nodes::visit(select, &mut |node| {
         match node {
@@ -69,28 +56,6 @@ pub fn computed(select: &SelectStmt) -> Result<Computed, Unknown> {
         Ok::<(), Unknown>(())
     })?;
     Ok(found)
-}
-
-/// The most constant column of a query.
-fn given(query: &Option<Node>) -> Kind {
-    fn of(select: &SelectStmt) -> Kind {
-        let sides = [&select.larg, &select.rarg].into_iter().flatten().map(|s| of(s));
-        let items = select.target_list.iter().chain(&select.values_lists).map(item);
-        sides.chain(items).max().unwrap_or(Kind::Varying)
-    }
-    fn item(node: &Node) -> Kind {
-        match node {
-            Node::ResTarget(_) | Node::List(_) => {
-                let children = nodes::children(node).unwrap_or_default();
-                children.into_iter().map(item).max().unwrap_or(Kind::Varying)
-            }
-            other => kind(other, Kind::Varying),
-        }
-    }
-    match query {
-        Some(Node::SelectStmt(select)) => of(select),
-        _ => Kind::Varying,
-    }
 }
 
 /// Whether a text is put together from literals and parameters alone.

@@ -109,6 +109,9 @@ pub fn visit<'a>(value: &'a Value, f: &mut dyn FnMut(&'a str, &'a Value)) {
     }
 }
 
+/// Operators that compare two values. With a literal on one side they do not fail.
+pub const COMPARISONS: &[&str] = &["=", "<>", "<", "<=", ">", ">="];
+
 /// The strings of a list of `String` nodes, e.g. a function's qualified name.
 /// `None` when the list holds anything else (`*`, a subscript).
 pub fn strings(list: &Value) -> Option<Vec<&str>> {

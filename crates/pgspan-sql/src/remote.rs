@@ -2,7 +2,7 @@
 //! `Remote SQL` of every foreign scan, and of those that read plain tables the
 //! conditions on each.
 
-use crate::parse::{Lexeme, lex, node, parse, strings, top_level, visit};
+use crate::parse::{COMPARISONS, Lexeme, lex, node, parse, strings, top_level, visit};
 use crate::route::Reason;
 use pg_query::protobuf::Token;
 use serde_json::Value;
@@ -289,14 +289,13 @@ pub fn sorts_by_what_may_fail(sql: &str) -> bool {
             "SortBy" | "ColumnRef" | "String" | "CollateClause" | "List" | "NullTest"
             | "BoolExpr" | "CaseExpr" | "CaseWhen" | "AConst" => false,
             "AExpr" => {
-                let compares = ["=", "<>", "<", "<=", ">", ">="];
                 let constant = |side: &Value| {
                     matches!(node(side), Some(("AConst", _)))
                         || body_of(side, "TypeCast")
                             .is_some_and(|cast| body_of(&cast["arg"], "AConst").is_some())
                 };
                 let operator = strings(&body["name"]).unwrap_or_default();
-                !matches!(operator[..], [name] if compares.contains(&name))
+                !matches!(operator[..], [name] if COMPARISONS.contains(&name))
                     || !(constant(&body["lexpr"]) || constant(&body["rexpr"]))
             }
             // Of a varchar, as text; of a literal.

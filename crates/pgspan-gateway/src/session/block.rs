@@ -416,15 +416,16 @@ impl Session {
         beside(text.len(), || effect(text, utf8))
     }
 
-    /// Whether a text is SAVEPOINT, SET and the like, in which nothing is read.
+    /// Whether a text is SAVEPOINT, SET and the like, in which nothing is read. Most texts are
+    /// told by their first word, without being cut into tokens.
     pub(super) fn is_control(&self, text: &[u8]) -> bool {
         text.len() <= OPENING_BYTES_MAX
+            && effect::may_be_control(text)
             && self.effect_of(text, &[]).is_some_and(|effect| !effect.is_named())
     }
 
     /// Asks home whether nothing that a text could name leads to a source, and where it has
-    /// run, whether home has opened no foreign table. Behind a savepoint: a question that
-    /// fails must not end the client's transaction.
+    /// run, whether home has opened no foreign table.
     pub(super) async fn is_harmless(&mut self, effect: &Effect, ran: Ran) -> Result<bool, Stop> {
         static ONE: OnceLock<[Statement; 2]> = OnceLock::new();
         if !effect.is_named() {
@@ -437,28 +438,17 @@ impl Session {
             Some(Bytes::from(text_array_value(names.iter())))
         };
         let values = [array(&effect.names), array(&effect.operators), array(&effect.called)];
-        let server = &mut self.server;
-        home::savepoint(server);
-        home::prepare(server, question, &[]);
-        frontend::bind(&mut server.outbox, "pgspan:", question.name(), &[], &values, &[]);
-        home::execute(server);
-        if ran == Ran::Unproven {
-            home::run_prepared(server, opened);
-        }
-        home::release_savepoint(server);
-        frontend::sync(&mut server.outbox);
-        self.opened = true;
-        let got = home::answers(server, &mut self.client.outbox).await;
-        let got = match got {
-            Err(ServerError::Sql(error)) => {
-                self.undo(home::Around::Savepoint).await?;
-                return Err(ServerError::Sql(error).into());
+        let ask = |server: &mut ServerConnection| {
+            home::prepare(server, question, &[]);
+            frontend::bind(&mut server.outbox, "pgspan:", question.name(), &[], &values, &[]);
+            home::execute(server);
+            if ran == Ran::Unproven {
+                home::run_prepared(server, opened);
             }
-            other => other?,
         };
-        self.opened = false;
+        let got = self.ask_or_undo(ask).await?;
         let told = |n| got.value(n, 0).map(|value| &value[..]);
-        Ok(told(1) == Some(b"t") && (ran != Ran::Unproven || told(2) == Some(b"f")))
+        Ok(told(0) == Some(b"t") && (ran == Ran::Proven || told(1) == Some(b"f")))
     }
 
     /// Before the first foreign read after other statements of a block: home must not
@@ -490,8 +480,8 @@ impl Session {
         Ok(())
     }
 
-    /// As [`Session::check_block`], before home locks the foreign tables of a statement that it only reads: from
-    /// then on its locks say nothing of what ran before.
+    /// As [`Session::check_block`], before home locks the foreign tables of a statement that it
+    /// only parses: from then on its locks say nothing of what ran before.
     pub(super) async fn prove_block(&mut self) -> Result<(), End> {
         if self.is_gated() {
             return Ok(());
@@ -500,7 +490,6 @@ impl Session {
             Ok(()) => Ok(()),
             Err(Stop::End(end)) => Err(end),
             Err(_) => {
-                self.opened = false;
                 self.block.unknown(0);
                 Ok(())
             }

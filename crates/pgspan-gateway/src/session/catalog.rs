@@ -19,13 +19,10 @@ impl Session {
 
     /// What is to be read while the session is at rest.
     pub(super) fn read_at_rest(&self) -> &'static [Piece] {
+        let pieces: &'static [Piece] =
+            if self.catalog_missed { &Piece::ALL } else { &[Piece::ForeignNames] };
         let is_due = |piece: &Piece| self.database.is_due(*piece, self.catalog_age_max());
-        match self.catalog_missed {
-            _ if !self.accelerates() => &[],
-            true if Piece::ALL.iter().any(is_due) => &Piece::ALL,
-            _ if is_due(&Piece::ForeignNames) => &[Piece::ForeignNames],
-            _ => &[],
-        }
+        if self.accelerates() && pieces.iter().any(is_due) { pieces } else { &[] }
     }
 
     /// Reads those pieces of the catalog again that are due, if home is at rest.

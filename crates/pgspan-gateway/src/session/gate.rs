@@ -9,7 +9,7 @@
 //! with are home's in later blocks.
 
 use super::block::{BlockSource, Ran, SOURCE_MAX, SourceSnapshot, role};
-use super::home::{self, Answers, Around};
+use super::home::{self, Answers};
 use super::request::Text;
 use super::stop::Stop;
 use super::{End, Session};
@@ -94,7 +94,7 @@ impl Session {
                 return Ok(None);
             }
             Fate::Moved => {
-                let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
+                let database = self.database_key();
                 for (text, _) in self.block.read.drain(..) {
                     self.shared.sources.leave_to_home(&database, text);
                 }
@@ -138,7 +138,7 @@ impl Session {
             Ok(got) => got,
             Err(fate) => return Ok(fate),
         };
-        let told = |n| String::from_utf8_lossy(got.value(1, n).map_or(b"", |v| v)).into_owned();
+        let told = |n| String::from_utf8_lossy(got.value(0, n).map_or(b"", |v| v)).into_owned();
         let settings =
             ([told(2), told(1)] != first).then(|| [local(&first), local(&[told(0), told(1)])]);
         let probed = self.behind_savepoint(|server| {
@@ -155,7 +155,7 @@ impl Session {
             Ok(got) => got,
             Err(fate) => return Ok(fate),
         };
-        let answer = 1 + usize::from(settings.is_some());
+        let answer = usize::from(settings.is_some());
         let unaltered = (1..expected.len()).all(|n| got.value(answer, n) == Some(&expected[n]));
         let session = read.first().map(|(_, plan)| plan.session.clone());
         let Some(session) = session.filter(|_| unaltered) else { return Ok(Fate::Moved) };
@@ -172,25 +172,14 @@ impl Session {
         Ok(Fate::Same)
     }
 
-    /// Asks home in the client's block. What is locked meanwhile, here and at the sources, stays
-    /// so: a savepoint that is released keeps it.
-    pub(super) async fn behind_savepoint(
+    /// Asks home in the client's block; an error is the block's fate.
+    async fn behind_savepoint(
         &mut self,
         ask: impl FnOnce(&mut ServerConnection),
     ) -> Result<Result<Answers, Fate>, End> {
-        let server = &mut self.server;
-        home::savepoint(server);
-        ask(server);
-        home::release_savepoint(server);
-        frontend::sync(&mut server.outbox);
-        self.opened = true;
-        match home::answers(server, &mut self.client.outbox).await {
-            Ok(got) => {
-                self.opened = false;
-                Ok(Ok(got))
-            }
+        match self.ask_or_undo(ask).await {
+            Ok(got) => Ok(Ok(got)),
             Err(ServerError::Sql(error)) => {
-                self.undo(Around::Savepoint).await?;
                 tracing::debug!(%error, "home could not read the source");
                 // Stopped, or the source is gone: what the statement itself would have met.
                 let own = matches!(error.sqlstate(), "57014" | "55P03");

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::ask;
 use pgspan_sql::quote::text_array_value;
-use pgspan_wire::backend::{self, ErrorFields, Field};
+use pgspan_wire::backend::{self, ErrorFields, Field, TransactionStatus};
 use pgspan_wire::frontend;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -396,6 +396,21 @@ pub(crate) fn release_savepoint(server: &mut ServerConnection) {
     run_prepared(server, constant(3));
 }
 
+/// Appends a question, in the client's block behind a savepoint.
+pub(crate) fn append_aside(
+    server: &mut ServerConnection,
+    in_block: bool,
+    ask: impl FnOnce(&mut ServerConnection),
+) {
+    if in_block {
+        savepoint(server);
+    }
+    ask(server);
+    if in_block {
+        release_savepoint(server);
+    }
+}
+
 /// Appends the return to it, and its end: settings made since are undone.
 pub(crate) fn back_to_savepoint(server: &mut ServerConnection) {
     run_prepared(server, constant(6));
@@ -461,8 +476,8 @@ impl Around {
 }
 
 impl Session {
-    /// Asks home what the client has not asked for; `None`: home refuses. In the client's block
-    /// behind a savepoint, so that a question that fails leaves the block as it was.
+    /// Asks home what the client has not asked for; `None`: home refuses, or the client's block
+    /// has failed.
     ///
     /// # Errors
     /// A lost connection.
@@ -470,32 +485,43 @@ impl Session {
         &mut self,
         ask: impl FnOnce(&mut ServerConnection),
     ) -> Result<Option<Answers>, ServerError> {
-        use pgspan_wire::backend::TransactionStatus as T;
-        let in_block = match self.server.status {
-            T::Failed => return Ok(None),
-            T::Idle => false,
-            T::InBlock => true,
-        };
-        if in_block {
-            savepoint(&mut self.server);
+        if self.server.status == TransactionStatus::Failed {
+            return Ok(None);
         }
-        ask(&mut self.server);
-        if in_block {
-            release_savepoint(&mut self.server);
-        }
-        frontend::sync(&mut self.server.outbox);
-        match answers(&mut self.server, &mut self.client.outbox).await {
-            Ok(mut got) => {
-                got.results.drain(..usize::from(in_block).min(got.results.len()));
-                Ok(Some(got))
-            }
+        match self.ask_or_undo(ask).await {
+            Ok(got) => Ok(Some(got)),
             Err(ServerError::Sql(error)) => {
                 tracing::debug!(%error, "home refuses a question of the gateway's own");
-                self.opened = in_block;
-                self.undo(Around::Savepoint).await?;
                 Ok(None)
             }
             Err(ServerError::TooMuch) => Ok(None),
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// The same, with home's error. In the client's block behind a savepoint, so that a question
+    /// that fails leaves the block as it was; what one that succeeds has locked stays so.
+    ///
+    /// # Errors
+    /// Home's, behind which nothing is left to undo, or a lost connection.
+    pub(super) async fn ask_or_undo(
+        &mut self,
+        ask: impl FnOnce(&mut ServerConnection),
+    ) -> Result<Answers, ServerError> {
+        let in_block = self.server.status != TransactionStatus::Idle;
+        append_aside(&mut self.server, in_block, ask);
+        frontend::sync(&mut self.server.outbox);
+        match answers(&mut self.server, &mut self.client.outbox).await {
+            Ok(mut got) => {
+                // The savepoint's own.
+                got.results.drain(..usize::from(in_block).min(got.results.len()));
+                Ok(got)
+            }
+            Err(ServerError::Sql(error)) => {
+                self.opened = in_block;
+                self.undo(Around::Savepoint).await?;
+                Err(ServerError::Sql(error))
+            }
             Err(lost) => Err(lost),
         }
     }
@@ -506,8 +532,7 @@ impl Session {
     /// # Errors
     /// A lost connection.
     pub(super) async fn undo(&mut self, around: Around) -> Result<(), ServerError> {
-        use pgspan_wire::backend::TransactionStatus as T;
-        if !std::mem::take(&mut self.opened) || self.server.status == T::Idle {
+        if !std::mem::take(&mut self.opened) || self.server.status == TransactionStatus::Idle {
             return Ok(());
         }
         // In the extended protocol under names of our own: a Query would destroy the

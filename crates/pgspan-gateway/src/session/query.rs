@@ -100,6 +100,11 @@ const ROUNDS_MAX: usize = 4;
 const REST: Duration = Duration::from_secs(60);
 
 impl Session {
+    /// The database by a name that no other one has.
+    pub(super) fn database_key(&self) -> String {
+        format!("{}/{}", self.endpoint.cluster, self.database_name)
+    }
+
     pub(super) fn fell_back(&mut self, reason: Reason) {
         if reason.what == pgspan_sql::analyze::NO_FOREIGN_TABLE {
             self.count_relayed();
@@ -197,7 +202,7 @@ impl Session {
     }
 
     async fn straight_line(&mut self, request: &Request, around: Around) -> Result<Route, Stop> {
-        let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
+        let database = self.database_key();
         let catalog = self.database.catalog();
         let analyzed = self.shared.sources.analyzed(&database, &request.text, &catalog).await;
         let analysis = analyzed.outcome.clone()?;

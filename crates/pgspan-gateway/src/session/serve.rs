@@ -321,14 +321,8 @@ impl Session {
         }
         let question = question.filter(|_| lasts);
         if let Some(question) = &question {
-            let server = &mut self.server;
-            if in_block {
-                super::home::savepoint(server);
-            }
-            super::home::run_prepared(server, question);
-            if in_block {
-                super::home::release_savepoint(server);
-            }
+            let ask = |server: &mut _| super::home::run_prepared(server, question);
+            super::home::append_aside(&mut self.server, in_block, ask);
         }
         frontend::sync(&mut self.server.outbox);
         let waits = super::home::ask(&mut self.server);
@@ -420,7 +414,7 @@ impl Session {
     /// What is known of a text that the gateway may answer.
     async fn query(&self, text: &[u8]) -> Option<Arc<Analyzed>> {
         let text = std::str::from_utf8(text).ok()?;
-        let database = format!("{}/{}", self.endpoint.cluster, self.database_name);
+        let database = self.database_key();
         let catalog = self.database.catalog();
         let analyzed = self.shared.sources.analyzed(&database, text, &catalog).await;
         analyzed.outcome.is_ok().then_some(analyzed)

@@ -1,7 +1,7 @@
 //! Questions about the tree of a SELECT.
 
 use super::block;
-use crate::parse::{node, strings, visit};
+use crate::parse::{COMPARISONS, node, strings, visit};
 use serde_json::Value;
 
 /// Aggregates whose calls may be taken into the core.
@@ -48,7 +48,6 @@ pub fn stops_after(select: &Value) -> Option<u64> {
 /// Whether what is computed of a row or a group could fail, or give several rows for one: then it
 /// must be computed of all of them. What aggregates are of is computed before.
 pub(super) fn may_fail(value: &Value) -> bool {
-    const COMPARES: &[&str] = &["=", "<>", "<", "<=", ">", ">="];
     let below = |value: &Value| match value {
         Value::Array(items) => items.iter().any(may_fail),
         Value::Object(map) => map.values().any(may_fail),
@@ -71,7 +70,7 @@ pub(super) fn may_fail(value: &Value) -> bool {
         Some(("FuncCall", body)) => !is_aggregate(body),
         Some(("AExpr", body)) => {
             let operator = strings(&body["name"]).unwrap_or_default();
-            !matches!(operator[..], [name] if COMPARES.contains(&name) || name.contains("BETWEEN"))
+            !matches!(operator[..], [name] if COMPARISONS.contains(&name) || name.contains("BETWEEN"))
                 || !one_type(&[&body["lexpr"], &body["rexpr"]])
                 || below(body)
         }

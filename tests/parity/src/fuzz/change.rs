@@ -208,12 +208,10 @@ impl<'a> Changes<'a> {
                     .iter()
                     .filter(|other| {
                         // Where one has values of several spellings, so has the other.
-                        let ambiguous = |t: &Table| {
-                            t.place.kinds.iter().map(|k| k.is_ambiguous()).collect::<Vec<_>>()
-                        };
+                        let mut kinds = other.place.kinds.iter().zip(&table.place.kinds);
                         other.side == table.side
                             && other.name != *name
-                            && ambiguous(other).iter().zip(ambiguous(table)).all(|(a, b)| *a == b)
+                            && kinds.all(|(a, b)| a.is_ambiguous() == b.is_ambiguous())
                     })
                     .cloned()
                     .collect();
