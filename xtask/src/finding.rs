@@ -21,6 +21,8 @@ pub enum Rule {
     Word,
     /// A generated page that is not what its sources give.
     Generated,
+    /// A figure of the house that has grown.
+    House,
 }
 
 impl Rule {
@@ -35,6 +37,7 @@ impl Rule {
             Rule::Unfinished => "unfinished",
             Rule::Word => "word",
             Rule::Generated => "generated",
+            Rule::House => "house",
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Automation of this repository: `cargo run -p xtask -- tidy`, which checks, and
-//! `cargo run -p xtask -- compatibility`, which writes what is generated.
+//! Automation of this repository: `cargo run -p xtask -- tidy`, which checks, `house`, which
+//! prints the figures that `tidy` holds, and `compatibility`, which writes what is generated.
 //!
 //! The rules live in the modules of this crate and run as its tests too
 //! (`cargo test -p xtask`), so nobody needs to remember the command.
@@ -10,6 +10,7 @@ mod compatibility;
 mod edges;
 mod exceptions;
 mod finding;
+mod house;
 mod tree;
 
 use std::process::ExitCode;
@@ -24,11 +25,26 @@ fn tidy() -> Result<Vec<Finding>, String> {
     let mut findings = edges::check(&metadata);
     findings.extend(tree::check(&files));
     findings.extend(compatibility::check(&root)?);
+    findings.extend(house::check(&root, &files)?);
     exceptions::apply(&root, findings)
 }
 
+/// What a command that only writes or prints has come to.
+fn end(command: &str, done: Result<(), String>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{command}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
+    let root = tree::root();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let record = arguments.iter().any(|argument| argument == "--record");
+    match arguments.first().map(String::as_str) {
         Some("tidy") => match tidy() {
             Ok(findings) if findings.is_empty() => {
                 println!("tidy: ok");
@@ -46,15 +62,12 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Some("compatibility") => match compatibility::write(&tree::root()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("compatibility: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        Some("house") => {
+            end("house", tree::files(&root).and_then(|files| house::run(&root, &files, record)))
+        }
+        Some("compatibility") => end("compatibility", compatibility::write(&root)),
         _ => {
-            eprintln!("usage: cargo run -p xtask -- tidy | compatibility");
+            eprintln!("usage: cargo run -p xtask -- tidy | house [--record] | compatibility");
             ExitCode::from(2)
         }
     }

@@ -52,6 +52,24 @@ pub struct SourceFile {
     text: String,
 }
 
+impl SourceFile {
+    /// Its path below the root.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What stands in it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// A file that a test makes up.
+    #[cfg(test)]
+    pub fn new(path: &str, text: &str) -> SourceFile {
+        SourceFile { path: path.to_owned(), text: text.to_owned() }
+    }
+}
+
 /// The root of the repository.
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -189,8 +207,7 @@ mod tests {
     use super::*;
 
     fn rules(path: &str, text: &str) -> Vec<Rule> {
-        let file = SourceFile { path: path.to_owned(), text: text.to_owned() };
-        check_file(&file).into_iter().map(|finding| finding.rule).collect()
+        check_file(&SourceFile::new(path, text)).into_iter().map(|finding| finding.rule).collect()
     }
 
     #[test]
