@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Schema};
 use datafusion_common::DataFusionError;
 use datafusion_expr::ColumnarValue;
 use datafusion_physical_expr::PhysicalExpr;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::engine::term::{Operation, Term};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub(crate) struct Typed {
 
 /// The scale of a term over columns.
 pub(crate) fn typed(term: &Term, columns: &[Column]) -> Result<Typed, GiveUp> {
-    let refuse = |detail: &str| Err(GiveUp::new("arithmetic that is not proven", detail));
+    let refuse = |detail: &str| Err(GiveUp::new(Cause::ArithmeticNotProven, detail));
     let done = |typed: Typed| {
         if (0..=POWER_MAX).contains(&typed.scale) { Ok(typed) } else { refuse("too many digits") }
     };
@@ -79,7 +80,7 @@ fn is_integer(column: &Column) -> bool {
 /// The column that a term gives.
 pub(crate) fn column(term: &Term, columns: &[Column]) -> Result<Column, GiveUp> {
     if let Term::Input(i) = term {
-        return columns.get(*i).cloned().ok_or(GiveUp::new("a column that is not there", ""));
+        return columns.get(*i).cloned().ok_or(GiveUp::new(Cause::ColumnNotThere, ""));
     }
     let typed = typed(term, columns)?;
     let repr = if typed.exact {
@@ -133,7 +134,7 @@ fn scaled(step: Step, by: i32) -> Result<Step, GiveUp> {
     match u32::try_from(by) {
         Ok(0) => Ok(step),
         Ok(n) if by <= POWER_MAX => Ok(Step::Scaled(Box::new(step), 10i128.pow(n))),
-        _ => Err(GiveUp::new("arithmetic that is not proven", "too many digits")),
+        _ => Err(GiveUp::new(Cause::ArithmeticNotProven, "too many digits")),
     }
 }
 
@@ -148,7 +149,7 @@ fn step(term: &Term, columns: &[Column], used: &mut Vec<usize>) -> Result<Step, 
         }
         Term::Numeric(inner) => step(inner, columns, used)?,
         Term::Literal(text) => {
-            let (value, _) = literal(text).ok_or(GiveUp::new("a literal", text))?;
+            let (value, _) = literal(text).ok_or(GiveUp::new(Cause::ArithmeticNotProven, text))?;
             Step::Literal(value)
         }
         Term::Binary(operation, a, b) => {

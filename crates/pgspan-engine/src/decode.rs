@@ -13,6 +13,7 @@ use arrow::array::{
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use bytes::Bytes;
+use pgspan_sql::cause::Cause;
 use std::sync::Arc;
 
 /// Rows in a batch.
@@ -80,7 +81,7 @@ impl Decoder {
     /// # Errors
     /// A row of another shape, or a value that the engine does not hold.
     pub fn row(&mut self, body: &[u8]) -> Result<bool, GiveUp> {
-        let odd = || GiveUp::new("unexpected row", "");
+        let odd = || GiveUp::new(Cause::UnexpectedRow, "");
         let mut at = body.get(2..).ok_or_else(odd)?;
         for column in &mut self.columns {
             let (head, rest) = at.split_first_chunk::<4>().ok_or_else(odd)?;
@@ -130,7 +131,7 @@ impl Builder {
 
     #[inline]
     fn value(&mut self, value: &[u8]) -> Result<(), GiveUp> {
-        let odd = || GiveUp::new("unexpected row", "");
+        let odd = || GiveUp::new(Cause::UnexpectedRow, "");
         match &mut self.values {
             Values::Int(v, width) => v.push(match (*width, value) {
                 (2, [a, b]) => i64::from(i16::from_be_bytes([*a, *b])),
@@ -143,10 +144,10 @@ impl Builder {
             Values::Number(v, scale) => v.push(number(value, scale)?),
             Values::Bytes(bytes, ends) => {
                 let Some(value) = through_text(self.oid, value) else {
-                    return Err(GiveUp::new("a value whose text cannot be read", ""));
+                    return Err(GiveUp::new(Cause::TextNotRead, ""));
                 };
                 if bytes.len() + value.len() > i32::MAX as usize {
-                    return Err(GiveUp::new("values that are too large", ""));
+                    return Err(GiveUp::new(Cause::ValuesTooLarge, ""));
                 }
                 bytes.extend_from_slice(value);
                 ends.push(end(bytes));
@@ -216,23 +217,23 @@ const SCALE_MAX: i32 = 36;
 /// A numeric in its wire form (numeric.c: `numeric_send`): count of digits, weight, sign,
 /// display scale, then the digits to the base of 10,000.
 fn number(value: &[u8], scale: &Scale) -> Result<i128, GiveUp> {
-    let odd = || GiveUp::new("unexpected row", "");
+    let odd = || GiveUp::new(Cause::UnexpectedRow, "");
     let (head, digits) = value.split_first_chunk::<8>().ok_or_else(odd)?;
     let weight = i32::from(i16::from_be_bytes([head[2], head[3]]));
     let negative = match u16::from_be_bytes([head[4], head[5]]) {
         0 => false,
         0x4000 => true,
-        _ => return Err(GiveUp::new("NaN or an infinity", "numeric")),
+        _ => return Err(GiveUp::new(Cause::NotFinite, "numeric")),
     };
     let dscale = i32::from(u16::from_be_bytes([head[6], head[7]]));
     // Encoding has the fraction in whole digits to the base of 10,000.
     if dscale > SCALE_MAX {
-        return Err(GiveUp::new("a number that is too large", ""));
+        return Err(GiveUp::new(Cause::NumberTooLarge, ""));
     }
     if !scale.admits(dscale) {
-        return Err(GiveUp::new("numerics of different scales", ""));
+        return Err(GiveUp::new(Cause::ScalesDiffer, ""));
     }
-    let too_large = || GiveUp::new("a number that is too large", "");
+    let too_large = || GiveUp::new(Cause::NumberTooLarge, "");
     // Nine digits to the base of 10,000 always fit.
     if digits.len() > 18 {
         return Err(too_large());
@@ -262,7 +263,7 @@ fn number(value: &[u8], scale: &Scale) -> Result<i128, GiveUp> {
 
 /// `n` times ten to the power of `exponent`.
 fn scaled(n: i128, exponent: i32) -> Result<i128, GiveUp> {
-    let too_large = || GiveUp::new("a number that is too large", "");
+    let too_large = || GiveUp::new(Cause::NumberTooLarge, "");
     if exponent.unsigned_abs() > 38 {
         return Err(too_large());
     }
@@ -272,7 +273,7 @@ fn scaled(n: i128, exponent: i32) -> Result<i128, GiveUp> {
     } else if n % power == 0 {
         n / power
     } else {
-        return Err(GiveUp::new("unexpected row", ""));
+        return Err(GiveUp::new(Cause::UnexpectedRow, ""));
     };
     if n >= const { power_of_ten(DIGITS_MAX) } { Err(too_large()) } else { Ok(n) }
 }

@@ -5,6 +5,7 @@ use crate::types::{Column, Repr};
 use crate::{GiveUp, text};
 use arrow::array::{Array, BinaryArray, BooleanArray, Decimal128Array, Int64Array, RecordBatch};
 use bytes::{BufMut, Bytes, BytesMut};
+use pgspan_sql::cause::Cause;
 
 /// Encodes a column of the batches in the form of `array_recv` (one dimension, lower
 /// bound 1; none for no rows).
@@ -128,7 +129,7 @@ pub(crate) fn rows(
     formats: &[i16],
     next: &mut usize,
 ) -> Result<Bytes, GiveUp> {
-    let odd = || GiveUp::new("a value without a text form", "");
+    let odd = || GiveUp::new(Cause::NoTextForm, "");
     let count = u16::try_from(columns.len()).map_err(|_| odd())?;
     let held: Vec<(Held<'_>, u32, bool)> = columns
         .iter()

@@ -9,6 +9,7 @@ use datafusion_common::DataFusionError;
 use datafusion_execution::{SendableRecordBatchStream, TaskContext};
 use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion_physical_plan::streaming::PartitionStream;
+use pgspan_sql::cause::Cause;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -129,11 +130,8 @@ pub struct Feed {
     extra: usize,
 }
 
-/// Why a feed that was to be small stops.
-pub const TOO_MANY_KEYS: &str = "more keys than were expected";
-
 impl Feed {
-    /// Has it stop with [`TOO_MANY_KEYS`] rather than wait for an operator: whoever feeds
+    /// Has it stop with [`Cause::TooManyKeys`] rather than wait for an operator: whoever feeds
     /// it feeds others after it.
     pub fn expect_few(&mut self) {
         self.few = true;
@@ -169,7 +167,7 @@ impl Feed {
         }
         if !few {
             if self.few {
-                return Err(GiveUp::new(TOO_MANY_KEYS, ""));
+                return Err(GiveUp::new(Cause::TooManyKeys, ""));
             }
             // Nobody waits for the keys any more; the channel is to hold no more than others.
             self.keys.clear();

@@ -25,8 +25,10 @@ mod top;
 mod types;
 mod usage;
 
+use pgspan_sql::cause::Cause;
+
 pub use decode::{Decoder, round_trip};
-pub use feed::{Feed, KEY_BYTES_MAX, Keys, Progress, TOO_MANY_KEYS};
+pub use feed::{Feed, KEY_BYTES_MAX, Keys, Progress};
 pub use parts::Rest;
 pub use program::Program;
 pub use run::{Answer, Budget, Limits, Started};
@@ -34,17 +36,17 @@ pub use types::{ColumnType, array_type, through_text};
 
 /// Why the engine cannot go on; the statement is answered by the next rung.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: {detail}")]
+#[error("{}: {detail}", cause.label())]
 pub struct GiveUp {
-    /// Short, stable text.
-    pub what: &'static str,
+    /// One of the closed list.
+    pub cause: Cause,
     /// The column, operator or error in question.
     pub detail: String,
 }
 
 impl GiveUp {
-    pub(crate) fn new(what: &'static str, detail: impl Into<String>) -> GiveUp {
-        GiveUp { what, detail: detail.into() }
+    pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> GiveUp {
+        GiveUp { cause, detail: detail.into() }
     }
 }
 
@@ -52,15 +54,15 @@ impl From<datafusion_common::DataFusionError> for GiveUp {
     fn from(error: datafusion_common::DataFusionError) -> GiveUp {
         match error.find_root() {
             datafusion_common::DataFusionError::ResourcesExhausted(_) => {
-                GiveUp::new("the engine's memory is used up", "limits.engine_query_bytes_max")
+                GiveUp::new(Cause::EngineMemory, "limits.engine_query_bytes_max")
             }
-            other => GiveUp::new("the engine stopped", other.to_string()),
+            other => GiveUp::new(Cause::EngineStopped, other.to_string()),
         }
     }
 }
 
 impl From<arrow::error::ArrowError> for GiveUp {
     fn from(error: arrow::error::ArrowError) -> GiveUp {
-        GiveUp::new("the engine stopped", error.to_string())
+        GiveUp::new(Cause::EngineStopped, error.to_string())
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use datafusion_execution::SendableRecordBatchStream;
 use datafusion_execution::memory_pool::MemoryReservation;
 use futures::StreamExt as _;
+use pgspan_sql::cause::Cause;
 use std::collections::VecDeque;
 use tokio::runtime::Handle;
 
@@ -43,7 +44,7 @@ impl Rest {
             cut(batch, part_bytes, &mut batches);
             if batches.range(before..).any(|piece| sent_bytes(piece) > row_bytes_max) {
                 let limit = "limits.home_join_bytes_max";
-                return Err(GiveUp::new("a row too long for the finish", limit));
+                return Err(GiveUp::new(Cause::RowTooLong, limit));
             }
         }
         let (columns, handle) = (columns.to_vec(), Handle::current());
@@ -86,7 +87,7 @@ impl Rest {
     pub async fn next(self) -> Result<(Vec<Bytes>, Option<Rest>), GiveUp> {
         let handle = self.handle.clone();
         let done = handle.spawn(async move { self.part() }).await;
-        done.map_err(|e| GiveUp::new("the engine stopped", e.to_string()))
+        done.map_err(|e| GiveUp::new(Cause::EngineStopped, e.to_string()))
     }
 }
 

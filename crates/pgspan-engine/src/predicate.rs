@@ -10,6 +10,7 @@ use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{self, BinaryExpr, Column as ColumnExpr};
+use pgspan_sql::cause::Cause;
 use pgspan_sql::engine::predicate::{Comparison, Operand, Predicate};
 use pgspan_sql::engine::term::Term;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub(crate) fn all(
 
 fn joined(parts: Vec<Expr>, operator: Operator) -> Result<Expr, GiveUp> {
     let one = |a: Expr, b: Expr| Arc::new(BinaryExpr::new(a, operator, b)) as Expr;
-    parts.into_iter().reduce(one).ok_or(GiveUp::new("an empty condition", ""))
+    parts.into_iter().reduce(one).ok_or(GiveUp::new(Cause::EmptyCondition, ""))
 }
 
 fn expr(p: &Predicate, columns: &[Column], places: &[usize]) -> Result<Expr, GiveUp> {
@@ -45,8 +46,7 @@ fn expr(p: &Predicate, columns: &[Column], places: &[usize]) -> Result<Expr, Giv
             Ok(if *null { expressions::is_null(input)? } else { expressions::is_not_null(input)? })
         }
         Predicate::Compare(comparison, left, right) => {
-            let refuse =
-                || GiveUp::new("a comparison that is not proven", format!("{comparison:?}"));
+            let refuse = || GiveUp::new(Cause::ComparisonNotProven, format!("{comparison:?}"));
             let sides = match plain(*comparison, left, right, columns, places)? {
                 Some(sides) => Some(sides),
                 None => numbers(left, right, columns, places)?,
@@ -123,7 +123,7 @@ fn numbers(
 }
 
 fn column(i: usize, places: &[usize]) -> Result<Expr, GiveUp> {
-    let place = places.get(i).ok_or(GiveUp::new("a column that is not there", ""))?;
+    let place = places.get(i).ok_or(GiveUp::new(Cause::ColumnNotThere, ""))?;
     Ok(Arc::new(ColumnExpr::new(&format!("c{place}"), *place)))
 }
 

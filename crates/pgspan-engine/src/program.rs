@@ -3,6 +3,7 @@
 use crate::decode::BATCH_ROWS;
 use crate::types::{Column, ColumnType, OfRun, Repr, Scale, array_type, type_name};
 use crate::{GiveUp, arithmetic, predicate, text, usage};
+use pgspan_sql::cause::Cause;
 use pgspan_sql::engine::operators::{Function, JoinKind, Node, Side, Tree};
 use pgspan_sql::engine::predicate::{Comparison, Operand, Predicate};
 use pgspan_sql::engine::split::{Finish, TopN};
@@ -116,7 +117,7 @@ impl Program {
             };
             let top = top.as_ref().filter(ordered).cloned();
             if op.columns.iter().any(|c| matches!(c.repr, Repr::Quotient { .. })) {
-                return Err(GiveUp::new("a quotient that is given out", ""));
+                return Err(GiveUp::new(Cause::QuotientGivenOut, ""));
             }
             roots.push(Root { op, top });
         }
@@ -293,7 +294,7 @@ fn order(op: &Op, out: &mut Vec<usize>) {
 }
 
 fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp> {
-    let missing = || GiveUp::new("a column that is not there", "");
+    let missing = || GiveUp::new(Cause::ColumnNotThere, "");
     match node {
         Node::Fragment(i) => Ok(Op {
             columns: fragments.get(*i).ok_or_else(missing)?.clone(),
@@ -322,7 +323,7 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
                 predicates.push(Predicate::Compare(Comparison::Equal, left, right));
             }
             if matched.is_empty() {
-                return Err(GiveUp::new("an equality that is not proven", ""));
+                return Err(GiveUp::new(Cause::EqualityNotProven, ""));
             }
             let keys = &matched;
             let of = |sides: &[Side]| {
@@ -348,7 +349,7 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
                 _ => true,
             };
             if !fits || keys.is_empty() {
-                return Err(GiveUp::new("a join of another shape", ""));
+                return Err(GiveUp::new(Cause::JoinOfOtherShape, ""));
             }
             // Foreign keys: a join gives about as many rows as its larger side.
             let rows = match kind {
@@ -373,7 +374,7 @@ fn op(node: &Node, fragments: &[Vec<Column>], rows: &[f64]) -> Result<Op, GiveUp
                 let column = input.columns.get(*k).ok_or_else(missing)?;
                 if !column.is_key() {
                     let detail = column.oid.to_string();
-                    return Err(GiveUp::new("a type that is not grouped by exactly", detail));
+                    return Err(GiveUp::new(Cause::NotGroupedExactly, detail));
                 }
                 all.push(column.clone());
             }
@@ -461,8 +462,7 @@ fn folded(
     argument: Option<&Column>,
     distinct: bool,
 ) -> Result<(Column, bool), GiveUp> {
-    let refuse =
-        |c: &Column| Err(GiveUp::new("an aggregate that is not proven", c.oid.to_string()));
+    let refuse = |c: &Column| Err(GiveUp::new(Cause::AggregateNotProven, c.oid.to_string()));
     match (function, argument) {
         (Function::Count, None) => Ok((Column::int8(), false)),
         (Function::Count, Some(c)) if !distinct || c.is_key() => Ok((Column::int8(), false)),
@@ -491,6 +491,6 @@ fn folded(
             _ => refuse(c),
         },
         (_, Some(c)) => refuse(c),
-        (_, None) => Err(GiveUp::new("an aggregate that is not proven", "")),
+        (_, None) => Err(GiveUp::new(Cause::AggregateNotProven, "")),
     }
 }

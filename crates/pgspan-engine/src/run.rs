@@ -38,6 +38,7 @@ use datafusion_physical_plan::streaming::StreamingTableExec;
 use datafusion_physical_plan::union::UnionExec;
 use datafusion_physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
 use futures::StreamExt as _;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::engine::operators::{Function, JoinKind, Side};
 use pgspan_sql::engine::predicate::Predicate;
 use pgspan_sql::engine::split::TopN;
@@ -315,8 +316,8 @@ impl Started {
         tasks.spawn_on(work, &self.handle);
         match tasks.join_next().await {
             Some(Ok(done)) => done,
-            Some(Err(e)) => Err(GiveUp::new("the engine stopped", e.to_string())),
-            None => Err(GiveUp::new("the engine stopped", "")),
+            Some(Err(e)) => Err(GiveUp::new(Cause::EngineStopped, e.to_string())),
+            None => Err(GiveUp::new(Cause::EngineStopped, "")),
         }
     }
 
@@ -381,7 +382,7 @@ impl Work {
             let mut next = 0;
             while next < batch.num_rows() {
                 let rows = encode::rows(&batch, &core.columns, formats, &mut next)?;
-                sender.send(rows).await.map_err(|_| GiveUp::new("nobody receives", ""))?;
+                sender.send(rows).await.map_err(|_| GiveUp::new(Cause::NobodyReceives, ""))?;
             }
         }
         Ok(count)
@@ -390,7 +391,7 @@ impl Work {
     fn only_core(&self) -> Result<&Core, GiveUp> {
         match self.cores.as_slice() {
             [core] => Ok(core),
-            _ => Err(GiveUp::new("rows of several cores", "")),
+            _ => Err(GiveUp::new(Cause::SeveralCores, "")),
         }
     }
 
@@ -422,7 +423,7 @@ impl Work {
 }
 
 fn too_many() -> GiveUp {
-    GiveUp::new("more rows than the finish may take", "limits.home_join_bytes_max")
+    GiveUp::new(Cause::FinishTooLarge, "limits.home_join_bytes_max")
 }
 
 pub(crate) fn schema(columns: &[Column]) -> SchemaRef {
@@ -465,7 +466,7 @@ impl Builder<'_> {
         match &op.kind {
             OpKind::Fragment(i) => {
                 let mouths = self.mouths.get_mut(*i).and_then(Option::take);
-                let mouths = mouths.ok_or(GiveUp::new("a fragment that is read twice", ""))?;
+                let mouths = mouths.ok_or(GiveUp::new(Cause::ReadTwice, ""))?;
                 let columns = self.program.fragments.get(*i).map_or(&[][..], Vec::as_slice);
                 let parts = mouths.into_iter().map(|m| m as Arc<_>).collect();
                 Ok(Arc::new(StreamingTableExec::try_new(
@@ -709,7 +710,7 @@ fn function(
         .build()?;
     if built.field().data_type() != &fold.column.data_type() {
         let detail = built.field().data_type().to_string();
-        return Err(GiveUp::new("an aggregate of another type", detail));
+        return Err(GiveUp::new(Cause::AggregateOfOtherType, detail));
     }
     Ok(built)
 }

@@ -2,6 +2,7 @@
 
 use crate::GiveUp;
 use arrow::datatypes::DataType;
+use pgspan_sql::cause::Cause;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -124,7 +125,7 @@ impl Column {
             17 | 25 | 1042 | 1043 | 2950 => Repr::Exact,
             oid if array_type(oid).is_some() => Repr::Opaque,
             oid => {
-                return Err(GiveUp::new("a type that the engine does not carry", oid.to_string()));
+                return Err(GiveUp::new(Cause::TypeNotCarried, oid.to_string()));
             }
         };
         Ok(Column { oid: t.oid, typmod: t.typmod, repr })
@@ -180,7 +181,7 @@ impl Column {
             _ => false,
         };
         if !same || self.oid != other.oid {
-            return Err(GiveUp::new("columns of a union that differ", self.oid.to_string()));
+            return Err(GiveUp::new(Cause::UnionDiffers, self.oid.to_string()));
         }
         let typmod = if self.typmod == other.typmod { self.typmod } else { -1 };
         Ok(Column { typmod, ..self.clone() })

@@ -3,6 +3,7 @@
 use crate::auth::Users;
 use crate::budget::Budget;
 use crate::config::{self, Config, EndpointKind, Limits};
+use crate::databases::{Database, Databases};
 use crate::files;
 use crate::handshake;
 use crate::lobby::Lobby;
@@ -13,13 +14,12 @@ use crate::sources::Sources;
 use crate::sources::kept::KeptCounts;
 use crate::spare::Spare;
 use pgspan_pool::{ConnectOptions, Reach, RootCertificates, SslMode};
-use pgspan_sql::catalog::{CatalogSnapshot, Piece, Row};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -45,93 +45,6 @@ pub enum GatewayError {
     /// A certificate or key for TLS cannot be used.
     #[error("TLS: {0}")]
     Tls(std::io::Error),
-}
-
-/// What is known of one database, shared by its sessions on every endpoint.
-#[derive(Default)]
-pub(crate) struct Database {
-    state: Mutex<DatabaseState>,
-}
-
-#[derive(Default)]
-struct DatabaseState {
-    catalog: Arc<CatalogSnapshot>,
-    /// When each piece of it was asked for.
-    ages: [Age; Piece::ALL.len()],
-}
-
-/// How old a piece of the catalog is.
-#[derive(Default, Clone, Copy)]
-struct Age {
-    /// When it was asked for; `None`: never, or something has changed it since.
-    asked_at: Option<Instant>,
-    /// Until when it is asked for often: a replica may lag behind a change.
-    restless_until: Option<Instant>,
-}
-
-/// A restless piece is asked for at most this often.
-const RESTLESS_EVERY: Duration = Duration::from_millis(200);
-
-/// For how long a piece is restless behind a change.
-const RESTLESS_FOR: Duration = Duration::from_secs(10);
-
-impl Database {
-    /// The catalog as last read.
-    pub fn catalog(&self) -> Arc<CatalogSnapshot> {
-        self.lock().catalog.clone()
-    }
-
-    /// Whether a piece of it is due to be read again.
-    pub fn is_due(&self, piece: Piece, age_max: Duration) -> bool {
-        let age = self.lock().ages[piece as usize];
-        let now = Instant::now();
-        let restless = age.restless_until.is_some_and(|t| now < t);
-        let age_max = if restless { RESTLESS_EVERY } else { age_max };
-        age.asked_at.is_none_or(|t| now.duration_since(t) > age_max)
-    }
-
-    /// Somebody asks for a piece now; others go on with what is known.
-    pub fn being_read(&self, piece: Piece) {
-        self.lock().ages[piece as usize].asked_at = Some(Instant::now());
-    }
-
-    /// Takes a newly read piece. It stays in doubt if something has changed it since it was
-    /// asked for. What is as it was keeps what was made of it: texts that are analyzed, for
-    /// one.
-    pub fn replace(&self, piece: Piece, rows: &[Row]) {
-        loop {
-            let known = self.catalog();
-            // Not under the lock: what finds thousands of names takes milliseconds to make.
-            let Some(new) = known.with(piece, rows) else { return };
-            let mut state = self.lock();
-            // Unless another piece came meanwhile.
-            if Arc::ptr_eq(&state.catalog, &known) {
-                state.catalog = Arc::new(new);
-                return;
-            }
-        }
-    }
-
-    /// Pieces could not be read: they are asked for again soon.
-    pub fn not_read(&self, pieces: &[Piece]) {
-        let mut state = self.lock();
-        for piece in pieces {
-            state.ages[*piece as usize].restless_until = Some(Instant::now() + RESTLESS_FOR);
-        }
-    }
-
-    /// Something may have changed these pieces.
-    pub fn disturb(&self, pieces: &[Piece]) {
-        let mut state = self.lock();
-        for piece in pieces {
-            let restless_until = Some(Instant::now() + RESTLESS_FOR);
-            state.ages[*piece as usize] = Age { asked_at: None, restless_until };
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, DatabaseState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// One endpoint of one cluster.
@@ -189,7 +102,7 @@ pub(crate) struct Common {
     /// Statements of the straight line that run now.
     pub running: AtomicUsize,
     pub closing: watch::Receiver<bool>,
-    databases: Mutex<HashMap<(String, String), Arc<Database>>>,
+    databases: Databases,
 }
 
 impl Common {
@@ -207,7 +120,7 @@ impl Common {
             progress: crate::progress::Running::default(),
             running: AtomicUsize::new(0),
             closing,
-            databases: Mutex::default(),
+            databases: Databases::default(),
         }
     }
 
@@ -230,8 +143,7 @@ impl Common {
 
     /// The shared knowledge of a cluster's database.
     pub fn database(&self, cluster: &str, name: &str) -> Arc<Database> {
-        let mut map = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
-        map.entry((cluster.to_owned(), name.to_owned())).or_default().clone()
+        self.databases.enter(cluster, name)
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::auth::Users;
 use crate::gateway::{Admission, Endpoint, Shared};
 use crate::lobby::Place;
-use crate::logins::Cause;
+use crate::logins::Refusal;
 use crate::session::cancel::Sockets;
 use crate::session::{ClientSide, Session};
 use bytes::BytesMut;
@@ -40,7 +40,7 @@ pub(crate) async fn serve(
         biased;
         opened = tokio::time::timeout(login, open(tcp, peer, endpoint, (&shared, &place))) => opened,
         () = place.needed() => {
-            shared.failures.note(peer.ip(), "", Cause::NoRoom);
+            shared.failures.note(peer.ip(), "", Refusal::NoRoom);
             return;
         }
         // Who has not logged in has nothing to finish.
@@ -51,7 +51,7 @@ pub(crate) async fn serve(
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::debug!(%peer, %error, "connection ended before login"),
         Err(_) => {
-            shared.failures.note(peer.ip(), "", Cause::TooSlow);
+            shared.failures.note(peer.ip(), "", Refusal::TooSlow);
         }
     }
 }
@@ -74,7 +74,7 @@ async fn open(
                 Ok(None) => {
                     let read = tokio::time::timeout_at(first_by, stream.read_buf(&mut buf));
                     let Ok(read) = read.await else {
-                        shared.failures.note(peer.ip(), "", Cause::Silent);
+                        shared.failures.note(peer.ip(), "", Refusal::Silent);
                         return Ok(None);
                     };
                     if read? == 0 {
@@ -98,7 +98,7 @@ async fn open(
                 first_by = Instant::now() + first;
                 let answered = tokio::time::timeout_at(first_by, answer_tls(stream, shared)).await;
                 let Ok(answered) = answered else {
-                    shared.failures.note(peer.ip(), "", Cause::Silent);
+                    shared.failures.note(peer.ip(), "", Refusal::Silent);
                     return Ok(None);
                 };
                 stream = answered?;
@@ -127,7 +127,7 @@ async fn open(
         return refuse(&mut stream, &ErrorFields::new("FATAL", "28000", text)).await;
     };
     if endpoint.tls_required && !stream.is_encrypted() {
-        shared.failures.note(peer.ip(), &user, Cause::NotEncrypted);
+        shared.failures.note(peer.ip(), &user, Refusal::NotEncrypted);
         let error =
             ErrorFields::new("FATAL", "28000", "this address takes encrypted connections only")
                 .with_hint("Connect with sslmode=require, or better verify-full.");
@@ -175,7 +175,7 @@ async fn open(
             if let ConnectError::Refused { notices, error } = &error {
                 stream.write_all(notices).await?;
                 if error.sqlstate().starts_with("28") {
-                    shared.failures.note(peer.ip(), &user, Cause::RefusedByHome);
+                    shared.failures.note(peer.ip(), &user, Refusal::RefusedByHome);
                 }
             }
             return refuse(&mut stream, &explain(&endpoint, error)).await;
@@ -253,13 +253,13 @@ async fn authenticate(
     out: &mut BytesMut,
     users: &Users,
     user: &str,
-) -> io::Result<Result<ClientKeys, Cause>> {
+) -> io::Result<Result<ClientKeys, Refusal>> {
     backend::put_authentication(out, 10, b"SCRAM-SHA-256\0\0");
     stream.write_all(out).await?;
     stream.flush().await?;
     out.clear();
     let Some(first) = message(stream, buf).await?.filter(|f| f.tag == b'p') else {
-        return Ok(Err(Cause::BadMessage));
+        return Ok(Err(Refusal::BadMessage));
     };
     let mut fields = frame::Fields::new(b'p', first.body());
     let mechanism = fields.text().unwrap_or_default();
@@ -268,13 +268,13 @@ async fn authenticate(
     let exchange = (mechanism == "SCRAM-SHA-256")
         .then(|| scram::server_first(users.secret(user), &initial, &nonce))
         .flatten();
-    let Some(exchange) = exchange else { return Ok(Err(Cause::BadMessage)) };
+    let Some(exchange) = exchange else { return Ok(Err(Refusal::BadMessage)) };
     backend::put_authentication(out, 11, exchange.message().as_bytes());
     stream.write_all(out).await?;
     stream.flush().await?;
     out.clear();
     let Some(last) = message(stream, buf).await?.filter(|f| f.tag == b'p') else {
-        return Ok(Err(Cause::BadMessage));
+        return Ok(Err(Refusal::BadMessage));
     };
     let known = users.find(user).is_some();
     match exchange.finish(&last.body()) {
@@ -283,8 +283,8 @@ async fn authenticate(
             backend::put_authentication(out, 0, b"");
             Ok(Ok(verified.keys))
         }
-        _ if known => Ok(Err(Cause::WrongPassword)),
-        _ => Ok(Err(Cause::NoSuchUser)),
+        _ if known => Ok(Err(Refusal::WrongPassword)),
+        _ => Ok(Err(Refusal::NoSuchUser)),
     }
 }
 

@@ -18,6 +18,7 @@
 pub mod auth;
 mod budget;
 pub mod config;
+mod databases;
 mod files;
 pub mod gateway;
 mod handshake;

@@ -21,7 +21,7 @@ const WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// Why somebody was not let in. Never told to the client, who could learn which users exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum Refusal {
     /// `auth_file` does not have the user.
     NoSuchUser,
     /// The proof is of another password.
@@ -40,17 +40,17 @@ pub(crate) enum Cause {
     NoRoom,
 }
 
-impl Cause {
+impl Refusal {
     fn as_str(self) -> &'static str {
         match self {
-            Cause::NoSuchUser => "no such user in the gateway's auth_file",
-            Cause::WrongPassword => "wrong password",
-            Cause::BadMessage => "malformed authentication message",
-            Cause::NotEncrypted => "the connection is not encrypted",
-            Cause::RefusedByHome => "refused by the server",
-            Cause::TooSlow => "the login took longer than limits.login_ms_max",
-            Cause::Silent => "no message within limits.first_message_ms_max",
-            Cause::NoRoom => "more than limits.logins_max connections had not logged in",
+            Refusal::NoSuchUser => "no such user in the gateway's auth_file",
+            Refusal::WrongPassword => "wrong password",
+            Refusal::BadMessage => "malformed authentication message",
+            Refusal::NotEncrypted => "the connection is not encrypted",
+            Refusal::RefusedByHome => "refused by the server",
+            Refusal::TooSlow => "the login took longer than limits.login_ms_max",
+            Refusal::Silent => "no message within limits.first_message_ms_max",
+            Refusal::NoRoom => "more than limits.logins_max connections had not logged in",
         }
     }
 }
@@ -82,7 +82,7 @@ fn network(peer: IpAddr) -> IpAddr {
 
 impl Failures {
     /// Notes a failure, and tells how long its answer waits.
-    pub fn note(&self, peer: IpAddr, user: &str, cause: Cause) -> Duration {
+    pub fn note(&self, peer: IpAddr, user: &str, cause: Refusal) -> Duration {
         let now = Instant::now();
         let (wait, left_out) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,8 +98,8 @@ impl Failures {
 }
 
 impl State {
-    fn wait(&mut self, peer: IpAddr, cause: Cause, now: Instant) -> Duration {
-        if !matches!(cause, Cause::NoSuchUser | Cause::WrongPassword | Cause::BadMessage) {
+    fn wait(&mut self, peer: IpAddr, cause: Refusal, now: Instant) -> Duration {
+        if !matches!(cause, Refusal::NoSuchUser | Refusal::WrongPassword | Refusal::BadMessage) {
             return Duration::ZERO;
         }
         if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&peer) {
@@ -141,15 +141,15 @@ mod tests {
         let now = Instant::now();
         let peer = IpAddr::from([192, 0, 2, 1]);
         let waits: Vec<u128> =
-            (0..12).map(|_| state.wait(peer, Cause::WrongPassword, now).as_millis()).collect();
+            (0..12).map(|_| state.wait(peer, Refusal::WrongPassword, now).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 100, 200, 400, 800, 1600, 3000, 3000, 3000, 3000]);
         assert_eq!(
-            state.wait(IpAddr::from([192, 0, 2, 2]), Cause::WrongPassword, now),
+            state.wait(IpAddr::from([192, 0, 2, 2]), Refusal::WrongPassword, now),
             Duration::ZERO
         );
-        assert_eq!(state.wait(peer, Cause::RefusedByHome, now), Duration::ZERO);
+        assert_eq!(state.wait(peer, Refusal::RefusedByHome, now), Duration::ZERO);
         let later = now + FORGIVEN_AFTER + Duration::from_millis(1);
-        assert_eq!(state.wait(peer, Cause::WrongPassword, later), Duration::ZERO);
+        assert_eq!(state.wait(peer, Refusal::WrongPassword, later), Duration::ZERO);
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
         let now = Instant::now();
         for n in 0..u32::try_from(PEERS_MAX).unwrap_or(0) + 50 {
             let peer = IpAddr::from(n.to_be_bytes());
-            state.wait(peer, Cause::NoSuchUser, now + Duration::from_micros(u64::from(n)));
+            state.wait(peer, Refusal::NoSuchUser, now + Duration::from_micros(u64::from(n)));
         }
         assert_eq!(state.peers.len(), PEERS_MAX);
         assert!(!state.peers.contains_key(&IpAddr::from(0u32.to_be_bytes())));

@@ -1,5 +1,6 @@
 //! Counts per strategy and reason: what `SHOW pgspan.routes` lists, of each user's own.
 
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::{Route, Strategy};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,7 @@ pub struct Routes {
 #[derive(Debug, Default)]
 pub struct UserRoutes {
     relayed: AtomicU64,
-    others: Mutex<BTreeMap<(Strategy, &'static str), u64>>,
+    others: Mutex<BTreeMap<(Strategy, Cause), u64>>,
 }
 
 impl UserRoutes {
@@ -27,7 +28,7 @@ impl UserRoutes {
     /// Counts a routed statement.
     pub fn count(&self, route: &Route) {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        *others.entry((route.strategy, route.reason.what)).or_default() += 1;
+        *others.entry((route.strategy, route.reason.cause)).or_default() += 1;
     }
 }
 
@@ -46,9 +47,11 @@ impl Routes {
         for (_, own) in users.iter().filter(|(name, _)| user.is_none_or(|user| user == *name)) {
             relayed += own.relayed.load(Ordering::Relaxed);
             let others = own.others.lock().unwrap_or_else(PoisonError::into_inner);
-            others.iter().for_each(|(key, count)| *sums.entry(*key).or_default() += count);
+            for ((strategy, cause), count) in &*others {
+                *sums.entry((*strategy, cause.label())).or_default() += count;
+            }
         }
-        std::iter::once((Strategy::Relay, "no foreign table is named", relayed))
+        std::iter::once((Strategy::Relay, Cause::NoForeignTable.label(), relayed))
             .chain(sums.into_iter().map(|((strategy, reason), count)| (strategy, reason, count)))
             .collect()
     }

@@ -5,6 +5,7 @@
 //! `docs/exactness.md`.
 
 use crate::catalog::CatalogSnapshot;
+use crate::cause::Cause;
 use crate::effect::MEANT;
 use crate::folding::{Folds, folds};
 use crate::nodes::{self, Unknown, place, string, strings};
@@ -205,21 +206,15 @@ const NAME_BYTES_MAX: usize = 63;
 /// joined by anybody who waits for PostgreSQL's planner.
 pub const FROM_ITEMS_MAX: usize = 250;
 
-/// The reason of what has nothing to accelerate.
-pub const NO_FOREIGN_TABLE: &str = "no foreign table is named";
-
-/// The reason of what PostgreSQL's grammar does not know.
-pub const NOT_PARSED: &str = "not parsed";
-
 /// Date and time input words that mean something else at each reading.
 const MOVING_WORDS: &[&str] = &["now", "today", "tomorrow", "yesterday", "current", "epoch"];
 
 impl From<Unknown> for Reason {
     fn from(unknown: Unknown) -> Reason {
         match unknown.0.as_str() {
-            "IntoClause" => Reason::new("SELECT INTO"),
-            "LockingClause" => Reason::new("row locks"),
-            _ => Reason::about("not understood", unknown.0),
+            "IntoClause" => Reason::new(Cause::SelectInto),
+            "LockingClause" => Reason::new(Cause::RowLocks),
+            _ => Reason::about(Cause::NotUnderstood, unknown.0),
         }
     }
 }
@@ -228,7 +223,7 @@ impl From<Unresolved> for Reason {
     fn from(unresolved: Unresolved) -> Reason {
         match unresolved {
             Unresolved::Unknown(name) => Unknown(name).into(),
-            Unresolved::Name(name) => Reason::about("a name that is not resolved", name),
+            Unresolved::Name(name) => Reason::about(Cause::Unresolved, name),
         }
     }
 }
@@ -266,17 +261,17 @@ const LOOKS_UP: &[&str] = &[
 pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason> {
     let system_user = catalog.system_user();
     let statements = read(text, system_user).map_err(|unread| match unread {
-        Unread::NotSql => Reason::new(NOT_PARSED),
-        Unread::TooDeep => Reason::new("it nests too deep to be read"),
-        Unread::Odd => Reason::about("not understood", "what libpg_query wrote"),
+        Unread::NotSql => Reason::new(Cause::NotParsed),
+        Unread::TooDeep => Reason::new(Cause::TooDeep),
+        Unread::Odd => Reason::about(Cause::NotUnderstood, "what libpg_query wrote"),
     })?;
     let [only] = statements.as_slice() else {
-        return Err(Reason::new("more than one statement"));
+        return Err(Reason::new(Cause::SeveralStatements));
     };
     let tokens = lex(text);
     if tokens.iter().any(|t| t.token == Token::Ident as i32 && t.end - t.start > NAME_BYTES_MAX) {
         // Home tells the client that it is cut.
-        return Err(Reason::new("a name that is too long"));
+        return Err(Reason::new(Cause::NameTooLong));
     }
     let (kind, select) = carrier(only)?;
     let mut seen = Seen {
@@ -294,20 +289,20 @@ pub fn analyze(text: &str, catalog: &CatalogSnapshot) -> Result<Analysis, Reason
         tables.push(range_var(table, &tokens)?);
     }
     if !tables.iter().any(|t| catalog.is_foreign_name(&t.name)) {
-        return Err(Reason::new(NO_FOREIGN_TABLE));
+        return Err(Reason::new(Cause::NoForeignTable));
     }
     // Where PostgreSQL reads an extreme off an index it keeps the ties of that too, and fails with
     // 21000 (planagg.c: build_minmax_path).
     let extremes = seen.names.functions.iter().any(|name| name == "min" || name == "max");
     if extremes && tokens.iter().any(|t| t.token == Token::Ties as i32) {
-        return Err(Reason::new("WITH TIES over min or max"));
+        return Err(Reason::new(Cause::WithTies));
     }
     // USING, IN, CASE and BETWEEN mean operators that they do not name.
     if let Some(strange) = MEANT.iter().find(|meant| catalog.is_strange_operator(meant)) {
-        return Err(Reason::about("an operator of this name is not immutable", *strange));
+        return Err(Reason::about(Cause::OperatorNotImmutable, *strange));
     }
     if catalog.has_strange_implicit_cast() {
-        return Err(Reason::new("an implicit cast that is not immutable"));
+        return Err(Reason::new(Cause::ImplicitCastNotImmutable));
     }
     Ok(Analysis {
         system_user,
@@ -338,7 +333,7 @@ fn query_of(node: &Option<Node>) -> Option<&SelectStmt> {
 /// # Errors
 /// It is none.
 pub fn carrier(only: &Node) -> Result<(Kind, &SelectStmt), Reason> {
-    let none = Reason::new("not a query");
+    let none = Reason::new(Cause::NotAQuery);
     match only {
         Node::SelectStmt(select) => Ok((Kind::Select, select)),
         Node::CopyStmt(copy) => {
@@ -359,20 +354,20 @@ fn explain_options(list: &[Node]) -> Result<ExplainOptions, Reason> {
     let mut o = ExplainOptions { costs: true, timing: true, ..ExplainOptions::default() };
     for item in list {
         let Node::DefElem(option) = item else {
-            return Err(Reason::new("EXPLAIN option"));
+            return Err(Reason::new(Cause::ExplainOption));
         };
         let text = match &option.arg {
             None => "on".to_owned(),
             Some(Node::String(s)) => s.sval.to_ascii_lowercase(),
             Some(Node::Boolean(b)) => if b.boolval { "on" } else { "off" }.to_owned(),
             Some(Node::Integer(i)) => i.ival.to_string(),
-            Some(_) => return Err(Reason::new("EXPLAIN option")),
+            Some(_) => return Err(Reason::new(Cause::ExplainOption)),
         };
         let on = match text.as_str() {
             "on" | "true" | "1" => true,
             "off" | "false" | "0" => false,
             "text" if &*option.defname == "format" => continue,
-            _ => return Err(Reason::about("EXPLAIN option", text)),
+            _ => return Err(Reason::about(Cause::ExplainOption, text)),
         };
         match &*option.defname {
             "analyze" => o.analyze = on,
@@ -381,7 +376,7 @@ fn explain_options(list: &[Node]) -> Result<ExplainOptions, Reason> {
             "costs" => o.costs = on,
             "timing" => o.timing = on,
             "summary" => o.summary = Some(on),
-            other => return Err(Reason::about("EXPLAIN option", other)),
+            other => return Err(Reason::about(Cause::ExplainOption, other)),
         }
     }
     Ok(o)
@@ -426,27 +421,27 @@ impl Seen<'_> {
         if matches!(node, Node::RangeVar(_) | Node::RangeSubselect(_) | Node::RangeFunction(_)) {
             self.from_items += 1;
             if self.from_items > FROM_ITEMS_MAX {
-                return Err(Reason::new("too many tables in FROM"));
+                return Err(Reason::new(Cause::TooManyTables));
             }
         }
         match node {
             Node::RangeVar(var) => system_catalog(var),
             Node::CommonTableExpr(cte) => match query_of(&cte.ctequery) {
                 Some(_) => Ok(()),
-                None => Err(Reason::new("data-modifying WITH")),
+                None => Err(Reason::new(Cause::ModifyingWith)),
             },
             Node::ColumnRef(column) => self.column(column),
             Node::AIndirection(i) => {
                 let mut names = i.indirection.iter().filter_map(string);
-                names.find(|n| self.catalog.is_outside_function(n)).map_or(Ok(()), |name| {
-                    Err(Reason::about("attribute notation may call a function", name))
-                })
+                names
+                    .find(|n| self.catalog.is_outside_function(n))
+                    .map_or(Ok(()), |name| Err(Reason::about(Cause::AttributeNotation, name)))
             }
             Node::FuncCall(call) => self.call(call),
             Node::AExpr(e) => {
                 let path = strings(&e.name).unwrap_or_default();
                 if path.len() > 1 && path.first() != Some(&"pg_catalog") {
-                    return Err(Reason::about("operator outside pg_catalog", path.join(".")));
+                    return Err(Reason::about(Cause::OperatorOutside, path.join(".")));
                 }
                 path.last().map_or(Ok(()), |op| self.operator(op))
             }
@@ -487,10 +482,10 @@ impl Seen<'_> {
     fn column(&self, column: &tree::ColumnRef) -> Result<(), Reason> {
         let Some(last) = column.fields.last().and_then(string) else { return Ok(()) };
         if SYSTEM_COLUMNS.contains(&last) {
-            return Err(Reason::about("system column", last));
+            return Err(Reason::about(Cause::SystemColumn, last));
         }
         if column.fields.len() > 1 && self.catalog.is_outside_function(last) {
-            return Err(Reason::about("attribute notation may call a function", last));
+            return Err(Reason::about(Cause::AttributeNotation, last));
         }
         Ok(())
     }
@@ -500,13 +495,13 @@ impl Seen<'_> {
         let (function, schema) = match path.as_slice() {
             [f] => (*f, "pg_catalog"),
             [s, f] => (*f, *s),
-            _ => return Err(Reason::new("function name")),
+            _ => return Err(Reason::new(Cause::FunctionName)),
         };
         if schema != "pg_catalog" || !self.catalog.is_builtin_function(function) {
-            return Err(Reason::about("function outside pg_catalog", path.join(".")));
+            return Err(Reason::about(Cause::FunctionOutside, path.join(".")));
         }
         if !self.catalog.is_safe_function(function) {
-            return Err(Reason::about("volatile or session function", function));
+            return Err(Reason::about(Cause::FunctionVolatile, function));
         }
         // A literal may be the name of an object, which home looks up once.
         self.repeatable &= !LOOKS_UP.iter().any(|start| function.starts_with(start));
@@ -518,7 +513,7 @@ impl Seen<'_> {
         let path = name.and_then(|n| strings(&n.names)).unwrap_or_default();
         let Some(target) = path.last() else { return Ok(()) };
         if self.catalog.is_strange_type(target) {
-            return Err(Reason::about("a cast that is not immutable", *target));
+            return Err(Reason::about(Cause::CastNotImmutable, *target));
         }
         self.repeatable &= !target.trim_start_matches('_').starts_with("reg");
         self.names.types.insert((*target).to_owned());
@@ -527,7 +522,7 @@ impl Seen<'_> {
 
     fn operator(&mut self, name: &str) -> Result<(), Reason> {
         if self.catalog.is_strange_operator(name) {
-            return Err(Reason::about("an operator of this name is not immutable", name));
+            return Err(Reason::about(Cause::OperatorNotImmutable, name));
         }
         self.names.operators.insert(name.to_owned());
         Ok(())
@@ -537,7 +532,7 @@ impl Seen<'_> {
 fn system_catalog(var: &RangeVar) -> Result<(), Reason> {
     let system = matches!(&*var.schemaname, "pg_catalog" | "information_schema")
         || (var.relname.starts_with("pg_") && var.schemaname.is_empty());
-    if system { Err(Reason::about("system catalog", &*var.relname)) } else { Ok(()) }
+    if system { Err(Reason::about(Cause::SystemCatalog, &*var.relname)) } else { Ok(()) }
 }
 
 fn text(name: &str) -> Option<String> {
@@ -549,7 +544,7 @@ fn token_at(tokens: &[Lexeme], start: usize) -> Option<usize> {
 }
 
 fn range_var(table: &scope::Table<'_>, tokens: &[Lexeme]) -> Result<TableRef, Reason> {
-    let odd = || Reason::new("table name");
+    let odd = || Reason::new(Cause::TableName);
     let var = table.var;
     let at = place(var.location).ok_or_else(odd)?;
     let schema = text(&var.schemaname);
@@ -561,12 +556,12 @@ fn range_var(table: &scope::Table<'_>, tokens: &[Lexeme]) -> Result<TableRef, Re
     if only {
         let before = first.checked_sub(1).and_then(|i| tokens.get(i)).ok_or_else(odd)?;
         if before.token != Token::Only as i32 {
-            return Err(Reason::new("ONLY in parentheses"));
+            return Err(Reason::new(Cause::OnlyInParentheses));
         }
         span.0 = before.start;
     }
     if tokens.get(first.wrapping_sub(1)).is_some_and(|t| t.token == Token::Table as i32) {
-        return Err(Reason::new("TABLE command"));
+        return Err(Reason::new(Cause::TableCommand));
     }
     if let Some(star) = tokens.get(last + 1).filter(|t| t.is_char(b'*')) {
         span.1 = star.end;
@@ -599,7 +594,7 @@ fn qualified(
     tokens: &[Lexeme],
     catalog: &CatalogSnapshot,
 ) -> Result<Vec<QualifiedColumn>, Reason> {
-    let odd = || Reason::new("column name");
+    let odd = || Reason::new(Cause::ColumnName);
     let narrow = |n: usize| u32::try_from(n).map_err(|_| odd());
     let mut kept = Vec::new();
     for reference in &names.references {

@@ -3,6 +3,7 @@
 
 use crate::analyze::{Analysis, SharedNames};
 use crate::catalog::CatalogSnapshot;
+use crate::cause::Cause;
 use crate::outside;
 use crate::quote::{literal, name_array, text_array};
 use crate::route::Reason;
@@ -526,10 +527,10 @@ impl Session {
     ) -> Result<Session, Reason> {
         let asked: Vec<&str> = column.split('|').collect();
         let [_role, .., preference] = asked.as_slice() else {
-            return Err(Reason::new("no settings"));
+            return Err(Reason::new(Cause::NoSettings));
         };
         if asked.len() != ASKED_SETTINGS.len() + 2 {
-            return Err(Reason::new("a setting with | in it"));
+            return Err(Reason::new(Cause::SettingWithBar));
         }
         let value = |name: &str| {
             let place = ASKED_SETTINGS.iter().position(|s| *s == name);
@@ -544,16 +545,16 @@ impl Session {
         ];
         for (name, wanted) in wanted {
             if value(name) != wanted {
-                return Err(Reason::about("setting", name));
+                return Err(Reason::about(Cause::Setting, name));
             }
         }
         if value("default_transaction_isolation") == "serializable" {
             // A statement outside a block would take part in what makes them so.
-            return Err(Reason::about("isolation level", "serializable"));
+            return Err(Reason::about(Cause::Isolation, "serializable"));
         }
         let client = value("client_encoding");
         if client != value("server_encoding") && client != "SQL_ASCII" {
-            return Err(Reason::about("client_encoding", client));
+            return Err(Reason::about(Cause::ClientEncoding, client));
         }
         let preference = match preference.to_ascii_lowercase().as_str() {
             "" | "auto" => Preference::Auto,
@@ -561,9 +562,7 @@ impl Session {
             "engine" => Preference::Engine,
             "fallback" => Preference::Fallback,
             _ => {
-                return Err(Reason::new(
-                    "pgspan.strategy is none of auto, home_join, engine, fallback",
-                ));
+                return Err(Reason::new(Cause::StrategyUnknown));
             }
         };
         Ok(Session {

@@ -1,5 +1,6 @@
 //! Answers of home and sources, typed. The questions are in [`crate::ask`].
 
+use crate::cause::Cause;
 use crate::route::Reason;
 use serde::Deserialize;
 
@@ -167,7 +168,7 @@ impl HomeFacts {
     /// # Errors
     /// When it is not what was asked for.
     pub fn read(json: &[u8]) -> Result<HomeFacts, Reason> {
-        serde_json::from_slice(json).map_err(|e| Reason::about("catalog answer", e.to_string()))
+        serde_json::from_slice(json).map_err(|e| Reason::about(Cause::CatalogAnswer, e.to_string()))
     }
 
     /// Whether all that home's EXPLAIN prints of a statement is of the statement's own text.
@@ -208,7 +209,7 @@ impl SourceFacts {
     /// # Errors
     /// When it is not what was asked for.
     pub fn read(json: &[u8]) -> Result<SourceFacts, Reason> {
-        serde_json::from_slice(json).map_err(|e| Reason::about("catalog answer", e.to_string()))
+        serde_json::from_slice(json).map_err(|e| Reason::about(Cause::CatalogAnswer, e.to_string()))
     }
 }
 

@@ -27,6 +27,7 @@
 pub mod analyze;
 pub mod ask;
 pub mod catalog;
+pub mod cause;
 pub mod certain;
 pub mod clock;
 pub mod effect;

@@ -2,6 +2,7 @@
 //! statement itself. Pure: every fact comes in as a value.
 
 use crate::analyze::{Analysis, Kind, TableRef};
+use crate::cause::Cause;
 use crate::facts::{Column, HomeFacts, HomeRelation, SourceFacts};
 use crate::fragment::{self, Carrier, Fetch};
 use crate::keys;
@@ -102,23 +103,23 @@ pub fn needs(a: &Analysis, home: &HomeFacts) -> Result<Needs, Reason> {
     for table in &a.tables {
         let written = table.sql_name();
         let Some(relation) = home.relation(&written).filter(|r| r.oid.is_some()) else {
-            return Err(Reason::about("no such relation at home", written));
+            return Err(Reason::about(Cause::NoRelation, written));
         };
         if matches!(relation.schema.as_deref(), Some("pg_catalog" | "information_schema")) {
-            return Err(Reason::about("system catalog", written));
+            return Err(Reason::about(Cause::SystemCatalog, written));
         }
         match relation.kind.as_deref() {
             Some("f") => {
                 if relation.select != Some(true) {
-                    return Err(Reason::about("no SELECT on the whole table", written));
+                    return Err(Reason::about(Cause::NoSelect, written));
                 }
                 if relation.subclass == Some(true) && !table.only {
-                    return Err(Reason::about("foreign table with children", written));
+                    return Err(Reason::about(Cause::ForeignWithChildren, written));
                 }
                 if out.tables.iter().any(|n| n.written == written) {
                     continue;
                 }
-                let server = relation.server.as_ref().ok_or(Reason::new("no foreign server"))?;
+                let server = relation.server.as_ref().ok_or(Reason::new(Cause::NoForeignServer))?;
                 let spec = ServerSpec::new(server)?;
                 let server = out.servers.iter().position(|s| *s == spec).unwrap_or_else(|| {
                     out.servers.push(spec);
@@ -128,22 +129,22 @@ pub fn needs(a: &Analysis, home: &HomeFacts) -> Result<Needs, Reason> {
             }
             Some("r" | "p" | "m") => {
                 if relation.foreign_child == Some(true) {
-                    return Err(Reason::about("a parent of foreign tables", written));
+                    return Err(Reason::about(Cause::ParentOfForeign, written));
                 }
                 if relation.row_security == Some(true) {
-                    return Err(Reason::about("row security at home", written));
+                    return Err(Reason::about(Cause::RowSecurity, written));
                 }
             }
             Some("v") if relation.view.as_ref().is_none_or(|view| view.hazard) => {
-                return Err(Reason::about("a view that is not proven local", written));
+                return Err(Reason::about(Cause::ViewNotLocal, written));
             }
             // A view's conditions may be shipped, and a view may change unnoticed.
             Some("v") => out.repeatable = false,
-            kind => return Err(Reason::about("kind of relation", kind.unwrap_or("?"))),
+            kind => return Err(Reason::about(Cause::RelationKind, kind.unwrap_or("?"))),
         }
     }
     if out.tables.is_empty() {
-        return Err(Reason::new("no foreign table is read"));
+        return Err(Reason::new(Cause::NoForeignRead));
     }
     Ok(out)
 }
@@ -153,25 +154,25 @@ fn same_declaration(home: &HomeFacts, source: &SourceFacts, column: &Column) -> 
     // postgres_fdw quotes what is a keyword at home: the source reads a function in its place.
     // No other keyword that is reserved from version 15 on.
     if name == "system_user" && home.version < 160_000 && source.version >= 160_000 {
-        return Err(Reason::about("a column that is a keyword at the source", name));
+        return Err(Reason::about(Cause::KeywordAtSource, name));
     }
     let remote = source.columns.iter().flatten().find(|c| c.name == name);
     let Some(remote) = remote else {
-        return Err(Reason::about("no such column at the source", name));
+        return Err(Reason::about(Cause::NoColumnAtSource, name));
     };
     let alike = (&column.typname, &column.typnsp, column.typmod, &column.typtype)
         == (&remote.typname, &remote.typnsp, remote.typmod, &remote.typtype);
     if !alike {
-        return Err(Reason::about("declared otherwise than at the source", &column.name));
+        return Err(Reason::about(Cause::DeclaredOtherwise, &column.name));
     }
     if column.collation != remote.collation {
-        return Err(Reason::about("another collation at the source", &column.name));
+        return Err(Reason::about(Cause::OtherCollation, &column.name));
     }
     if column.collation.is_some() && home.database != source.database {
-        return Err(Reason::about("another locale or encoding at the source", &column.name));
+        return Err(Reason::about(Cause::OtherLocale, &column.name));
     }
     if home.version >= 170_000 && column.not_null && !remote.not_null {
-        return Err(Reason::about("NOT NULL at home only", &column.name));
+        return Err(Reason::about(Cause::NotNullAtHome, &column.name));
     }
     Ok(())
 }
@@ -199,17 +200,17 @@ pub fn plan(
     let relations: Vec<&HomeRelation> = needs
         .tables
         .iter()
-        .map(|n| home.relation(&n.written).ok_or(Reason::new("no such relation at home")))
+        .map(|n| home.relation(&n.written).ok_or(Reason::new(Cause::NoRelation)))
         .collect::<Result<_, _>>()?;
     let conditions = scan_conditions(a, needs, &relations, scans)?;
     let read_there = columns_read(needs, &relations, scans)?;
     let mut fetches = Vec::new();
     for (i, need) in needs.tables.iter().enumerate() {
         let (Some(relation), Some(source)) = (relations.get(i), sources.get(i)) else {
-            return Err(Reason::new("a source gave no answer"));
+            return Err(Reason::new(Cause::SourceSilent));
         };
         let condition = conditions.get(i).and_then(|c| fragment::combine(c));
-        let words = read_there.get(i).ok_or(Reason::new("a source gave no answer"))?;
+        let words = read_there.get(i).ok_or(Reason::new(Cause::SourceSilent))?;
         fetches.push(fetch(a, home, need, (relation, source), words, condition.as_deref())?);
     }
     let carried_by: Vec<Option<usize>> = a
@@ -243,12 +244,12 @@ pub fn plan(
             Some(format!("pg_catalog.unnest(${number}::{}[])", qualified_home(fetch)))
         })?
     };
-    let (strategy, what) = match direct {
-        Some(_) => (Strategy::Direct, "one source answers all of it"),
-        None => (Strategy::HomeJoin, "the foreign rows are few"),
+    let (strategy, cause) = match direct {
+        Some(_) => (Strategy::Direct, Cause::OneSource),
+        None => (Strategy::HomeJoin, Cause::FewRows),
     };
     Ok(FederatedPlan {
-        route: Route { strategy, reason: Reason::new(what) },
+        route: Route { strategy, reason: Reason::new(cause) },
         servers: needs.servers.clone(),
         fetches,
         carried_by,
@@ -287,7 +288,7 @@ fn scan_conditions(
                     && r.name.as_deref() == Some(name.as_str())
             });
             let Some(i) = home else {
-                return Err(Reason::about("a foreign table reached unnamed", name));
+                return Err(Reason::about(Cause::ReachedUnnamed, name));
             };
             let own = tables.into_iter().next().map(|t| t.conditions).unwrap_or_default();
             conditions[i].push(own);
@@ -298,7 +299,7 @@ fn scan_conditions(
                 .filter(|i| needs.tables[*i].remote == (table.schema.clone(), table.name.clone()))
                 .collect();
             match matching.as_slice() {
-                [] => return Err(Reason::about("a foreign table reached unnamed", table.name)),
+                [] => return Err(Reason::about(Cause::ReachedUnnamed, table.name)),
                 [one] => conditions[*one].push(table.conditions.clone()),
                 // Which of them is meant cannot be told: all of each is wanted.
                 many => many.iter().for_each(|i| conditions[*i].push(Vec::new())),
@@ -398,20 +399,20 @@ fn fetch(
     condition: Option<&str>,
 ) -> Result<Fetch, Reason> {
     if !matches!(source.kind.as_str(), "r" | "p") {
-        return Err(Reason::about("not a plain table at the source", &need.remote.1));
+        return Err(Reason::about(Cause::NotPlainTable, &need.remote.1));
     }
     if source.row_security {
-        return Err(Reason::about("row security at the source", &need.remote.1));
+        return Err(Reason::about(Cause::RowSecurityAtSource, &need.remote.1));
     }
     if source.reading != "on|off" {
-        return Err(Reason::new("setting at the source: array_nulls or transform_null_equals"));
+        return Err(Reason::new(Cause::SettingAtSource));
     }
     let columns = relation.columns.as_deref().unwrap_or(&[]);
     let used = used(a, &|t| t.sql_name() == need.written, columns);
     // Home computes it, from columns that the statement need not name.
     let is_virtual = |c: &&Column| c.generated.as_deref() == Some("v") && used(c);
     if let Some(column) = columns.iter().find(is_virtual) {
-        return Err(Reason::about("a virtual column", &column.name));
+        return Err(Reason::about(Cause::VirtualColumn, &column.name));
     }
     if cfg!(debug_assertions) {
         foreseen(a, home, relation, read_there);
@@ -426,7 +427,7 @@ fn fetch(
             same_declaration(home, source, column)?;
             if fragment::names_objects(column) {
                 // postgres_fdw has the source compare and sort by numbers of its own.
-                return Err(Reason::about("a type that names objects", &column.name));
+                return Err(Reason::about(Cause::NamesObjects, &column.name));
             }
             binary &= fragment::is_binary_safe(column, home.version, source.version);
             layout.push((column.type_oid, Some(fetched.len())));

@@ -2,6 +2,7 @@
 //! `Remote SQL` of every foreign scan, and of those that read plain tables the
 //! conditions on each.
 
+use crate::cause::Cause;
 use crate::parse::{COMPARISONS, Lexeme, lex, node, parse, strings, top_level, visit};
 use crate::route::Reason;
 use pg_query::protobuf::Token;
@@ -29,7 +30,7 @@ pub struct ForeignScan {
 /// # Errors
 /// When the answer is not a plan, or it scans foreign rows to modify or lock them.
 pub fn foreign_scans(json: &[u8]) -> Result<Vec<ForeignScan>, Reason> {
-    let odd = || Reason::new("home's plan could not be read");
+    let odd = || Reason::new(Cause::PlanNotRead);
     let value: Value = serde_json::from_slice(json).map_err(|_| odd())?;
     let root = value.get(0).and_then(|v| v.get("Plan")).ok_or_else(odd)?;
     let mut scans = Vec::new();
@@ -42,10 +43,10 @@ fn walk(plan: &Value, root: bool, scans: &mut Vec<ForeignScan>) -> Result<(), Re
     let kind = text("Node Type").unwrap_or_default();
     if kind == "Foreign Scan" {
         if text("Operation").is_some_and(|o| o != "Select") {
-            return Err(Reason::new("a foreign table is modified"));
+            return Err(Reason::new(Cause::ForeignModified));
         }
         let Some(remote_sql) = text("Remote SQL") else {
-            return Err(Reason::new("a foreign table of another wrapper"));
+            return Err(Reason::new(Cause::ForeignOfOtherWrapper));
         };
         let output = plan.get("Output").and_then(Value::as_array);
         scans.push(ForeignScan {
@@ -62,7 +63,7 @@ fn walk(plan: &Value, root: bool, scans: &mut Vec<ForeignScan>) -> Result<(), Re
         });
     }
     if kind == "LockRows" || kind == "ModifyTable" {
-        return Err(Reason::about("not a plain read", kind));
+        return Err(Reason::about(Cause::NotAPlainRead, kind));
     }
     for child in plan.get("Plans").and_then(Value::as_array).into_iter().flatten() {
         walk(child, false, scans)?;
@@ -87,7 +88,7 @@ pub struct RemoteTable {
 /// # Errors
 /// When it is not a SELECT that PostgreSQL's grammar knows.
 pub fn remote_tables(sql: &str) -> Result<Vec<RemoteTable>, Reason> {
-    let odd = || Reason::about("Remote SQL could not be read", sql);
+    let odd = || Reason::about(Cause::RemoteNotRead, sql);
     let select = select_of(sql).ok_or_else(odd)?;
     let tables = from_tables(&select);
     // Only where rows of a table cannot come back null-extended do its conditions hold for it.

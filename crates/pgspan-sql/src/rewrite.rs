@@ -2,6 +2,7 @@
 //! text is spliced, so that everything else stays byte for byte what it was.
 
 use crate::analyze::{Analysis, QualifiedColumn};
+use crate::cause::Cause;
 use crate::parse::is_sql;
 use crate::quote::ident;
 use crate::route::Reason;
@@ -35,7 +36,7 @@ pub fn splice(
             Qualifier::Schema(name) => {
                 let mut candidates = name.candidates.iter();
                 let own = candidates.find(|t| schemas(**t).as_ref() == Some(&name.schema));
-                let own = *own.ok_or(Reason::about("a name that is not resolved", &name.schema))?;
+                let own = *own.ok_or(Reason::about(Cause::Unresolved, &name.schema))?;
                 if is_replaced(own) {
                     if let Some(r) = renamed.get_mut(own) {
                         *r |= name.plain != Some(own);
@@ -50,7 +51,7 @@ pub fn splice(
         let renamed = table.alias.is_none() && renamed.get(t) == Some(&true);
         if renamed && analysis.has_bare(&table.name) {
             // A column, or the whole row: its name in the result would change.
-            return Err(Reason::about("a name that may be a row or a column", &table.name));
+            return Err(Reason::about(Cause::RowOrColumn, &table.name));
         }
         let name = match renamed {
             true => fresh(text, &format!("pgspan_t{}", t + 1)),
@@ -73,7 +74,7 @@ pub fn splice(
     let mut at = 0;
     for ((start, end), new) in &edits {
         if *start < at {
-            return Err(Reason::new("overlapping names"));
+            return Err(Reason::new(Cause::OverlappingNames));
         }
         out.push_str(&text[at..*start]);
         out.push_str(new);
@@ -81,13 +82,10 @@ pub fn splice(
     }
     out.push_str(&text[at..]);
     if !is_sql(&out) {
-        return Err(Reason::new(NOT_REWRITTEN));
+        return Err(Reason::new(Cause::NotRewritten));
     }
     Ok(out)
 }
-
-/// The reason of a rewriting that gave no SQL: a defect of the gateway's.
-pub const NOT_REWRITTEN: &str = "a defect of the gateway: the statement could not be rewritten";
 
 /// A name that a text does not contain, whatever its case.
 pub fn fresh(text: &str, name: &str) -> String {

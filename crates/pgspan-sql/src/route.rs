@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::cause::Cause;
+
 /// One way to run a routed statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Strategy {
@@ -31,34 +33,38 @@ impl Strategy {
     }
 }
 
-/// Why a route was taken. `what` is one of a small set (it is also a metric label);
-/// `detail` names the thing in question.
+/// Why a route was taken, and the thing in question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// Short, stable text.
-    pub what: &'static str,
+    /// One of the closed list.
+    pub cause: Cause,
     /// The table, function or error in question; may be empty.
     pub detail: Cow<'static, str>,
 }
 
 impl Reason {
     /// A reason that needs no detail.
-    pub const fn new(what: &'static str) -> Reason {
-        Reason { what, detail: Cow::Borrowed("") }
+    pub const fn new(cause: Cause) -> Reason {
+        Reason { cause, detail: Cow::Borrowed("") }
+    }
+
+    /// What a user can do about it, in English; `None` when there is nothing to do.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.cause.advice().english()
     }
 
     /// A reason about something.
-    pub fn about(what: &'static str, detail: impl Into<String>) -> Reason {
-        Reason { what, detail: Cow::Owned(detail.into()) }
+    pub fn about(cause: Cause, detail: impl Into<String>) -> Reason {
+        Reason { cause, detail: Cow::Owned(detail.into()) }
     }
 }
 
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.detail.is_empty() {
-            f.write_str(self.what)
+            f.write_str(self.cause.label())
         } else {
-            write!(f, "{}: {}", self.what, self.detail)
+            write!(f, "{}: {}", self.cause.label(), self.detail)
         }
     }
 }

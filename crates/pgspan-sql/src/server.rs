@@ -1,5 +1,6 @@
 //! A foreign server's and user mapping's options → where and as whom to connect.
 
+use crate::cause::Cause;
 use crate::facts::{ForeignServer, option};
 use crate::route::Reason;
 
@@ -80,16 +81,16 @@ impl ServerSpec {
     /// home then connects itself.
     pub fn new(server: &ForeignServer) -> Result<ServerSpec, Reason> {
         if !server.postgres_fdw {
-            return Err(Reason::about("another foreign data wrapper", &server.name));
+            return Err(Reason::about(Cause::OtherWrapper, &server.name));
         }
         if !server.mapped {
-            return Err(Reason::about("no user mapping", &server.name));
+            return Err(Reason::about(Cause::NoMapping, &server.name));
         }
         if server.mapping.is_none() {
-            return Err(Reason::about("user mapping not readable by the role", &server.name));
+            return Err(Reason::about(Cause::MappingUnreadable, &server.name));
         }
         if server.wrapper_options.as_ref().is_some_and(|o| !o.is_empty()) {
-            return Err(Reason::about("options on the foreign data wrapper", &server.name));
+            return Err(Reason::about(Cause::WrapperOptions, &server.name));
         }
         for o in server.options.iter().chain(&server.mapping).flatten() {
             let (key, value) = o.split_once('=').unwrap_or((o, ""));
@@ -99,14 +100,14 @@ impl ServerSpec {
                 || (key == "target_session_attrs" && value == "any")
                 || (key == "gssencmode" && value != "require");
             if !harmless {
-                return Err(Reason::about("server option", key));
+                return Err(Reason::about(Cause::ServerOption, key));
             }
         }
         let get = |name: &str| option(&server.mapping, name).or(option(&server.options, name));
         let Some(hosts) = get("host").filter(|h| !h.is_empty() && !h.contains('/')) else {
-            return Err(Reason::about("server without a TCP host", &server.name));
+            return Err(Reason::about(Cause::NoHost, &server.name));
         };
-        let bad_port = || Reason::about("server port", &server.name);
+        let bad_port = || Reason::about(Cause::ServerPort, &server.name);
         let ports: Vec<u16> = match get("port") {
             None => vec![5432],
             Some(list) => list
@@ -125,11 +126,11 @@ impl ServerSpec {
             .map(|(i, h)| (h, ports.get(i).or(ports.first()).copied().unwrap_or(5432)))
             .collect();
         let Some(user) = get("user").map(str::to_owned) else {
-            return Err(Reason::about("user mapping without a user", &server.name));
+            return Err(Reason::about(Cause::MappingWithoutUser, &server.name));
         };
         let application_name = get("application_name").unwrap_or("postgres_fdw").to_owned();
         if application_name.contains('%') {
-            return Err(Reason::about("server option", "application_name"));
+            return Err(Reason::about(Cause::ServerOption, "application_name"));
         }
         Ok(ServerSpec {
             name: server.name.clone(),

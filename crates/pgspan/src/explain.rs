@@ -81,9 +81,18 @@ pub fn run(options: &Explain) -> ExitCode {
     }
     let Some(text) = options.connection.ask(&commands) else { return ExitCode::FAILURE };
     let mut lines: Vec<&str> = text.lines().collect();
-    if let Some((strategy, reason)) = lines.pop().and_then(|l| l.split_once('|')) {
+    let told = lines.pop().and_then(|line| {
+        let (strategy, rest) = line.split_once('|')?;
+        // No hint has the sign that stands between columns; a reason may have.
+        let (reason, hint) = rest.rsplit_once('|')?;
+        Some((strategy, reason, hint))
+    });
+    if let Some((strategy, reason, hint)) = told {
         terminal::say(format!("route:  {strategy}"));
         terminal::say(format!("reason: {reason}"));
+        if !hint.is_empty() {
+            terminal::say(format!("hint:   {hint}"));
+        }
     }
     lines.into_iter().for_each(terminal::say);
     ExitCode::SUCCESS

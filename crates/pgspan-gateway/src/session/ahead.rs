@@ -15,10 +15,10 @@ use super::still::Question;
 use super::stop::{Stop, hung_up};
 use super::{End, Session};
 use crate::sources::CachedPlan;
-use crate::sources::fetch::{BUSY, OTHER_TYPES, SOURCE_ERROR};
 use crate::strategy::home_join;
 use pgspan_pool::ServerError;
 use pgspan_sql::analyze::Kind;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Route;
 use pgspan_sql::{clock, plan};
 use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
@@ -71,10 +71,10 @@ impl Session {
             Ok(fetched) => fetched,
             Err(Stop::GiveUp(reason)) => {
                 self.still.doubt();
-                return match reason.what {
-                    BUSY => Err(reason.into()),
+                return match reason.cause {
+                    Cause::SourceBusy => Err(reason.into()),
                     // The source is not what the plan takes it for.
-                    SOURCE_ERROR | OTHER_TYPES => Ok(Ahead::Stale),
+                    Cause::SourceError | Cause::OtherTypes => Ok(Ahead::Stale),
                     _ => Ok(Ahead::No),
                 };
             }

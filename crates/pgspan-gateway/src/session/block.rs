@@ -20,6 +20,7 @@ use bytes::Bytes;
 use pgspan_pool::{Lease, ServerConnection, ServerError};
 use pgspan_sql::analyze::{Analysis, Kind};
 use pgspan_sql::ask;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::certain::Runs;
 use pgspan_sql::effect::{self, Effect, effect};
 use pgspan_sql::quote::text_array_value;
@@ -310,7 +311,7 @@ impl Block {
             Runs::Doubtful => true,
         };
         if in_doubt && !all_held {
-            return Err(Reason::new(MIGHT_NOT_RUN));
+            return Err(Reason::new(Cause::MightNotRun));
         }
         Ok(())
     }
@@ -371,12 +372,6 @@ impl Block {
 async fn end_all(sources: Vec<BlockSource>) {
     snapshot::end(sources.into_iter().filter_map(|s| s.lease).collect()).await;
 }
-
-/// The reason for fallback when postgres_fdw might take no snapshot.
-pub(crate) const MIGHT_NOT_RUN: &str = "home might not run the foreign scan in this block";
-
-/// The reason for fallback when home may have touched a source first.
-pub(crate) const TOUCHED: &str = "home may have read or written the source in this block";
 
 /// Appends what takes the locks of the client's statement at home, to the block's end and in
 /// PostgreSQL's order: home parses it. (What the client has prepared is described, which takes
@@ -458,23 +453,23 @@ impl Session {
     /// The reason for fallback when it may have.
     pub(super) async fn check_block(&mut self) -> Result<(), Stop> {
         if self.block.is_unknown() {
-            return Err(Reason::new(TOUCHED).into());
+            return Err(Reason::new(Cause::Touched).into());
         }
         if self.block.ran.is_empty() {
             return Ok(());
         }
         let mut all = Effect::default();
         for text in self.block.ran.iter().filter_map(|r| r.text.as_ref()) {
-            all.then(self.effect_of(text, &[]).ok_or(Reason::new(TOUCHED))?);
+            all.then(self.effect_of(text, &[]).ok_or(Reason::new(Cause::Touched))?);
         }
         // Behind the gateway's first read all has passed the gate, and home holds locks on what
         // the gateway has read.
         let gated = !self.block.sources.is_empty();
         if !gated && all.goes_back() {
-            return Err(Reason::new(TOUCHED).into());
+            return Err(Reason::new(Cause::Touched).into());
         }
         if !self.is_harmless(&all, if gated { Ran::Proven } else { Ran::Unproven }).await? {
-            return Err(Reason::new(TOUCHED).into());
+            return Err(Reason::new(Cause::Touched).into());
         }
         self.block.ran.clear();
         Ok(())
@@ -505,18 +500,18 @@ impl Session {
     ) -> Result<(), Stop> {
         let batch = request.batch.as_ref();
         if batch.is_some_and(|b| !b.tail.is_empty()) {
-            return Err(Reason::new("a batch that closes something in a block").into());
+            return Err(Reason::new(Cause::ClosesInBlock).into());
         }
         if batch.is_some_and(|b| b.max_rows != 0 || !b.bind.portal.is_empty()) {
             // While it is open, the foreign table is in use: DDL of the session's own is refused.
-            return Err(Reason::new("a portal that stays open in a block").into());
+            return Err(Reason::new(Cause::PortalInBlock).into());
         }
         if matches!(&analysis.kind, Kind::Explain(o) if o.analyze) {
-            return Err(Reason::new("EXPLAIN ANALYZE in a block").into());
+            return Err(Reason::new(Cause::ExplainInBlock).into());
         }
         let first = self.block.sources.is_empty();
         if first && self.shared.sources.is_left_to_home(database, &request.text) {
-            return Err(Reason::new("home must read what follows in such a block").into());
+            return Err(Reason::new(Cause::FollowsInBlock).into());
         }
         Ok(())
     }
@@ -541,10 +536,10 @@ impl Session {
                 self.block.end();
                 self.block.reading = None;
                 self.block.unknown(0);
-                Err(Reason::new(TOUCHED).into())
+                Err(Reason::new(Cause::Touched).into())
             }
             Some(reading) if role(&reading.fingerprint[0]) != role(&home.fingerprint[0]) => {
-                Err(Reason::new("another role than the block's first").into())
+                Err(Reason::new(Cause::OtherRoleInBlock).into())
             }
             Some(_) => Ok(()),
             None => {

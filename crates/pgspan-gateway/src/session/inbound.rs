@@ -4,6 +4,7 @@
 use super::request::{self, Prepared, Text};
 use super::{End, Next, QUEUE_BYTES_MAX, Session};
 use bytes::{Buf as _, Bytes};
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use pgspan_wire::frame::{self, Frame, LENGTH_MAX};
@@ -287,7 +288,7 @@ impl Session {
             let long =
                 self.held.is_pipeline() && self.held.bytes() > QUEUE_BYTES_MAX && !self.is_gated();
             if long {
-                self.fell_back(Reason::new("a batch of several statements"));
+                self.fell_back(Reason::new(Cause::SeveralInBatch));
             }
             let too_much = self.held.bytes() > self.shared.config.limits.home_join_bytes_max
                 || !self.held.has_room(0, &self.shared.held);

@@ -6,10 +6,10 @@
 
 use super::Session;
 use super::home::{self, Around};
-use super::query::{FOLDS, Request, keeps_plan};
+use super::query::{Request, keeps_plan};
 use super::settle;
 use super::state::copied_select;
-use super::stop::{NOTICE, SYNTAX_ERROR, Stop, cancelled};
+use super::stop::{SYNTAX_ERROR, Stop, cancelled};
 use crate::sources::block::{estimates_remotely, runs};
 use crate::sources::fetch;
 use crate::sources::{Analyzed, CachedPlan, Fingerprint, Fragment, PlanFacts, Sources, beside};
@@ -17,6 +17,7 @@ use pgspan_pool::ServerError;
 use pgspan_sql::analyze::{Analysis, Kind};
 use pgspan_sql::ask::{self, Preference};
 use pgspan_sql::catalog::Piece;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::facts::{HomeFacts, SourceFacts};
 use pgspan_sql::fragment::Fetch;
 use pgspan_sql::outside::Said;
@@ -64,41 +65,41 @@ impl Session {
         frontend::sync(&mut server.outbox);
         let got = match home::answers(server, &mut self.client.outbox).await {
             Err(ServerError::Sql(error)) if error.sqlstate() == SYNTAX_ERROR => {
-                let what = "the original is not of home's grammar";
-                return Err(Reason::about(what, error.to_string()).into());
+                let detail = error.to_string();
+                return Err(Reason::about(Cause::NotHomesGrammar, detail).into());
             }
             got => got?,
         };
         self.opened = false;
         if got.noticed {
-            return Err(Reason::new(NOTICE).into());
+            return Err(Reason::new(Cause::HomeNotice).into());
         }
         self.stop_if_cancelled()?;
         let home = self.home_state(question, &got, first, around).await?;
         self.check_reading(&home, analyzed, around)?;
         if home.session.preference == Preference::Fallback {
-            return Err(Reason::new("pgspan.strategy is fallback").into());
+            return Err(Reason::new(Cause::StrategyFallback).into());
         }
-        let odd = || Stop::GiveUp(Reason::new("catalog answer"));
+        let odd = || Stop::GiveUp(Reason::new(Cause::CatalogAnswer));
         let facts = HomeFacts::read(got.value(first + 1, 0).ok_or_else(odd)?)?;
         let plan_text = got.value(first + 2, 0).cloned().ok_or_else(odd)?;
         let mut scans = beside(plan_text.len(), || remote::foreign_scans(&plan_text))?;
         if !home.session.prints_portably
             && scans.iter().any(|scan| remote::selects_constants(&scan.remote_sql))
         {
-            return Err(Reason::new("a constant that the source reads as settings print it").into());
+            return Err(Reason::new(Cause::ConstantAtSource).into());
         }
         let fields = got.fields.into_iter().next().flatten().ok_or_else(odd)?;
         let parameters = got.parameters.into_iter().next().unwrap_or_default();
         let mut needs = plan::needs(&analysis, &facts)?;
         if around == Around::Savepoint && estimates_remotely(&facts) {
             // Home's postgres_fdw has taken its snapshot for that.
-            return Err(Reason::about("server option", "use_remote_estimate").into());
+            return Err(Reason::about(Cause::ServerOption, "use_remote_estimate").into());
         }
         let views = || facts.relations.iter().filter_map(|r| r.view.as_ref());
         let folds = views().next().is_some() && analysis.folds.over_views;
         if keeps_plan(request, &analysis) && (folds || views().any(|view| view.folds)) {
-            return Err(Reason::new(FOLDS).into());
+            return Err(Reason::new(Cause::ConstantBySettings).into());
         }
         needs.repeatable &= !analyzed.catalog.restricts_operators()
             && is_kept(&home.fingerprint, names.len())
@@ -145,7 +146,7 @@ impl Session {
         let may_fail =
             |scan: &remote::ForeignScan| remote::sorts_by_what_may_fail(&scan.remote_sql);
         if made.direct.is_none() && scans.iter().any(may_fail) {
-            return Err(Reason::new("the source sorts by what may fail").into());
+            return Err(Reason::new(Cause::SourceSorts).into());
         }
         let runs = runs(&plan_text, &scans, &made.fetches, made.servers.len(), any_values);
         let mut home_types = parameters.clone();
@@ -189,7 +190,7 @@ impl Session {
         let caller = self.caller(session);
         let mut sources = Vec::new();
         for need in &needs.tables {
-            let spec = needs.servers.get(need.server).ok_or(Reason::new("no server"))?;
+            let spec = needs.servers.get(need.server).ok_or(Reason::new(Cause::NoServer))?;
             let known = caller.shared.sources.relation(spec, &need.remote, self.catalog_age_max());
             let facts = match known {
                 Some(known) => known,
@@ -282,7 +283,7 @@ fn lockable(facts: &HomeFacts) -> Result<Option<String>, Reason> {
     let mut names = Vec::new();
     for table in tables {
         if table.select != Some(true) {
-            return Err(Reason::about("no SELECT on the whole table", &table.written));
+            return Err(Reason::about(Cause::NoSelect, &table.written));
         }
         names.push(table.written.as_str());
     }

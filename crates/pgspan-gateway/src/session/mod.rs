@@ -26,7 +26,8 @@ pub(crate) mod still;
 pub(crate) mod stop;
 pub(crate) mod trust;
 
-use crate::gateway::{Database, Endpoint, Shared};
+use crate::databases::Database;
+use crate::gateway::{Endpoint, Shared};
 use crate::routes::UserRoutes;
 use crate::spare::Origin;
 use block::Block;
@@ -34,6 +35,7 @@ use bytes::BytesMut;
 use cancel::CancelHandle;
 use owed::Owed;
 use pgspan_pool::{ServerConnection, Stream, is_hang_up};
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
 use request::{Held, Statements};
@@ -46,7 +48,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The route of what names no foreign table.
 const RELAYED: Route =
-    Route { strategy: Strategy::Relay, reason: Reason::new("no foreign table is named") };
+    Route { strategy: Strategy::Relay, reason: Reason::new(Cause::NoForeignTable) };
 
 /// Bytes that may wait for a slow reader before the other side is no longer read.
 const QUEUE_BYTES_MAX: usize = 256 * 1024;

@@ -2,7 +2,7 @@
 //! Each step takes values and returns a value.
 
 use super::ahead::Ahead;
-use super::block::{TOUCHED, lock_tables};
+use super::block::lock_tables;
 use super::home::{self, Around, Statement};
 use super::request::{Batch, Reading};
 use super::settle;
@@ -10,13 +10,13 @@ use super::state::{
     append_keys, fetch_bounded, key_values, plan_key, sleep, timed_out, timeout, without_values,
 };
 use super::still::{HomeState, Question, home_state};
-use super::stop::{HOME_ERROR, LOCK_NOT_AVAILABLE, NOTICE, Stop, cancelled};
+use super::stop::{LOCK_NOT_AVAILABLE, Stop, cancelled};
 use super::{End, Session};
 use crate::config::SnapshotOrder;
 use crate::gateway::Shared;
 use crate::sources::block::Holding;
 use crate::sources::engine::engine_plan;
-use crate::sources::fetch::{self, Caller, Fetched, OUTGROWN};
+use crate::sources::fetch::{Caller, Fetched};
 use crate::sources::{Analyzed, CachedPlan, PlanKey};
 use crate::strategy::snapshot::release;
 use crate::strategy::{direct, engine, explain, home_join};
@@ -25,6 +25,7 @@ use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::analyze::{Analysis, Kind};
 use pgspan_sql::ask;
 use pgspan_sql::ask::Preference;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::facts::HomeFacts;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
@@ -81,12 +82,6 @@ pub(crate) enum Read {
     Earlier(Option<Reading>),
 }
 
-/// The reason when a prepared statement may mean something else than its text does now.
-const READ_OTHERWISE: &str = "prepared under other settings or names";
-
-/// The reason when home's own plan of a prepared statement may hold what is no longer so.
-pub(super) const FOLDS: &str = "a constant that settings make text, in a prepared statement";
-
 /// Whether PostgreSQL would plan a request's statement once for several executions.
 pub(super) fn keeps_plan(request: &Request, analysis: &Analysis) -> bool {
     request.batch.is_some() && analysis.kind == Kind::Select
@@ -106,7 +101,7 @@ impl Session {
     }
 
     pub(super) fn fell_back(&mut self, reason: Reason) {
-        if reason.what == pgspan_sql::analyze::NO_FOREIGN_TABLE {
+        if reason.cause == Cause::NoForeignTable {
             self.count_relayed();
             return;
         }
@@ -162,7 +157,7 @@ impl Session {
                 self.block.forget_unshown().await;
                 let shown = reason.clone();
                 self.fell_back(reason);
-                let ours = shown.what != pgspan_sql::analyze::NO_FOREIGN_TABLE;
+                let ours = shown.cause != Cause::NoForeignTable;
                 let explains = request.batch.is_none() && explain::is_explain(&request.text);
                 if ours && explains && !self.is_gated() {
                     explain::fallback(self, &request.text, &shown).await?;
@@ -207,17 +202,17 @@ impl Session {
         let analyzed = self.shared.sources.analyzed(&database, &request.text, &catalog).await;
         let analysis = analyzed.outcome.clone()?;
         if analysis.parameters > 0 && request.batch.is_none() {
-            return Err(Reason::new("a parameter in the simple protocol").into());
+            return Err(Reason::new(Cause::ParameterInSimple).into());
         }
         if analysis.kind == Kind::CopyOut && request.batch.is_some() {
-            return Err(Reason::new("COPY in the extended protocol").into());
+            return Err(Reason::new(Cause::CopyExtended).into());
         }
         if keeps_plan(request, &analysis) && analysis.folds.itself {
-            return Err(Reason::new(FOLDS).into());
+            return Err(Reason::new(Cause::ConstantBySettings).into());
         }
         if around == Around::Savepoint {
             if self.block.doomed.is_some() || self.block.is_unknown() {
-                return Err(Reason::new(TOUCHED).into());
+                return Err(Reason::new(Cause::Touched).into());
             }
             self.may_answer_in_block(request, &analysis, &database)?;
             self.check_block().await?;
@@ -254,7 +249,7 @@ impl Session {
                         self.shared.sources.keep_plan(key.clone(), plan.clone());
                     }
                     if !self.reads_as(request, &analyzed, &plan) {
-                        return Err(Reason::new(READ_OTHERWISE).into());
+                        return Err(Reason::new(Cause::ReadOtherwise).into());
                     }
                     plan
                 }
@@ -272,13 +267,13 @@ impl Session {
                     }
                     return Ok(route);
                 }
-                Err(Stop::GiveUp(reason)) if reason.what == REFUSED && !made => {}
+                Err(Stop::GiveUp(reason)) if reason.cause == Cause::Refused && !made => {}
                 other => drop(other?),
             }
             // Home is not what it was when the plan was made.
             self.undo(around).await?;
         }
-        Err(Reason::new("home does not stand still").into())
+        Err(Reason::new(Cause::HomeMoves).into())
     }
 
     /// Whether home has read the client's statement as it would read its text under this
@@ -306,7 +301,7 @@ impl Session {
         let columns = if explains { 1 } else { plan.fields.len() };
         if !request.batch.as_ref().is_none_or(|b| b.bind.formats_fit(columns)) {
             // Home tells what is wrong with them.
-            return Err(Reason::new("another number of formats").into());
+            return Err(Reason::new(Cause::OtherFormats).into());
         }
         if around == Around::Savepoint {
             self.block.may_read(plan)?;
@@ -328,7 +323,7 @@ impl Session {
             .map(Some);
         }
         if let Some(table) = plan.plan.too_large.clone() {
-            return Err(Reason::about(OUTGROWN, table).into());
+            return Err(Reason::about(Cause::Outgrown, table).into());
         }
         let shared = self.shared.clone();
         let question = self.question(&shared, analyzed, around);
@@ -363,7 +358,7 @@ impl Session {
         let reason = match made {
             Ok(made) => {
                 let ran = engine::run(self, request, around, plan, &made).await;
-                if matches!(&ran, Err(Stop::GiveUp(r)) if r.what == fetch::SOURCE_ERROR) {
+                if matches!(&ran, Err(Stop::GiveUp(r)) if r.cause == Cause::SourceError) {
                     self.doubt(key, plan);
                 }
                 return ran;
@@ -388,7 +383,7 @@ impl Session {
         let fetched = self.fetch(plan, &keys, around).await;
         match self.judge(key, plan, fetched) {
             Ok(fetched) => self.finish(request, around, key, plan, &fetched).await.map(told),
-            Err(Stop::GiveUp(outgrown)) if outgrown.what == OUTGROWN => Err(reason.into()),
+            Err(Stop::GiveUp(outgrown)) if outgrown.cause == Cause::Outgrown => Err(reason.into()),
             Err(other) => Err(other),
         }
     }
@@ -404,7 +399,7 @@ impl Session {
     ) -> Result<Outgrown, Stop> {
         let engine_first = around == Around::Own
             && plan.session.preference != Preference::HomeJoin
-            && matches!(&stop, Stop::GiveUp(r) if r.what == OUTGROWN)
+            && matches!(&stop, Stop::GiveUp(r) if r.cause == Cause::Outgrown)
             && engine_untried(plan);
         if !engine_first {
             return self.judge(key, plan, Err(stop)).map(Outgrown::Fetched);
@@ -421,8 +416,8 @@ impl Session {
         fetched: Result<Vec<Fetched>, Stop>,
     ) -> Result<Vec<Fetched>, Stop> {
         if let Err(Stop::GiveUp(reason)) = &fetched {
-            if reason.what == OUTGROWN {
-                rest(plan, OUTGROWN);
+            if reason.cause == Cause::Outgrown {
+                rest(plan, Cause::Outgrown);
             } else {
                 self.shared.sources.drop_plan(key);
             }
@@ -446,7 +441,9 @@ impl Session {
     ) -> Result<Route, Stop> {
         let done = home_join::run(self, request, around, plan, fetched).await;
         match &done {
-            Err(Stop::GiveUp(reason)) if reason.what == NOTICE => rest(plan, NOTICE),
+            Err(Stop::GiveUp(reason)) if reason.cause == Cause::HomeNotice => {
+                rest(plan, Cause::HomeNotice)
+            }
             Err(Stop::GiveUp(_)) => self.shared.sources.drop_plan(key),
             _ => {}
         }
@@ -731,17 +728,13 @@ impl Session {
     }
 }
 
-/// The reason when home answers the opening with an error: what the plan speaks of may be
-/// there no longer.
-const REFUSED: &str = "home refuses what the plan asks";
-
 /// What an error means that home answers the opening with.
 pub(crate) fn refused(error: ServerError) -> Stop {
-    match (Stop::from(error), REFUSED) {
-        (Stop::GiveUp(reason), what) if reason.what == HOME_ERROR => {
-            Stop::GiveUp(Reason { what, ..reason })
+    match Stop::from(error) {
+        Stop::GiveUp(reason) if reason.cause == Cause::HomeError => {
+            Stop::GiveUp(Reason { cause: Cause::Refused, ..reason })
         }
-        (stop, _) => stop,
+        stop => stop,
     }
 }
 
@@ -770,7 +763,7 @@ pub(crate) fn engine_untried(plan: &CachedPlan) -> bool {
 }
 
 /// The plan is not tried for a while.
-fn rest(plan: &CachedPlan, why: &'static str) {
+fn rest(plan: &CachedPlan, why: Cause) {
     let mut until = plan.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
     *until = Some((Instant::now() + REST, why));
 }
@@ -792,6 +785,6 @@ pub(crate) fn describe_clients(server: &mut ServerConnection, request: &Request)
 }
 
 /// Names the strategy for counts and `SHOW pgspan.last_route`.
-pub(crate) fn route(strategy: Strategy, what: &'static str) -> Route {
-    Route { strategy, reason: Reason::new(what) }
+pub(crate) fn route(strategy: Strategy, cause: Cause) -> Route {
+    Route { strategy, reason: Reason::new(cause) }
 }

@@ -8,6 +8,7 @@ use super::{End, Session};
 use crate::sources::Analyzed;
 use pgspan_pool::ServerError;
 use pgspan_sql::catalog::Piece;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
 use pgspan_wire::frame::Frame;
@@ -131,7 +132,7 @@ impl Session {
                 let runs_foreign =
                     frames.iter().any(|f| f.tag == b'B') && self.statements.any_foreign();
                 if runs_foreign {
-                    self.fell_back(Reason::new("a batch of several statements"));
+                    self.fell_back(Reason::new(Cause::SeveralInBatch));
                 }
                 return self.pass_batch(&frames, bound).await;
             }

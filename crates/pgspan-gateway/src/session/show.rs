@@ -49,9 +49,11 @@ impl Session {
                 "''::pg_catalog.text, ''::pg_catalog.text, 0::pg_catalog.int8",
             )),
             "last_route" => Some(format!(
-                "SELECT {}::pg_catalog.text AS strategy, {}::pg_catalog.text AS reason",
+                "SELECT {}::pg_catalog.text AS strategy, {}::pg_catalog.text AS reason, \
+                 {}::pg_catalog.text AS hint",
                 literal(self.last_route.strategy.as_str()),
                 literal(&self.last_route.reason.to_string()),
+                self.last_route.reason.hint().map_or("NULL".to_owned(), literal),
             )),
             "servers" => Some(values(
                 "servers(address, open, idle, waiting)",

@@ -12,6 +12,7 @@ use crate::sources::{CachedPlan, PlanKey, carrier};
 use bytes::{Buf as _, Bytes, BytesMut};
 use pgspan_pool::{ServerConnection, Stream};
 use pgspan_sql::ask;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::ErrorFields;
 use pgspan_wire::frame::Frame;
@@ -154,7 +155,7 @@ pub(crate) fn copied_select(text: &str) -> Result<&str, Stop> {
             return Ok(&text[..t.end]);
         }
     }
-    Err(Reason::new("COPY without parentheses").into())
+    Err(Reason::new(Cause::CopyWithoutParentheses).into())
 }
 
 pub(crate) fn append_keys(server: &mut ServerConnection, plan: &CachedPlan) -> bool {

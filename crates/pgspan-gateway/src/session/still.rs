@@ -10,6 +10,7 @@ use crate::sources::Fingerprint;
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::ServerConnection;
 use pgspan_sql::ask;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Reason;
 use pgspan_wire::frontend;
 
@@ -197,7 +198,7 @@ pub(crate) async fn home_state(
         let blank = told.iter().rposition(|b| *b == b' ').unwrap_or(told.len());
         if told[..blank] != b"read committed"[..] {
             let isolation = String::from_utf8_lossy(&told[..blank]).into_owned();
-            return Err(Reason::about("isolation level", isolation).into());
+            return Err(Reason::about(Cause::Isolation, isolation).into());
         }
         return Ok(HomeState { transaction: told.slice(blank..), ..state_of(server, answer)? });
     }

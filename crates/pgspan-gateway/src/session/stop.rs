@@ -2,6 +2,7 @@
 
 use super::End;
 use pgspan_pool::ServerError;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::ErrorFields;
 
@@ -26,7 +27,7 @@ impl From<ServerError> for Stop {
     fn from(error: ServerError) -> Stop {
         match error {
             ServerError::Sql(e) => refusal(e),
-            ServerError::TooMuch => Reason::new(TOO_MUCH).into(),
+            ServerError::TooMuch => Reason::new(Cause::TooLongAnswer).into(),
             lost => Stop::End(lost.into()),
         }
     }
@@ -44,18 +45,8 @@ impl From<ServerError> for End {
 /// `lock_not_available`: the end of `lock_timeout`.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// The reason when home reports an error: home is to give it itself.
-pub(crate) const HOME_ERROR: &str = "home reported an error";
-
-/// The reason when a question's answer is longer than is kept: facts, or join keys.
-const TOO_MUCH: &str = "a server's answer is too long";
-
 /// `syntax_error`.
 pub(crate) const SYNTAX_ERROR: &str = "42601";
-
-/// The reason when a text of the gateway's own is not SQL. Home answers all the same, but
-/// no test may meet it.
-pub(crate) const DEFECT: &str = "a defect of the gateway: its text is not SQL";
 
 /// What an error of home's means: it was stopped, which another attempt would only put
 /// off; or home is to show what it makes of the statement itself.
@@ -63,8 +54,8 @@ fn refusal(error: ErrorFields) -> Stop {
     match error.sqlstate() {
         // query_canceled, by a timeout or by somebody.
         "57014" | LOCK_NOT_AVAILABLE => Stop::Refuse(error),
-        SYNTAX_ERROR => Reason::about(DEFECT, error.to_string()).into(),
-        _ => Stop::GiveUp(Reason::about(HOME_ERROR, error.to_string())),
+        SYNTAX_ERROR => Reason::about(Cause::NotSql, error.to_string()).into(),
+        _ => Stop::GiveUp(Reason::about(Cause::HomeError, error.to_string())),
     }
 }
 
@@ -76,11 +67,6 @@ pub(crate) fn unsent(refused: Option<Stop>, error: Option<ErrorFields>) -> Optio
         failed => refused.or(failed),
     }
 }
-
-/// The reason for giving up when home has a notice for the client before much of the
-/// answer is known. Which notices there are, and when, depends on how a statement is
-/// planned and on who evaluates its conditions.
-pub(crate) const NOTICE: &str = "home raises a notice";
 
 pub(crate) fn cancelled() -> Stop {
     let text = "canceling statement due to user request";

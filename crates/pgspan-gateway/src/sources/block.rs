@@ -1,17 +1,15 @@
 //! Fetching in a transaction block: each source keeps one transaction, with one snapshot,
 //! to the block's end. And what a plan must know to be run in one.
 
-use super::fetch::{BUSY, Bounds, Caller, Fetched, Job, LOST, Transaction, Trouble, lease, run};
+use super::fetch::{Bounds, Caller, Fetched, Job, Transaction, Trouble, lease, run};
 use crate::session::block::BlockSource;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::certain::{self, Runs};
 use pgspan_sql::facts::{HomeFacts, option};
 use pgspan_sql::fragment::Fetch;
 use pgspan_sql::remote::ForeignScan;
 use pgspan_sql::route::Reason;
 use pgspan_sql::server::ServerSpec;
-
-/// The reason when what the block's snapshot shows cannot be read again.
-const MOVED: &str = "the source has changed since the block read it";
 
 /// How often a connection that had been closed while it was idle is replaced.
 const ATTEMPTS_MAX: usize = 3;
@@ -42,7 +40,7 @@ pub(super) async fn fetch(
     let Holding { sources: held, savepoints } = held;
     // postgres_fdw keeps the connection that it has, whatever becomes of server and mapping.
     if held.iter().any(|s| s.spec.name == spec.name && s.spec != *spec) {
-        return Err(Reason::about("the server was altered in the block", &spec.name));
+        return Err(Reason::about(Cause::ServerAltered, &spec.name));
     }
     let place = match held.iter().position(|s| s.spec == *spec) {
         Some(place) => place,
@@ -62,7 +60,7 @@ pub(super) async fn fetch(
     };
     let source = &mut held[place];
     if source.lost {
-        return Err(Reason::about(LOST, &spec.name));
+        return Err(Reason::about(Cause::SourceLost, &spec.name));
     }
     source.fresh = true;
     source.read_behind = true;
@@ -72,7 +70,7 @@ pub(super) async fn fetch(
         match once(caller, jobs, bounds, source, savepoints).await {
             Ok(fetched) => return Ok(fetched),
             Err(Trouble::Stale) if attempts < ATTEMPTS_MAX => {}
-            Err(Trouble::Stale) => return Err(Reason::about(LOST, &spec.name)),
+            Err(Trouble::Stale) => return Err(Reason::about(Cause::SourceLost, &spec.name)),
             Err(Trouble::Reason(reason)) => return Err(reason),
         }
     }
@@ -92,7 +90,7 @@ async fn once(
         set.extend(&missing);
         let fetched = run(caller, spec, open, jobs, bounds, transaction, snapshot).await;
         if let Err(trouble) = &fetched {
-            *lost = matches!(trouble, Trouble::Reason(r) if r.what == LOST);
+            *lost = matches!(trouble, Trouble::Reason(r) if r.cause == Cause::SourceLost);
             if let Some(lease) = held.take() {
                 lease.discard();
             }
@@ -105,7 +103,10 @@ async fn once(
     let Some(open) = held else { return Err(Trouble::Stale) };
     if !open.hold(caller.user) {
         *held = None;
-        return Err(Trouble::Reason(Reason::about(BUSY, "the role's other transactions")));
+        return Err(Trouble::Reason(Reason::about(
+            Cause::SourceBusy,
+            "the role's other transactions",
+        )));
     }
     *set = savepoints.to_vec();
     let transaction = Transaction::First(savepoints);
@@ -124,7 +125,7 @@ async fn once(
         lease.discard();
     }
     match fetched {
-        Ok(_) if moved => Err(Trouble::Reason(Reason::about(MOVED, &spec.name))),
+        Ok(_) if moved => Err(Trouble::Reason(Reason::about(Cause::SourceMoved, &spec.name))),
         other => other,
     }
 }

@@ -16,8 +16,9 @@ use crate::strategy::engine::give_up;
 use crate::strategy::home_join::Bound;
 use pgspan_engine::{ColumnType, Program};
 use pgspan_pool::{ServerConnection, ServerError};
-use pgspan_sql::analyze::{Analysis, Kind, NO_FOREIGN_TABLE};
+use pgspan_sql::analyze::{Analysis, Kind};
 use pgspan_sql::ask;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::engine::block;
 use pgspan_sql::engine::correlated::{self, Correlated, Scope};
 use pgspan_sql::engine::operators::Tree;
@@ -25,7 +26,7 @@ use pgspan_sql::engine::shape;
 use pgspan_sql::engine::split::{CARRIER, Finish as Does, Split, split};
 use pgspan_sql::engine::tree;
 use pgspan_sql::fragment::is_same_in_binary;
-use pgspan_sql::rewrite::{self, NOT_REWRITTEN};
+use pgspan_sql::rewrite;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{ErrorFields, Field};
 use pgspan_wire::frontend;
@@ -89,7 +90,7 @@ pub(crate) async fn engine_plan(
     plan: &CachedPlan,
 ) -> Result<Arc<EnginePlan>, Stop> {
     if around != Around::Own {
-        return Err(Reason::new("the engine does not run inside a transaction block").into());
+        return Err(Reason::new(Cause::EngineInBlock).into());
     }
     let known = plan.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
     // What one run has learned saves the next one the attempts that failed.
@@ -126,10 +127,10 @@ async fn make(
 ) -> Result<Arc<EnginePlan>, Stop> {
     let analysis = &plan.analysis;
     if plan.any_values {
-        return Err(Reason::new("the tables are small").into());
+        return Err(Reason::new(Cause::TablesSmall).into());
     }
     if matches!(analysis.kind, Kind::CopyOut) {
-        return Err(Reason::new("COPY").into());
+        return Err(Reason::new(Cause::Copy).into());
     }
     let names = names_of(&plan.fields);
     let state = check_home(session, plan).await?;
@@ -141,7 +142,7 @@ async fn make(
         reread = analyzed(session, &text)?;
         statement = Statement::new(&text, &reread, true, &carrier)?;
     }
-    let mut first = Reason::new("a subquery that stands by itself");
+    let mut first = Reason::new(Cause::StandsByItself);
     if !two_stages {
         match attempts(session, request, plan, &statement, &names, &state).await {
             Err(Stop::GiveUp(reason)) => first = reason,
@@ -151,8 +152,7 @@ async fn make(
     let explained = matches!(&analysis.kind, Kind::Explain(options) if !options.analyze);
     if explained && constants::waits_for_some(session, &statement) {
         // Nothing is run for an EXPLAIN alone.
-        let what = "subqueries over foreign tables, which run first: see EXPLAIN ANALYZE";
-        return Err(Reason::about(what, first.to_string()).into());
+        return Err(Reason::about(Cause::RunsFirst, first.to_string()).into());
     }
     let second = constants::over_foreign(session, request, plan, &statement, &state).await?;
     let Some((text, analysis)) = second else { return Err(first.into()) };
@@ -181,7 +181,7 @@ pub(super) async fn attempts(
     // the portal is described with.
     let modified = plan.fields.iter().any(|f| MODIFIED.contains(&f.type_oid));
     if modified && plan.facts.home.version >= 180_000 && shape::intersects(&statement.select) {
-        return Err(Reason::new("type modifiers in a set operation").into());
+        return Err(Reason::new(Cause::ModifiersInSetOperation).into());
     }
     let joined = decorrelated(session, request, statement).await?;
     let rewritten;
@@ -204,7 +204,7 @@ pub(super) async fn attempts(
             let expected = expected.min(made.program.rows());
             let many = |few: u64| expected >= few as f64 * STOPS_EARLY;
             if few.is_some_and(many) && plan.session.preference != ask::Preference::Engine {
-                return Err(Reason::new("a LIMIT after which PostgreSQL stops").into());
+                return Err(Reason::new(Cause::LimitStops).into());
             }
             return Ok(made);
         }
@@ -272,9 +272,9 @@ async fn by_blocks(
     names: &[String],
     (state, spans): (bytes::Bytes, Vec<block::Span>),
 ) -> Result<EnginePlan, Stop> {
-    let odd = || Reason::new(NOT_REWRITTEN);
+    let odd = || Reason::new(Cause::NotRewritten);
     if spans.is_empty() {
-        return Err(Reason::new("no block").into());
+        return Err(Reason::new(Cause::NoBlock).into());
     }
     let mut cores = Vec::new();
     let mut text = String::new();
@@ -289,7 +289,7 @@ async fn by_blocks(
         let name = format!("{}{}", statement.carrier, n + 1);
         let core = whole_core(session, request, plan, &block, &own_names, &name).await;
         let core = core.map_err(|stop| match stop {
-            Stop::GiveUp(_) => Reason::new("a block that the engine cannot run").into(),
+            Stop::GiveUp(_) => Reason::new(Cause::BlockNotRun).into(),
             other => other,
         })?;
         let (types, rows) = describe(session, plan, &core.tree).await?;
@@ -303,7 +303,7 @@ async fn by_blocks(
     }
     text.push_str(statement.text.get(at..).ok_or_else(odd)?);
     match analyzed(session, &text) {
-        Err(reason) if reason.what == NO_FOREIGN_TABLE => {
+        Err(reason) if reason.cause == Cause::NoForeignTable => {
             let finish = text.get(statement.analysis.query_start..).ok_or_else(odd)?;
             let finish = finish.trim_end().trim_end_matches(';').to_owned();
             assemble(session, plan, cores, Finish::Text(finish), (state, statement.once)).await
@@ -353,7 +353,7 @@ pub(super) async fn described(
     Ok(match got.await? {
         Ok(got) => {
             let fields = got.fields.into_iter().next().flatten();
-            Ok(fields.ok_or(Reason::new("a block that gives no rows"))?)
+            Ok(fields.ok_or(Reason::new(Cause::BlockWithoutRows))?)
         }
         Err(e) => Err(e),
     })
@@ -372,9 +372,7 @@ async fn describe_block(
 ) -> Result<Vec<String>, Stop> {
     match described(session, request, block).await? {
         Ok(fields) => Ok(names_of(&fields)),
-        Err(e) => {
-            Err(Reason::about("a block that speaks of the query around it", e.to_string()).into())
-        }
+        Err(e) => Err(Reason::about(Cause::BlockSpeaksOfOuter, e.to_string()).into()),
     }
 }
 
@@ -414,10 +412,10 @@ async fn decorrelated(
 
 /// A text of the gateway's own, analyzed.
 pub(super) fn analyzed(session: &Session, text: &str) -> Result<Analysis, Reason> {
-    let odd = || Reason::new(NOT_REWRITTEN);
+    let odd = || Reason::new(Cause::NotRewritten);
     let catalog = session.database.catalog();
     match beside(text.len(), || pgspan_sql::analyze::analyze(text, &catalog)) {
-        Err(reason) if reason.what == pgspan_sql::analyze::NOT_PARSED => Err(odd()),
+        Err(reason) if reason.cause == Cause::NotParsed => Err(odd()),
         analyzed => analyzed,
     }
 }
@@ -494,7 +492,7 @@ async fn assemble(
         _ => Does::Whole,
     };
     let program = Program::new(&tree, &tops, &types, &rows, does).map_err(give_up)?;
-    let odd = || Reason::new("no core");
+    let odd = || Reason::new(Cause::NoCore);
     let finish = match finish {
         Finish::Text(finish) => finish,
         Finish::Last(carrier) => {
@@ -544,15 +542,16 @@ impl<'a> Statement<'a> {
         carrier: &'a str,
     ) -> Result<Statement<'a>, Reason> {
         if analysis.names_a_keyword() {
-            return Err(Reason::new("a column that is named like a keyword"));
+            return Err(Reason::new(Cause::KeywordColumn));
         }
         let select = beside(text.len(), || {
-            let select = pgspan_sql::parse::select_value(text).ok_or(Reason::new(NOT_REWRITTEN))?;
+            let select =
+                pgspan_sql::parse::select_value(text).ok_or(Reason::new(Cause::NotRewritten))?;
             if shape::collates(&select) {
-                return Err(Reason::new("COLLATE"));
+                return Err(Reason::new(Cause::Collate));
             }
             if let Some(name) = shape::odd_cast(&select) {
-                return Err(Reason::about("a cast to a type that the engine does not know", name));
+                return Err(Reason::about(Cause::CastUnknown, name));
             }
             Ok(select)
         })?;
@@ -573,23 +572,21 @@ async fn check_home(session: &mut Session, plan: &CachedPlan) -> Result<bytes::B
     home::run_once(server, &ask::engine_hazards(&names, &analysis.names));
     frontend::sync(&mut server.outbox);
     let got = home::answers(server, &mut session.client.outbox).await?;
-    let odd = || Stop::GiveUp(Reason::new("catalog answer"));
+    let odd = || Stop::GiveUp(Reason::new(Cause::CatalogAnswer));
     if got.value(0, 0).map(|v| &v[..]) != Some(b"f") {
-        return Err(
-            Reason::new("operators, functions or aggregates that are not the engine's").into()
-        );
+        return Err(Reason::new(Cause::NotTheEngines).into());
     }
     // How EXPLAIN prints literals.
     if !plan.session.prints_portably {
-        return Err(Reason::new("setting: DateStyle, IntervalStyle or extra_float_digits").into());
+        return Err(Reason::new(Cause::OutputSettings).into());
     }
     if analysis.tables.iter().any(|t| t.renames_columns) {
-        return Err(Reason::new("an alias that renames columns").into());
+        return Err(Reason::new(Cause::RenamingAlias).into());
     }
     let collated: Vec<String> =
         serde_json::from_slice(got.value(0, 1).ok_or_else(odd)?).map_err(|_| odd())?;
     match collated.iter().find(|c| analysis.may_read(c)) {
-        Some(c) => Err(Reason::about("a column with a collation or domain of its own", c).into()),
+        Some(c) => Err(Reason::about(Cause::OwnCollation, c).into()),
         None => got.value(0, 2).cloned().ok_or_else(odd),
     }
 }
@@ -606,11 +603,8 @@ async fn explain_core(
         home::run_with_parameters(server, &sql, request);
     });
     match got.await? {
-        Ok(got) => got
-            .value(2, 0)
-            .cloned()
-            .ok_or(Stop::GiveUp(Reason::new("home's plan could not be read"))),
-        Err(e) => Err(Reason::about("home does not plan the core", e.to_string()).into()),
+        Ok(got) => got.value(2, 0).cloned().ok_or(Stop::GiveUp(Reason::new(Cause::PlanNotRead))),
+        Err(e) => Err(Reason::about(Cause::CoreNotPlanned, e.to_string()).into()),
     }
 }
 
@@ -628,13 +622,13 @@ async fn make_core(
         split(statement.text, statement.tree(), names, fold, carrier)
     })?;
     if !fold && split.grouped {
-        return Err(Reason::new("DISTINCT").into());
+        return Err(Reason::new(Cause::Distinct).into());
     }
     let facts = &plan.facts;
     if !facts.home.is_printed_whole() {
-        return Err(Reason::new("a view, or a virtual column").into());
+        return Err(Reason::new(Cause::ViewOrVirtual).into());
     }
-    let odd = || Stop::GiveUp(Reason::new("catalog answer"));
+    let odd = || Stop::GiveUp(Reason::new(Cause::CatalogAnswer));
     let relations: Vec<_> = facts
         .needs
         .tables
@@ -683,7 +677,7 @@ async fn describe(
             ask_about(server, tree, &own);
         });
         let answers = answers.await?;
-        let odd = || Stop::GiveUp(Reason::new("a fragment could not be described"));
+        let odd = || Stop::GiveUp(Reason::new(Cause::FragmentNotDescribed));
         for (n, i) in own.iter().enumerate() {
             let fields = answers.fields.get(n).and_then(Option::as_ref).ok_or_else(odd)?;
             let wanted = tree.fragments[*i].select.len();
@@ -693,11 +687,10 @@ async fn describe(
                 .map(|f| ColumnType { oid: f.type_oid, typmod: f.typmod })
                 .collect();
             if types[*i].iter().any(|t| t.oid == NAME_TYPE) {
-                return Err(Reason::about("a column of the type", "name").into());
+                return Err(Reason::about(Cause::ColumnOfType, "name").into());
             }
             if let Some(odd) = types[*i].iter().find(|t| !travels(plan, place, t.oid)) {
-                let what = "a type that servers of different versions read differently";
-                return Err(Reason::about(what, odd.oid.to_string()).into());
+                return Err(Reason::about(Cause::TypeByVersion, odd.oid.to_string()).into());
             }
             let json = answers.value(n, 0).ok_or_else(odd)?;
             rows[*i] = planned_rows(json).ok_or_else(odd)?;
@@ -740,7 +733,7 @@ pub(super) async fn ask_place(
         return Ok(home::answers(&mut session.server, &mut session.client.outbox).await?);
     };
     let caller = session.caller(&plan.session);
-    let spec = plan.plan.servers.get(server).ok_or(Reason::new("no server"))?;
+    let spec = plan.plan.servers.get(server).ok_or(Reason::new(Cause::NoServer))?;
     let mut lease = fetch::lease(&caller, spec).await?;
     let _at_work = session.cancel.at_work(lease.cancel_key.clone());
     send(&mut lease);

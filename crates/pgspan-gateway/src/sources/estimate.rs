@@ -5,6 +5,7 @@ use super::engine::ask_place;
 use crate::session::Session;
 use crate::session::home::{self, Means};
 use crate::session::stop::Stop;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Reason;
 use pgspan_wire::frontend;
 use serde_json::Value;
@@ -61,7 +62,7 @@ pub(super) async fn estimates(
         Some(Estimate { rows, width, cost, scans: scans(root) })
     };
     let all: Option<Vec<Estimate>> = (0..queries.len()).map(read).collect();
-    all.ok_or_else(|| Reason::new("a fragment could not be described").into())
+    all.ok_or_else(|| Reason::new(Cause::FragmentNotDescribed).into())
 }
 
 /// Whether a plan reads a whole table.

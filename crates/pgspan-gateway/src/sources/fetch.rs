@@ -13,10 +13,11 @@ use crate::session::home::{
     NO_PARAMETERS, answers, begin, commit, execute, prepare, run_once, run_prepared,
 };
 use crate::session::savepoints::name_at_source;
-use crate::session::stop::{DEFECT, SYNTAX_ERROR};
+use crate::session::stop::SYNTAX_ERROR;
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::{Lease, LeaseError, Reservation, ServerConnection, ServerError};
 use pgspan_sql::ask;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::facts::SourceFacts;
 use pgspan_sql::fragment::{Carrier, Fetch};
 use pgspan_sql::route::Reason;
@@ -65,39 +66,24 @@ pub(crate) struct Job<'a> {
     pub keys: Option<Bytes>,
 }
 
-/// The reason for giving up when no connection became free.
-pub(crate) const BUSY: &str = "source connections are all in use";
-
 pub(crate) fn unreachable_source(spec: &ServerSpec, error: &LeaseError) -> Reason {
-    let what = match error {
-        LeaseError::Busy { .. } => BUSY,
-        LeaseError::Connect(_) => "source not reachable",
+    let cause = match error {
+        LeaseError::Busy { .. } => Cause::SourceBusy,
+        LeaseError::Connect(_) => Cause::Unreachable,
     };
-    Reason::about(what, format!("{}: {error}", spec.name))
+    Reason::about(cause, format!("{}: {error}", spec.name))
 }
-
-/// The reason when a source refuses what it is asked.
-pub(crate) const SOURCE_ERROR: &str = "the source reported an error";
-
-/// The reason when what a source gives is of other types than it was.
-pub(crate) const OTHER_TYPES: &str = "other types at the source";
-
-/// The reason when a connection to a source broke.
-pub(crate) const LOST: &str = "source connection lost";
-
-/// The reason when nobody waits for a source any longer.
-pub(crate) const INTERRUPTED: &str = "the wait for the source was ended";
 
 /// Why a source of this name gave no answer.
 pub(crate) fn failed(name: &str, error: &ServerError) -> Reason {
-    let what = match error {
-        ServerError::Sql(e) if e.sqlstate() == SYNTAX_ERROR => DEFECT,
-        ServerError::Sql(_) => SOURCE_ERROR,
+    let cause = match error {
+        ServerError::Sql(e) if e.sqlstate() == SYNTAX_ERROR => Cause::NotSql,
+        ServerError::Sql(_) => Cause::SourceError,
         // Its connection would be in order, had somebody waited for it.
-        ServerError::Interrupted => INTERRUPTED,
-        _ => LOST,
+        ServerError::Interrupted => Cause::Interrupted,
+        _ => Cause::SourceLost,
     };
-    Reason::about(what, format!("{name}: {error}"))
+    Reason::about(cause, format!("{name}: {error}"))
 }
 
 /// Lends a connection to a source.
@@ -126,7 +112,7 @@ fn admitted(caller: &Caller<'_>, spec: &ServerSpec, mut lease: Lease) -> Result<
     lease.busy_poll.max = crate::session::query::busy_poll(caller.shared);
     lease.patience = Some(caller.cancel.patience());
     if !caller.session.superuser && !lease.password_used {
-        return Err(Reason::about("the source asked for no password", &spec.name));
+        return Err(Reason::about(Cause::NoPassword, &spec.name));
     }
     Ok(lease)
 }
@@ -143,7 +129,7 @@ pub(crate) async fn facts(
     frontend::sync(&mut lease.outbox);
     let got =
         answers(&mut lease, &mut BytesMut::new()).await.map_err(|e| failed(&spec.name, &e))?;
-    let missing = || Reason::about("no such table at the source", &name.1);
+    let missing = || Reason::about(Cause::NoTableAtSource, &name.1);
     SourceFacts::read(got.value(0, 0).ok_or_else(missing)?)
 }
 
@@ -172,7 +158,7 @@ pub(crate) async fn fetch(
                 Ok(fetched) => return Ok(fetched),
                 Err(Trouble::Stale) if attempts < 3 => lease.discard(),
                 Err(Trouble::Stale) => {
-                    return Err(Reason::about(LOST, &spec.name));
+                    return Err(Reason::about(Cause::SourceLost, &spec.name));
                 }
                 Err(Trouble::Reason(reason)) => return Err(reason),
             }
@@ -233,18 +219,19 @@ pub(super) async fn run(
         {
             let before = builder.bytes();
             let took = lease.rows(|row| {
-                builder.push(row).ok_or("unexpected row")?;
+                builder.push(row).ok_or(Cause::UnexpectedRow)?;
                 let bytes = bytes + builder.bytes() - before;
                 let fits =
                     u64::from(builder.rows()) <= bounds.rows_max && bytes <= bounds.bytes_max;
-                if fits { Ok(()) } else { Err(OUTGROWN) }
+                if fits { Ok(()) } else { Err(Cause::Outgrown) }
             });
             bytes += builder.bytes() - before;
-            let took = took.and_then(|rows| share.resize(bytes).then_some(rows).ok_or(NO_ROOM));
-            received += took.map_err(|what| {
+            let took =
+                took.and_then(|rows| share.resize(bytes).then_some(rows).ok_or(Cause::NoRoom));
+            received += took.map_err(|cause| {
                 // What is still on its way is not wanted.
                 close(lease);
-                Trouble::Reason(Reason::about(what, &spec.name))
+                Trouble::Reason(Reason::about(cause, &spec.name))
             })?;
         }
         let next = match lease.received() {
@@ -265,12 +252,12 @@ pub(super) async fn run(
                     .and_then(|i| jobs.get(i))
                     .is_some_and(|j| types_fit(j.fetch, &fields));
                 if !fits {
-                    changed = Some(Reason::about(OTHER_TYPES, &spec.name));
+                    changed = Some(Reason::about(Cause::OtherTypes, &spec.name));
                 }
             }
             (b'D', _) if frame.is_cut() => {
                 close(lease);
-                return Err(Trouble::Reason(Reason::about(OUTGROWN, &spec.name)));
+                return Err(Trouble::Reason(Reason::about(Cause::Outgrown, &spec.name)));
             }
             (b'D', Some(Step::Snapshot)) => {
                 let row = backend::data_row(frame.body()).unwrap_or_default();
@@ -302,12 +289,6 @@ pub(super) async fn run(
         })
         .collect())
 }
-
-/// The reason for giving up when more comes than may be bound.
-pub(crate) const OUTGROWN: &str = "more rows than limits.home_join_rows_max or _bytes_max";
-
-/// The reason for giving up when all sessions together hold too much.
-const NO_ROOM: &str = "limits.held_bytes_max is in use by other statements";
 
 /// Makes sure that the connection is not used again.
 fn close(connection: &mut ServerConnection) {

@@ -8,6 +8,7 @@ use crate::session::Session;
 use crate::session::home::Means;
 use crate::session::stop::Stop;
 use pgspan_engine::{ColumnType, KEY_BYTES_MAX};
+use pgspan_sql::cause::Cause;
 use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::engine::restrict::{Place, restricted};
 use pgspan_sql::route::Reason;
@@ -80,7 +81,7 @@ pub(super) async fn choose(
         if expected(best.from.0) * width > KEY_BYTES_MAX as f64 / 2.0 {
             continue;
         }
-        let fragment = tree.fragments.get(f).ok_or(Reason::new("no fragment"))?;
+        let fragment = tree.fragments.get(f).ok_or(Reason::new(Cause::NoFragment))?;
         // As many keys as are expected; which they are is not known yet.
         let count = expected(best.from.0).ceil() as usize;
         let keys: Vec<i64> = (1..).take(count).collect();

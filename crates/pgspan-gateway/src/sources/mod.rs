@@ -24,6 +24,7 @@ use pgspan_pool::{ConnectOptions, Reach, SourcePools, SslMode};
 use pgspan_sql::analyze::Analysis;
 use pgspan_sql::ask;
 use pgspan_sql::catalog::CatalogSnapshot;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::facts::{HomeFacts, SourceFacts};
 use pgspan_sql::plan::{FederatedPlan, Needs};
 use pgspan_sql::route::Reason;
@@ -90,7 +91,7 @@ pub(crate) struct CachedPlan {
     /// The last run showed that much crosses.
     pub prefers_engine: AtomicBool,
     /// Set when a fetch outgrew the limits: until when the plan is not tried again.
-    pub rests_until: Mutex<Option<(Instant, &'static str)>>,
+    pub rests_until: Mutex<Option<(Instant, Cause)>>,
 }
 
 impl CachedPlan {
@@ -402,7 +403,9 @@ pub(crate) fn connect_options(
 ) -> Result<Arc<ConnectOptions>, Reason> {
     let mut ssl_mode = match &spec.ssl_mode {
         None => SslMode::Prefer,
-        Some(m) => SslMode::parse(m).ok_or_else(|| Reason::about("server option", "sslmode"))?,
+        Some(m) => {
+            SslMode::parse(m).ok_or_else(|| Reason::about(Cause::ServerOption, "sslmode"))?
+        }
     };
     let mut ssl_roots = None;
     let mut addresses = Vec::new();
@@ -417,7 +420,8 @@ pub(crate) fn connect_options(
             reach = shared.config.reach((&home.host, home.port));
             if let Some(file) = &spec.ssl_root_certificate {
                 let known = shared.source_roots.get(Path::new(file));
-                let known = known.ok_or_else(|| Reason::about("server option", "sslrootcert"))?;
+                let known =
+                    known.ok_or_else(|| Reason::about(Cause::ServerOption, "sslrootcert"))?;
                 ssl_roots = Some(known.clone());
             }
             addresses.push((host.clone(), *port));

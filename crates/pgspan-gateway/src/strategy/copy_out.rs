@@ -6,10 +6,11 @@ use crate::session::Session;
 use crate::session::home::Around;
 use crate::session::query::{Request, route};
 use crate::session::state::{pass_on, receive_for, too_long};
-use crate::session::stop::{NOTICE, Stop, hung_up, unsent};
+use crate::session::stop::{Stop, hung_up, unsent};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
 use bytes::BytesMut;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::plan::qualified_home;
 use pgspan_sql::quote::literal;
 use pgspan_sql::rewrite::splice;
@@ -77,7 +78,7 @@ pub(crate) async fn run(
             session.client.send().await.map_err(|_| Stop::End(crate::session::End::Client))?;
         }
     }
-    let refused = noticed.then(|| Reason::new(NOTICE).into());
+    let refused = noticed.then(|| Reason::new(Cause::HomeNotice).into());
     if let Some(stop) = unsent(refused, error.clone().filter(|_| !begun)) {
         return Err(stop);
     }
@@ -97,5 +98,5 @@ pub(crate) async fn run(
         }
     }
     backend::put_ready(&mut session.client.outbox, session.server.status);
-    Ok(route(Strategy::HomeJoin, plan.plan.route.reason.what))
+    Ok(route(Strategy::HomeJoin, plan.plan.route.reason.cause))
 }

@@ -12,6 +12,7 @@ use crate::sources::CachedPlan;
 use crate::sources::fetch;
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::ServerError;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
 use pgspan_wire::frontend;
@@ -37,7 +38,7 @@ pub(crate) async fn run(
         Err(Stop::Refuse(error)) if stream.begun => {
             error.put(&mut session.client.outbox);
             backend::put_ready(&mut session.client.outbox, TransactionStatus::Idle);
-            Ok(route(Strategy::Direct, plan.plan.route.reason.what))
+            Ok(route(Strategy::Direct, plan.plan.route.reason.cause))
         }
         done => done,
     }
@@ -50,18 +51,18 @@ async fn rows(
     plan: &CachedPlan,
     stream: &mut Stream,
 ) -> Result<Route, Stop> {
-    let direct = plan.plan.direct.as_ref().ok_or(Reason::new("not direct"))?;
-    let spec = plan.plan.servers.get(direct.server).ok_or(Reason::new("not direct"))?;
+    let direct = plan.plan.direct.as_ref().ok_or(Reason::new(Cause::NotDirect))?;
+    let spec = plan.plan.servers.get(direct.server).ok_or(Reason::new(Cause::NotDirect))?;
     let formats = result_formats(request, plan.fields.len());
     let caller = session.caller(&plan.session);
     let mut lease = tokio::select! {
         lease = fetch::lease(&caller, spec) => lease?,
-        () = session.cancel.cancelled() => return Err(Reason::new("cancelled").into()),
+        () = session.cancel.cancelled() => return Err(Reason::new(Cause::Cancelled).into()),
     };
     lease.patience = Some(session.cancel.patience_without_home());
     let _at_work = session.cancel.at_work(lease.cancel_key.clone());
-    let lost = |e: ServerError| Stop::GiveUp(Reason::about(fetch::LOST, e.to_string()));
-    let statement = plan.direct.as_ref().ok_or(Reason::new("not direct"))?;
+    let lost = |e: ServerError| Stop::GiveUp(Reason::about(Cause::SourceLost, e.to_string()));
+    let statement = plan.direct.as_ref().ok_or(Reason::new(Cause::NotDirect))?;
     let means = Means { parallel: direct.parallel, ..Means::USUAL };
     means.allow(&mut lease);
     home::prepare(&mut lease, statement, &[]);
@@ -88,7 +89,7 @@ async fn rows(
 
     let identity = direct.output.iter().enumerate().all(|(i, o)| i == *o);
     let mut error: Option<ErrorFields> = None;
-    let mut trouble: Option<&'static str> = None;
+    let mut trouble: Option<Cause> = None;
     // What stands around it completes as well.
     let mut its_own = false;
     let mut deadline = pin!(state::sleep(state::timeout(&plan.session.statement_timeout)));
@@ -113,10 +114,10 @@ async fn rows(
                         .is_some_and(|f| (f.type_oid, f.typmod) == (want.type_oid, want.typmod))
                 });
                 if !fits {
-                    trouble = Some("other types at the source");
+                    trouble = Some(Cause::OtherTypes);
                 }
             }
-            b'D' if frame.is_cut() => trouble = Some(fetch::OUTGROWN),
+            b'D' if frame.is_cut() => trouble = Some(Cause::Outgrown),
             // The rest is read over.
             b'D' if trouble.is_some() || error.is_some() => {}
             b'D' if identity && width == count(&frame.raw) => {
@@ -128,7 +129,7 @@ async fn rows(
                         direct.output.iter().map(|o| row.get(*o).cloned().flatten()).collect();
                     backend::put_data_row(&mut stream.held, &values);
                 }
-                Err(_) => trouble = Some("unexpected row"),
+                Err(_) => trouble = Some(Cause::UnexpectedRow),
             },
             b'C' if its_own => {
                 its_own = false;
@@ -142,16 +143,16 @@ async fn rows(
             stream.flush(&mut session.client, request, plan, &formats).await?;
         }
     }
-    if let Some(what) = trouble {
+    if let Some(cause) = trouble {
         lease.prepared.doubt_all();
         session.shared.sources.forget_relations(spec);
-        return Err(Reason::about(what, &spec.name).into());
+        return Err(Reason::about(cause, &spec.name).into());
     }
     if let Some(e) = error {
         lease.prepared.doubt_all();
         if !stream.begun {
             session.shared.sources.forget_relations(spec);
-            return Err(Reason::about(fetch::SOURCE_ERROR, format!("{}: {e}", spec.name)).into());
+            return Err(Reason::about(Cause::SourceError, format!("{}: {e}", spec.name)).into());
         }
         session.client.outbox.extend_from_slice(&stream.held);
         e.put(&mut session.client.outbox);
@@ -160,7 +161,7 @@ async fn rows(
         close_tail(session, request).await?;
     }
     backend::put_ready(&mut session.client.outbox, TransactionStatus::Idle);
-    Ok(route(Strategy::Direct, plan.plan.route.reason.what))
+    Ok(route(Strategy::Direct, plan.plan.route.reason.cause))
 }
 
 /// Rows on their way to the client.
@@ -181,7 +182,7 @@ impl Stream {
         } else if self.begun {
             Stop::Refuse(lost_behind_rows(error.to_string()))
         } else {
-            Stop::GiveUp(Reason::about(fetch::LOST, error.to_string()))
+            Stop::GiveUp(Reason::about(Cause::SourceLost, error.to_string()))
         }
     }
 

@@ -13,14 +13,15 @@ use crate::session::cancel::AtWork;
 use crate::session::home::{self, Around, Means};
 use crate::session::query::{Request, route};
 use crate::session::state::{client_gone, sleep, timed_out, timeout};
-use crate::session::stop::{NOTICE, Stop, cancelled};
+use crate::session::stop::{Stop, cancelled};
 use crate::sources::engine::EnginePlan;
-use crate::sources::fetch::{self, Caller, LOST, SOURCE_ERROR};
+use crate::sources::fetch::{self, Caller};
 use crate::sources::keyed::{Keyed, depth};
 use crate::sources::{CachedPlan, connect_options};
 use bytes::Bytes;
-use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started, TOO_MANY_KEYS};
+use pgspan_engine::{Answer, Feed, GiveUp, Keys, Limits, Started};
 use pgspan_pool::{ConnectOptions, LeaseError, Reservation, ServerConnection, ServerError};
+use pgspan_sql::cause::Cause;
 use pgspan_sql::engine::operators::Fragment;
 use pgspan_sql::engine::restrict::{Place, restricted};
 use pgspan_sql::quote::qualified;
@@ -72,7 +73,7 @@ pub(crate) async fn run(
             home_join::answer_bound(session, request, around, plan, bound).await?;
         }
     }
-    Ok(route(Strategy::Engine, "much crosses"))
+    Ok(route(Strategy::Engine, Cause::MuchCrosses))
 }
 
 /// Notes whether the engine was worth it.
@@ -105,7 +106,7 @@ pub(crate) async fn gather(
     };
     match gather_once(session, plan, engine, rows.as_deref_mut(), in_parts).await {
         Err(Stop::GiveUp(reason))
-            if reason.what == TOO_MANY_KEYS && rows.as_ref().is_none_or(|r| r.unsent()) =>
+            if reason.cause == Cause::TooManyKeys && rows.as_ref().is_none_or(|r| r.unsent()) =>
         {
             engine.keys_off.store(true, Ordering::Relaxed);
             if let Some(rows) = &mut rows {
@@ -168,7 +169,7 @@ async fn gather_once(
     let mut at_work: Vec<AtWork> = Vec::new();
     let Session { server, client, shared, endpoint, cancel, user, snapshots: held, .. } = session;
     let caller = Caller { shared, home: endpoint, cancel, session: &plan.session, user };
-    let busy = |e: LeaseError| Reason::about(fetch::BUSY, e.to_string());
+    let busy = |e: LeaseError| Reason::about(Cause::SourceBusy, e.to_string());
     // Why a stream broke: the engine, which is told as well, may end before it.
     let broke: Arc<OnceLock<Broke>> = Arc::default();
     let (sender, mut queue) = engine_rows::queue();
@@ -261,7 +262,7 @@ async fn gather_once(
                 match done {
                     Ok(Ok(())) => {}
                     Ok(Err(reason)) => return Err(Stop::GiveUp(reason)),
-                    Err(e) => return Err(Reason::about("the engine stopped", e.to_string()).into()),
+                    Err(e) => return Err(Reason::about(Cause::EngineStopped, e.to_string()).into()),
                 }
             }
             Ok(())
@@ -321,8 +322,9 @@ async fn gather_once(
         (answer, _) => answer,
     };
     // Before the sources are cancelled, which is no reason.
-    let broke_off = broke.get().is_some_and(|b| b.reason.what == fetch::INTERRUPTED);
-    let refused = broke.get().filter(|b| matches!(b.reason.what, SOURCE_ERROR | LOST));
+    let broke_off = broke.get().is_some_and(|b| b.reason.cause == Cause::Interrupted);
+    let refused =
+        broke.get().filter(|b| matches!(b.reason.cause, Cause::SourceError | Cause::SourceLost));
     let answer = answer.map_err(|stop| match (stop, refused) {
         (Stop::GiveUp(_), _) if broke_off => cancel.interrupted(),
         (Stop::GiveUp(_), Some(broke)) => {
@@ -392,7 +394,7 @@ impl Job {
 }
 
 pub(crate) fn give_up(e: GiveUp) -> Reason {
-    Reason::about(e.what, e.detail)
+    Reason::about(e.cause, e.detail)
 }
 
 /// What the source may use for a fragment.
@@ -445,8 +447,7 @@ fn share(
         let held = session.snapshots.iter().filter(|h| h.place == *place).count();
         let count = own().count();
         if count + held > limits.source_connections_max {
-            let what = "more fragments than limits.source_connections_max";
-            return Err(Reason::about(what, count.to_string()));
+            return Err(Reason::about(Cause::TooManyFragments, count.to_string()));
         }
         let large = |i: &usize| fragments[*i].table.is_some() && fragments[*i].pages >= pages_min;
         let more = limits.engine_streams_max.saturating_sub(1);
@@ -607,11 +608,11 @@ async fn pump_rows(
                 let same = fields.len() == types.len().max(1)
                     && fields.iter().zip(types).all(|(f, t)| f.type_oid == *t);
                 if !same {
-                    return Err(Broken::GiveUp(Reason::new("other types at the source")));
+                    return Err(Broken::GiveUp(Reason::new(Cause::OtherTypes)));
                 }
             }
             b'N' => {
-                let given_up = || Broken::GiveUp(Reason::new(NOTICE));
+                let given_up = || Broken::GiveUp(Reason::new(Cause::HomeNotice));
                 match &job.notices {
                     Notices::Dropped => {}
                     Notices::Refused => return Err(given_up()),
@@ -619,7 +620,7 @@ async fn pump_rows(
                 }
             }
             b'E' => error = Some(ErrorFields::read(&frame)),
-            b'D' => return Err(Broken::GiveUp(Reason::new(fetch::OUTGROWN))),
+            b'D' => return Err(Broken::GiveUp(Reason::new(Cause::Outgrown))),
             b'Z' => break,
             _ => {}
         }

@@ -8,12 +8,12 @@ use super::direct::{
 use super::engine::{Gathered, To, gather};
 use crate::session::home::{self, Around};
 use crate::session::query::Request;
-use crate::session::stop::{NOTICE, Stop};
+use crate::session::stop::Stop;
 use crate::session::{ClientSide, Session};
 use crate::sources::CachedPlan;
 use crate::sources::engine::EnginePlan;
-use crate::sources::fetch::LOST;
 use bytes::Bytes;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::ErrorFields;
 use pgspan_wire::frontend;
@@ -84,7 +84,7 @@ impl<'a> Rows<'a> {
     /// Passes a notice of home's on, if rows went before it.
     pub fn notice(&mut self, raw: &[u8]) -> Result<(), Reason> {
         if !self.stream.begun {
-            return Err(Reason::new(NOTICE));
+            return Err(Reason::new(Cause::HomeNotice));
         }
         self.stream.held.extend_from_slice(raw);
         Ok(())
@@ -93,8 +93,8 @@ impl<'a> Rows<'a> {
     /// What stands where the next row would. Nothing that the engine meets by itself comes
     /// so late (see `pgspan_engine::Started::rows`).
     fn error(&mut self, reason: &Reason) -> ErrorFields {
-        self.broke.take().unwrap_or_else(|| match reason.what {
-            LOST => lost_behind_rows(reason.to_string()),
+        self.broke.take().unwrap_or_else(|| match reason.cause {
+            Cause::SourceLost => lost_behind_rows(reason.to_string()),
             _ => no_more_rows(reason.to_string()),
         })
     }

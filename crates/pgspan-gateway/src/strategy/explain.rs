@@ -17,10 +17,11 @@ use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::carrier::Builder;
 use crate::sources::engine::{EnginePlan, engine_plan};
-use crate::sources::fetch::{self, Fetched, OUTGROWN};
+use crate::sources::fetch::{self, Fetched};
 use bytes::Bytes;
 use pgspan_pool::ServerError;
 use pgspan_sql::analyze::{ExplainOptions, Kind};
+use pgspan_sql::cause::Cause;
 use pgspan_sql::engine::operators::Fragment;
 use pgspan_sql::engine::restrict::restricted;
 use pgspan_sql::route::{Reason, Route, Strategy};
@@ -38,7 +39,7 @@ pub(crate) async fn run(
     plan: &Arc<CachedPlan>,
 ) -> Result<Route, Stop> {
     let Kind::Explain(options) = &plan.analysis.kind else {
-        return Err(Reason::new("EXPLAIN").into());
+        return Err(Reason::new(Cause::ExplainAlone).into());
     };
     let started = Instant::now();
     let mut lines = Vec::new();
@@ -61,7 +62,7 @@ pub(crate) async fn run(
         if options.analyze {
             match session.fetch(plan, &keys, around).await {
                 Ok(rows) => fetched = rows,
-                Err(Stop::GiveUp(r)) if r.what == OUTGROWN && not_engine.is_none() => {
+                Err(Stop::GiveUp(r)) if r.cause == Cause::Outgrown && not_engine.is_none() => {
                     by_engine = Some(engine_plan(session, request, around, plan).await?);
                 }
                 Err(other) => return Err(other),
@@ -74,7 +75,7 @@ pub(crate) async fn run(
         strategy = Strategy::Engine;
         explain_engine(session, request, plan, engine, &mut lines).await?;
     } else if let Some(direct) = &plan.plan.direct {
-        let spec = plan.plan.servers.get(direct.server).ok_or(Reason::new("not direct"))?;
+        let spec = plan.plan.servers.get(direct.server).ok_or(Reason::new(Cause::NotDirect))?;
         lines.push("Direct (pgspan)".to_owned());
         lines.push("  Strategy: direct".to_owned());
         lines.push(format!("  Reason: {reason}"));
@@ -89,11 +90,12 @@ pub(crate) async fn run(
         lines.push(format!("  Reason: {reason}"));
         if let Some(reason) = &not_engine {
             lines.push(format!("  Not by the engine: {reason}"));
+            lines.extend(reason.hint().map(|hint| format!("  Hint: {hint}")));
         }
         let home = home_plan(session, request, plan, carried(plan, &fetched)).await?;
         nest(&mut lines, 2, home);
         for (i, fetch) in plan.plan.fetches.iter().enumerate() {
-            let spec = plan.plan.servers.get(fetch.server).ok_or(Reason::new("no server"))?;
+            let spec = plan.plan.servers.get(fetch.server).ok_or(Reason::new(Cause::NoServer))?;
             let key = keys.get(i).cloned().flatten();
             let sql = match (&fetch.keys, &key) {
                 (Some(filter), Some(_)) => &filter.sql,
@@ -130,7 +132,7 @@ pub(crate) async fn run(
         frontend::message(out, b'3', |_| {});
     }
     backend::put_ready(out, session.server.status);
-    Ok(route(strategy, plan.plan.route.reason.what))
+    Ok(route(strategy, plan.plan.route.reason.cause))
 }
 
 /// The engine's part: the finish at home, the operators, the fragments.
@@ -142,7 +144,7 @@ async fn explain_engine(
     lines: &mut Vec<String>,
 ) -> Result<(), Stop> {
     let Kind::Explain(options) = &plan.analysis.kind else {
-        return Err(Reason::new("EXPLAIN").into());
+        return Err(Reason::new(Cause::ExplainAlone).into());
     };
     lines.push("Engine (pgspan)".to_owned());
     lines.push("  Strategy: engine".to_owned());
@@ -405,8 +407,11 @@ pub(crate) async fn fallback(
             }
             b'C' if plain => {
                 let strategy = Strategy::Fallback.as_str();
+                let hint = reason.hint().map(|hint| format!("pgspan Hint: {hint}"));
                 for line in
                     [format!("pgspan Strategy: {strategy}"), format!("pgspan Reason: {reason}")]
+                        .into_iter()
+                        .chain(hint)
                 {
                     backend::put_data_row(out, &[Some(line.as_bytes())]);
                 }

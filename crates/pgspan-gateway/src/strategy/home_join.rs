@@ -2,17 +2,17 @@
 //! each foreign table is an array of its own row type. Home does everything else.
 
 use super::HELD_BYTES;
-use crate::session::block::MIGHT_NOT_RUN;
 use crate::session::home::{self, Around};
 use crate::session::query::{Request, route};
 use crate::session::state::{pass_on, receive_for, too_long};
 use crate::session::still::Question;
-use crate::session::stop::{NOTICE, Stop, hung_up, unsent};
+use crate::session::stop::{Stop, hung_up, unsent};
 use crate::session::{End, Session};
 use crate::sources::CachedPlan;
 use crate::sources::fetch::Fetched;
 use bytes::{Bytes, BytesMut};
 use pgspan_sql::analyze::Kind;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::fragment::Carrier;
 use pgspan_sql::quote::literal;
 use pgspan_sql::route::{Reason, Route, Strategy};
@@ -38,7 +38,7 @@ pub(crate) async fn run(
         return super::copy_out::run(session, request, around, plan, fetched).await;
     }
     answer_bound(session, request, around, plan, carried(plan, fetched)).await?;
-    Ok(route(Strategy::HomeJoin, plan.plan.route.reason.what))
+    Ok(route(Strategy::HomeJoin, plan.plan.route.reason.cause))
 }
 
 /// As [`run`], with home's transaction opened and its state confirmed in the same trip.
@@ -59,7 +59,7 @@ pub(crate) async fn run_opened(
         return Ok(None);
     }
     answer(session, request, around, plan, around_it, typmods).await?;
-    Ok(Some(route(Strategy::HomeJoin, plan.plan.route.reason.what)))
+    Ok(Some(route(Strategy::HomeJoin, plan.plan.route.reason.cause)))
 }
 
 /// A statement of home's with rows bound to it.
@@ -186,7 +186,7 @@ pub(crate) fn ask(
     }
     if values.len() != plan.parameters.len() {
         // Home tells what is wrong with it.
-        return Err(Reason::new("another number of parameters").into());
+        return Err(Reason::new(Cause::OtherParameters).into());
     }
     for (value, format) in bound.values {
         values.push(Some(value));
@@ -264,7 +264,7 @@ async fn answer(
                         && session.block.needs_rows()
                         && frame.raw.ends_with(b" 0\0")
                     {
-                        refused = Some(Reason::new(MIGHT_NOT_RUN).into());
+                        refused = Some(Reason::new(Cause::MightNotRun).into());
                     }
                     held.extend_from_slice(&frame.raw);
                 }
@@ -276,7 +276,9 @@ async fn answer(
                     session.server.prepared.doubt_all();
                     error = Some(ErrorFields::read(&frame));
                 }
-                b'N' if !begun && repeatable => refused = Some(Reason::new(NOTICE).into()),
+                b'N' if !begun && repeatable => {
+                    refused = Some(Reason::new(Cause::HomeNotice).into())
+                }
                 b'N' => held.extend_from_slice(&frame.raw),
                 b'S' | b'A' => {
                     aside.extend_from_slice(&frame.raw);
@@ -336,9 +338,9 @@ fn begin(
     rewritten: Option<&[Field]>,
     typmods: bool,
 ) -> Result<(), Stop> {
-    let rewritten = rewritten.ok_or(Reason::new("the rewritten statement gives no rows"))?;
+    let rewritten = rewritten.ok_or(Reason::new(Cause::GivesNoRows))?;
     if !same_columns(&plan.fields, rewritten, typmods) {
-        return Err(Reason::new("the rewritten statement describes itself otherwise").into());
+        return Err(Reason::new(Cause::DescribesOtherwise).into());
     }
     let out = &mut session.client.outbox;
     put_start(out, request, &plan.fields, rewritten.iter().map(|f| f.format));

@@ -11,12 +11,13 @@ use crate::session::Session;
 use crate::session::home::{self, Around};
 use crate::session::query::Request;
 use crate::session::state::{pass_on, receive_for, timed_out, timeout, too_long};
-use crate::session::stop::{NOTICE, Stop, cancelled, hung_up, unsent};
+use crate::session::stop::{Stop, cancelled, hung_up, unsent};
 use crate::sources::CachedPlan;
 use crate::sources::engine::EnginePlan;
 use bytes::Bytes;
 use pgspan_pool::ServerError;
 use pgspan_sql::ask::PIN_SETTINGS;
+use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::{self, ErrorFields};
 use pgspan_wire::frontend;
@@ -151,8 +152,7 @@ async fn part(
                     let fields =
                         backend::row_description(frame.body()).map_err(ServerError::from)?;
                     if !same_columns(&plan.fields, &fields, false) {
-                        let what = "the rewritten statement describes itself otherwise";
-                        refused = Some(Reason::new(what).into());
+                        refused = Some(Reason::new(Cause::DescribesOtherwise).into());
                     }
                 }
                 b'D' => stream.held.extend_from_slice(&frame.raw),
@@ -161,7 +161,7 @@ async fn part(
                     session.server.prepared.doubt_all();
                     error = Some(ErrorFields::read(&frame));
                 }
-                b'N' if !stream.begun => refused = Some(Reason::new(NOTICE).into()),
+                b'N' if !stream.begun => refused = Some(Reason::new(Cause::HomeNotice).into()),
                 b'N' => stream.held.extend_from_slice(&frame.raw),
                 b'S' | b'A' => session.client.outbox.extend_from_slice(&frame.raw),
                 b'Z' => break,
@@ -180,7 +180,7 @@ async fn part(
     }
     match error {
         Some(error) => Err(Stop::Refuse(error)),
-        None => rows.ok_or_else(|| Reason::new("the rewritten statement gives no rows").into()),
+        None => rows.ok_or_else(|| Reason::new(Cause::GivesNoRows).into()),
     }
 }
 

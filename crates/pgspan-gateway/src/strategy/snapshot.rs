@@ -7,6 +7,7 @@ use crate::session::stop::Stop;
 use crate::sources::CachedPlan;
 use crate::sources::fetch::{self, Caller};
 use pgspan_pool::{Lease, Reservation, ServerError};
+use pgspan_sql::cause::Cause;
 use pgspan_sql::engine::operators::Tree;
 use pgspan_sql::quote::literal;
 use pgspan_sql::route::Reason;
@@ -34,7 +35,7 @@ pub(crate) async fn hold(
         if session.snapshots.iter().any(|h| h.place == place) {
             continue;
         }
-        let spec = plan.plan.servers.get(place).ok_or(Reason::new("no server"))?;
+        let spec = plan.plan.servers.get(place).ok_or(Reason::new(Cause::NoServer))?;
         let caller = session.caller(&plan.session);
         let (lease, snapshot) = exported(&caller, spec, None, &[]).await?;
         session.snapshots.push(Held { place, lease, snapshot });
@@ -58,9 +59,6 @@ pub(crate) async fn end(leases: Vec<Lease>) {
         }
     }
 }
-
-/// The reason when somebody waits for a lock that all parts of a table must share.
-const NOT_LOCKED: &str = "a table at the source is locked or may not be";
 
 /// Connections that all read one snapshot: that which is given, or, where there are
 /// several, one of their own. Each holds a lock on the tables that are read in parts before
@@ -107,7 +105,7 @@ async fn exported(
     let sql = format!("{BEGIN}{lock}; SELECT pg_catalog.pg_export_snapshot()");
     let (lease, rows) = begun(caller, spec, reservation, &sql).await?;
     let snapshot = rows.last().and_then(|r| r.first()?.as_ref());
-    let snapshot = snapshot.ok_or(Reason::new("the source exported no snapshot"))?;
+    let snapshot = snapshot.ok_or(Reason::new(Cause::NoSnapshot))?;
     Ok((lease, String::from_utf8_lossy(snapshot).into_owned()))
 }
 
@@ -133,9 +131,9 @@ async fn begun(
 ) -> Result<(Lease, SimpleRows), Stop> {
     let failed = |e: ServerError| match &e {
         ServerError::Sql(error) if LOCK_ERRORS.contains(&error.sqlstate()) => {
-            Reason::about(NOT_LOCKED, e.to_string())
+            Reason::about(Cause::NotLocked, e.to_string())
         }
-        _ => Reason::about(fetch::SOURCE_ERROR, e.to_string()),
+        _ => Reason::about(Cause::SourceError, e.to_string()),
     };
     let mut lease = match reservation {
         Some(reservation) => fetch::reserved(caller, spec, reservation).await?,

@@ -1,6 +1,7 @@
 //! A node of a plan as EXPLAIN prints it in JSON.
 
 use super::expression;
+use crate::cause::Cause;
 use crate::route::Reason;
 use serde_json::Value;
 
@@ -61,6 +62,6 @@ pub(super) fn below(text: &str, child: &[String]) -> Result<Option<String>, Reas
     match (computed, passed) {
         (true, false) => Ok(Some(inner.to_owned())),
         (false, true) => Ok(Some(text.to_owned())),
-        _ => Err(Reason::about("an output that cannot be told apart", text)),
+        _ => Err(Reason::about(Cause::OutputNotFound, text)),
     }
 }

@@ -11,6 +11,7 @@ use super::shape::{
 };
 use super::words::{Span, Words};
 use crate::analyze::Analysis;
+use crate::cause::Cause;
 use crate::parse::{node, strings, visit};
 use crate::quote::ident;
 use crate::route::Reason;
@@ -131,12 +132,12 @@ pub fn split(
     fold: bool,
     carrier: &str,
 ) -> Result<Split, Reason> {
-    let refuse = |what| Err(Reason::new(what));
+    let refuse = |cause| Err(Reason::new(cause));
     if select["op"] != 1 {
-        return refuse("a set operation");
+        return refuse(Cause::SetOperation);
     }
     if select["group_distinct"] == true {
-        return refuse("GROUP BY DISTINCT");
+        return refuse(Cause::GroupByDistinct);
     }
     let targets = select["target_list"].as_array().map_or(&[][..], Vec::as_slice);
     let sorts = select["sort_clause"].as_array().map_or(&[][..], Vec::as_slice);
@@ -153,12 +154,12 @@ pub fn split(
         let mut odd = None;
         visit(part, &mut |name, body| match name {
             "SubLink" if is_finished(body, carrier) => {}
-            "SubLink" => odd = Some("a subquery in what is finished at home"),
-            "GroupingFunc" => odd = Some("grouping sets"),
+            "SubLink" => odd = Some(Cause::SubqueryInFinish),
+            "GroupingFunc" => odd = Some(Cause::GroupingSets),
             _ => {}
         });
-        if let Some(what) = odd {
-            return refuse(what);
+        if let Some(cause) = odd {
+            return refuse(cause);
         }
     }
     let mut grouped = !groups.is_empty() || !having.is_null();
@@ -167,7 +168,7 @@ pub fn split(
     }
     let folds = grouped;
     if !folds && !fold {
-        return refuse("nothing is folded");
+        return refuse(Cause::NothingFolded);
     }
     grouped &= fold;
     let items = s.words.items(&clauses.list, targets.len())?;
@@ -181,20 +182,20 @@ pub fn split(
         let ordinal = group.pointer("/node/AConst/val/Ival/ival").and_then(Value::as_u64);
         let ordinal = ordinal.and_then(|n| usize::try_from(n).ok()?.checked_sub(1));
         if node(group).is_some_and(|(n, _)| n == "GroupingSet") {
-            return refuse("grouping sets");
+            return refuse(Cause::GroupingSets);
         }
         let ambiguous = bare_name(group).is_some_and(|n| {
             let mut same = targets.iter().filter(|t| t["node"]["ResTarget"]["name"] == n);
             same.any(|t| last_name(&t["node"]["ResTarget"]["val"]) != Some(n))
         });
         if ambiguous && !fold {
-            return refuse("GROUP BY a name of the result");
+            return refuse(Cause::GroupByResultName);
         }
         let by_alias = bare_name(group).and_then(|n| {
             targets.iter().position(|t| t.pointer("/node/ResTarget/name").is_some_and(|v| v == n))
         });
         if let Some(i) = ordinal.or(by_alias) {
-            let target = targets.get(i).ok_or(Reason::new("GROUP BY position"))?;
+            let target = targets.get(i).ok_or(Reason::new(Cause::GroupByPosition))?;
             s.keys.push((without_places(&target["node"]["ResTarget"]["val"]), None));
         } else {
             s.keys.push((without_places(group), None));
@@ -216,22 +217,22 @@ pub fn split(
         if is_star(value) {
             stars += 1;
             if grouped || stars > 1 || !body["indirection"].as_array().is_none_or(Vec::is_empty) {
-                return refuse("* beside other things");
+                return refuse(Cause::StarBeside);
             }
             let count = names.len().checked_sub(targets.len() - 1);
-            let count = count.ok_or(Reason::new("columns of *"))?;
+            let count = count.ok_or(Reason::new(Cause::ColumnsOfStar))?;
             s.core.push(s.words.source(&span).to_owned());
             let at = s.core.len() - 1;
             // One text stands for all its columns: the places of those after it shift.
             s.core.extend((1..count).map(|_| String::new()));
             for k in at..at + count {
-                let name = names.get(finish_list.len()).ok_or(Reason::new("columns of *"))?;
+                let name = names.get(finish_list.len()).ok_or(Reason::new(Cause::ColumnsOfStar))?;
                 finish_list.push(format!("{carrier}.c{} AS {}", k + 1, ident(name)));
             }
             item_columns.push(None);
             continue;
         }
-        let name = names.get(finish_list.len()).ok_or(Reason::new("columns"))?.clone();
+        let name = names.get(finish_list.len()).ok_or(Reason::new(Cause::Columns))?.clone();
         let tree = without_places(value);
         let key = s.keys.iter().position(|(k, _)| grouped && *k == tree);
         let whole = column_ref(value) || (!has_aggregate(value) && key.is_some());
@@ -270,7 +271,7 @@ pub fn split(
                 core_distinct = "DISTINCT ";
             }
         }
-        _ => return refuse("DISTINCT ON"),
+        _ => return refuse(Cause::DistinctOn),
     }
     finish.push_str(&finish_list.join(", "));
     finish.push_str(" FROM ");
@@ -290,7 +291,7 @@ pub fn split(
     }
     // PostgreSQL moves them into WHERE, and so asks them of rows that are in no group.
     if conjuncts(having).into_iter().any(|c| !has_aggregate(c) && may_fail(c)) {
-        return refuse("a condition on groups that is one on rows, and may fail");
+        return refuse(Cause::GroupConditionMayFail);
     }
     if let Some(span) = &clauses.having {
         tail.push_str(if fold { " WHERE " } else { " HAVING " });
@@ -336,7 +337,7 @@ pub fn split(
     let columns: Vec<&str> = s.core.iter().map(String::as_str).filter(|c| !c.is_empty()).collect();
     if columns.is_empty() {
         // Rows without columns cannot be carried.
-        return refuse("no column is needed");
+        return refuse(Cause::NoColumnNeeded);
     }
     let list = columns.join(", ");
     let with = with.map_or_else(String::new, |w| format!("{w} "));
@@ -355,7 +356,7 @@ pub fn split(
                 None => s.words.source(span).to_owned(),
                 Some(i) => {
                     let column = item_columns.get(*i).copied().flatten();
-                    (column.ok_or(Reason::new("GROUP BY position"))? + 1).to_string()
+                    (column.ok_or(Reason::new(Cause::GroupByPosition))? + 1).to_string()
                 }
             });
         }
@@ -413,7 +414,7 @@ impl Splitter<'_> {
                 return Ok(format!("{}.c{}", self.carrier, column + 1));
             }
             if calls(tree).iter().any(|c| self.keys.iter().any(|(k, _)| calls(k).contains(c))) {
-                return Err(Reason::new("a function of a group key in what is finished at home"));
+                return Err(Reason::new(Cause::FunctionOfKey));
             }
         }
         let mut edits: Vec<(Span, String)> = Vec::new();
@@ -425,7 +426,7 @@ impl Splitter<'_> {
         for (place, new) in &edits {
             let (start, place_end) = self.words.bytes(place);
             if start < at || place.end > span.end {
-                return Err(Reason::new("overlapping expressions"));
+                return Err(Reason::new(Cause::OverlappingExpressions));
             }
             out.push_str(text.get(at..start).unwrap_or(""));
             out.push_str(new);
@@ -452,7 +453,7 @@ impl Splitter<'_> {
             Some(("SubLink", body)) if is_finished(body, &self.carrier) => return Ok(()),
             Some(("ColumnRef", body)) => {
                 let start = self.words.token_at(body)?;
-                let parts = strings(&body["fields"]).ok_or(Reason::new("* in an expression"))?;
+                let parts = strings(&body["fields"]).ok_or(Reason::new(Cause::StarInExpression))?;
                 let span = start..start + 2 * parts.len() - 1;
                 let text = self.words.source(&span).to_owned();
                 let column = self.carry(&text);
@@ -471,7 +472,7 @@ impl Splitter<'_> {
     /// What stands in the finish for an aggregate call.
     fn aggregate(&mut self, body: &Value, span: &Span) -> Result<String, Reason> {
         if !plain_call(body) {
-            return Err(Reason::new("an aggregate with FILTER or ORDER BY"));
+            return Err(Reason::new(Cause::AggregateFilter));
         }
         let name = strings(&body["funcname"]).and_then(|n| n.last().map(|s| (*s).to_owned()));
         let text = self.words.source(span).to_owned();
@@ -480,7 +481,7 @@ impl Splitter<'_> {
             return Ok(format!("{}.c{}", self.carrier, column + 1));
         }
         if body["agg_distinct"] == true {
-            return Err(Reason::new("avg(DISTINCT)"));
+            return Err(Reason::new(Cause::AvgDistinct));
         }
         // avg of integers and numerics is numeric_div(sum, count) (numeric.c: numeric_avg,
         // int8_avg); of other types the engine refuses the sum.

@@ -13,6 +13,7 @@ use super::operators::{Fold, Fragment, JoinKind, Node, Side, Tree};
 use super::predicate;
 use super::printed::{appends, below, children, kind, outputs, passed, passes, text};
 use super::term::{self, Term};
+use crate::cause::Cause;
 use crate::facts::{HomeRelation, SourceFacts};
 use crate::fragment;
 use crate::order_free;
@@ -43,7 +44,7 @@ pub struct Known<'a> {
 /// # Errors
 /// What the engine cannot run.
 pub fn read(json: &[u8], columns: usize, known: &Known<'_>) -> Result<Tree, Reason> {
-    let odd = || Reason::new("home's plan could not be read");
+    let odd = || Reason::new(Cause::PlanNotRead);
     let value: Value = serde_json::from_slice(json).map_err(|_| odd())?;
     let mut root = value.pointer("/0/Plan").ok_or_else(odd)?.clone();
     let mut all = Vec::new();
@@ -146,11 +147,11 @@ impl Reader<'_> {
     fn node(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
         for child in children(plan) {
             if matches!(text(child, "Parent Relationship"), Some("InitPlan" | "SubPlan")) {
-                return Err(Reason::new("a subquery that is not a join"));
+                return Err(Reason::new(Cause::SubqueryNoJoin));
             }
         }
         self.check_unasked(plan, demand)?;
-        let child = || children(plan).first().ok_or(Reason::new("home's plan could not be read"));
+        let child = || children(plan).first().ok_or(Reason::new(Cause::PlanNotRead));
         match kind(plan) {
             _ if passes(plan) => {
                 let child = child()?;
@@ -174,7 +175,7 @@ impl Reader<'_> {
                 None => self.subquery(plan, demand),
                 Some(f) => self.filtered(f, demand, |reader, all| reader.subquery(plan, all)),
             },
-            other => Err(Reason::about("an operator that the engine does not have", other)),
+            other => Err(Reason::about(Cause::NoSuchOperator, other)),
         }
     }
 
@@ -204,14 +205,14 @@ impl Reader<'_> {
                 || matches!(below(&output, &lower), Ok(Some(_)))
                 || expression::is_certain(&output, &there);
             if !harmless {
-                return Err(Reason::about("what nobody needs may fail", output));
+                return Err(Reason::about(Cause::UnneededMayFail, output));
             }
         }
         Ok(())
     }
 
     fn home_scan(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
-        let odd = || Reason::new("home's plan could not be read");
+        let odd = || Reason::new(Cause::PlanNotRead);
         let schema = text(plan, "Schema").ok_or_else(odd)?;
         let name = text(plan, "Relation Name").ok_or_else(odd)?;
         let alias = text(plan, "Alias").ok_or_else(odd)?;
@@ -219,7 +220,7 @@ impl Reader<'_> {
         for key in ["Index Cond", "Recheck Cond", "Filter"] {
             if let Some(condition) = text(plan, key) {
                 if !expression::is_closed(condition) {
-                    return Err(Reason::new("a condition with a subquery"));
+                    return Err(Reason::new(Cause::ConditionWithSubquery));
                 }
                 conditions.push(condition.to_owned());
             }
@@ -232,7 +233,7 @@ impl Reader<'_> {
         }
         for d in demand {
             if !expression::is_closed(d) {
-                return Err(Reason::about("an expression the engine cannot pass on", d));
+                return Err(Reason::about(Cause::ExpressionNotPassed, d));
             }
         }
         let (conditional, label) = (!conditions.is_empty(), format!("{schema}.{name}"));
@@ -243,16 +244,16 @@ impl Reader<'_> {
     }
 
     fn foreign_scan(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
-        let odd = |sql: &str| Reason::about("Remote SQL could not be read", sql);
-        let sql = text(plan, "Remote SQL").ok_or(Reason::new("home's plan could not be read"))?;
+        let odd = |sql: &str| Reason::about(Cause::RemoteNotRead, sql);
+        let sql = text(plan, "Remote SQL").ok_or(Reason::new(Cause::PlanNotRead))?;
         if plan.get("Filter").is_some() {
             return Err(Reason::about(
-                "a condition that is not shipped",
+                Cause::ConditionNotShipped,
                 text(plan, "Filter").unwrap_or(""),
             ));
         }
         if sql.contains('$') {
-            return Err(Reason::new("a parameter at the source"));
+            return Err(Reason::new(Cause::ParameterAtSource));
         }
         let (items, from) = remote::list_and_from(sql).ok_or_else(|| odd(sql))?;
         let relations = scanned(plan);
@@ -267,7 +268,7 @@ impl Reader<'_> {
                 r.schema.as_deref() == Some(schema.as_str())
                     && r.name.as_deref() == Some(name.as_str())
             });
-            let i = i.ok_or(Reason::about("a foreign table reached unnamed", name))?;
+            let i = i.ok_or(Reason::about(Cause::ReachedUnnamed, name))?;
             let need = self.known.needs.tables.get(i).ok_or_else(|| odd(sql))?;
             if need.remote != (there.0.clone(), there.1.clone()) {
                 return Err(odd(sql));
@@ -303,10 +304,7 @@ impl Reader<'_> {
             } else {
                 Expression::read(d).and_then(|e| e.shipped(&there))
             };
-            select.push(
-                shipped
-                    .ok_or_else(|| Reason::about("an expression the engine cannot pass on", d))?,
-            );
+            select.push(shipped.ok_or_else(|| Reason::about(Cause::ExpressionNotPassed, d))?);
         }
         if folded {
             let name = |c: &str| {
@@ -385,7 +383,7 @@ impl Reader<'_> {
             Some("Anti") => JoinKind::Anti,
             Some("Right Anti") => JoinKind::RightAnti,
             Some("Right Semi") => JoinKind::RightSemi,
-            other => return Err(Reason::about("a kind of join", other.unwrap_or("?"))),
+            other => return Err(Reason::about(Cause::KindOfJoin, other.unwrap_or("?"))),
         };
         if let Some(f) = text(plan, "Filter") {
             // A condition on what an outer join gives.
@@ -397,7 +395,7 @@ impl Reader<'_> {
                 .filtered(f, demand, |reader, all| reader.join(&unfiltered, condition, all));
         }
         let [outer, inner] = children(plan) else {
-            return Err(Reason::new("home's plan could not be read"));
+            return Err(Reason::new(Cause::PlanNotRead));
         };
         let (mut probe_aliases, mut build_aliases) = (Vec::new(), Vec::new());
         aliases(outer, &mut probe_aliases);
@@ -412,7 +410,7 @@ impl Reader<'_> {
         // The side that gives an expression, and what it is asked for; and whether the side
         // itself computes it before the join.
         let side_of = |e: &str| -> Result<(bool, String, bool), Reason> {
-            let refuse = || Reason::about("an expression over both sides of a join", e);
+            let refuse = || Reason::about(Cause::ExpressionOverBoth, e);
             let names = expression::names(e).ok_or_else(refuse)?;
             if expression::reference(e).is_some() {
                 let found =
@@ -420,7 +418,7 @@ impl Reader<'_> {
                 return match found {
                     (Some(text), None) => Ok((true, text, true)),
                     (None, Some(text)) => Ok((false, text, true)),
-                    _ => Err(Reason::about("an output that cannot be told apart", e)),
+                    _ => Err(Reason::about(Cause::OutputNotFound, e)),
                 };
             }
             if names.is_empty() {
@@ -436,11 +434,11 @@ impl Reader<'_> {
         };
         let mut keys = Vec::new();
         let pairs = text(plan, condition).and_then(expression::equalities);
-        for (a, b) in pairs.ok_or(Reason::new("a join condition that is not plain equality"))? {
+        for (a, b) in pairs.ok_or(Reason::new(Cause::NotEquality))? {
             let (p, q) = match (side_of(&a)?, side_of(&b)?) {
                 ((true, a, _), (false, b, _)) => (a, b),
                 ((false, a, _), (true, b, _)) => (b, a),
-                _ => return Err(Reason::new("a join condition that is not plain equality")),
+                _ => return Err(Reason::new(Cause::NotEquality)),
             };
             keys.push((place(&mut probe_demand, &p), place(&mut build_demand, &q)));
         }
@@ -451,7 +449,7 @@ impl Reader<'_> {
             // Below an outer join only what is NULL for NULLs means the same as above it;
             // what the side itself computes home computes there too.
             if null_extended && !computed && !expression::is_strict(d) {
-                return Err(Reason::about("an expression over the nullable side of a join", d));
+                return Err(Reason::about(Cause::ExpressionNullable, d));
             }
             output.push(if probe {
                 Side::Probe(place(&mut probe_demand, &lower))
@@ -462,7 +460,7 @@ impl Reader<'_> {
         let filter = match text(plan, "Join Filter") {
             None => None,
             Some(f) => {
-                let refuse = || Reason::about("a condition over both sides of a join", f);
+                let refuse = || Reason::about(Cause::ConditionOverBoth, f);
                 let read = predicate::read(f).ok_or_else(refuse)?;
                 let mut inputs = Vec::new();
                 for e in &read.inputs {
@@ -504,7 +502,7 @@ impl Reader<'_> {
             || plan.get("Grouping Sets").is_some()
             || text(plan, "Strategy") == Some("Mixed")
         {
-            return Err(Reason::new("a fold in parts"));
+            return Err(Reason::new(Cause::FoldInParts));
         }
         if let Some(f) = text(plan, "Filter") {
             let mut unfiltered = plan.clone();
@@ -516,7 +514,7 @@ impl Reader<'_> {
             }
             return self.filtered(f, demand, |reader, all| reader.group(&unfiltered, all));
         }
-        let child = children(plan).first().ok_or(Reason::new("home's plan could not be read"))?;
+        let child = children(plan).first().ok_or(Reason::new(Cause::PlanNotRead))?;
         let group_keys: Vec<String> = plan
             .get("Group Key")
             .and_then(Value::as_array)
@@ -672,7 +670,7 @@ impl Reader<'_> {
                 wanted.push(Ok(k));
                 continue;
             }
-            return Err(Reason::about("an expression over groups", d));
+            return Err(Reason::about(Cause::ExpressionOverGroups, d));
         }
         let mut input = self.node(child, &input_demand)?;
         if !computed.is_empty() {
@@ -691,10 +689,10 @@ impl Reader<'_> {
 
     /// A subquery's columns by their names: its own output has their order.
     fn subquery(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
-        let odd = || Reason::new("home's plan could not be read");
+        let odd = || Reason::new(Cause::PlanNotRead);
         let alias = text(plan, "Alias").ok_or_else(odd)?;
         let child = children(plan).first().ok_or_else(odd)?;
-        let refuse = || Reason::about("a subquery whose columns have no plain names", alias);
+        let refuse = || Reason::about(Cause::NoPlainNames, alias);
         let mut named = self.known.subqueries.iter().filter(|(a, _)| a == alias);
         let (Some((_, names)), None) = (named.next(), named.next()) else {
             return Err(refuse());
@@ -721,11 +719,11 @@ impl Reader<'_> {
     /// The arms of a UNION ALL. Members of a family of tables are refused: which there are
     /// may change.
     fn append(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
-        let odd = || Reason::new("home's plan could not be read");
+        let odd = || Reason::new(Cause::PlanNotRead);
         let own = outputs(plan);
         if (1..own.len()).any(|i| own[..i].contains(&own[i])) {
             // What is one thing in the first arm may be two in another.
-            return Err(Reason::new("an arm that gives the same twice"));
+            return Err(Reason::new(Cause::ArmTwice));
         }
         let mut places = Vec::new();
         for d in demand {
@@ -736,11 +734,11 @@ impl Reader<'_> {
         for arm in children(plan) {
             let below = kind(passed(arm));
             if !matches!(below, "Foreign Scan" | "Subquery Scan") {
-                return Err(Reason::about("an arm of an Append", below));
+                return Err(Reason::about(Cause::ArmOfAppend, below));
             }
             if below == "Subquery Scan" && !(0..own.len()).all(|i| places.contains(&i)) {
                 // It may be there for a cast, which EXPLAIN does not print, and which may fail.
-                return Err(Reason::new("a column of UNION ALL that nothing needs"));
+                return Err(Reason::new(Cause::UnneededUnionColumn));
             }
             let outputs = outputs(arm);
             let lower: Option<Vec<String>> =
@@ -757,7 +755,7 @@ impl Reader<'_> {
         demand: &[String],
         node: impl FnOnce(&mut Self, &[String]) -> Result<Node, Reason>,
     ) -> Result<Node, Reason> {
-        let refuse = || Reason::about("a condition the engine does not evaluate", condition);
+        let refuse = || Reason::about(Cause::ConditionNotEvaluated, condition);
         let read = predicate::read(condition).ok_or_else(refuse)?;
         let mut all = demand.to_vec();
         let inputs = read.inputs.iter().map(|e| place(&mut all, e)).collect();
@@ -767,9 +765,9 @@ impl Reader<'_> {
 
     fn unique(&mut self, plan: &Value, demand: &[String]) -> Result<Node, Reason> {
         if !self.known.distinct_rows {
-            return Err(Reason::new("DISTINCT ON"));
+            return Err(Reason::new(Cause::DistinctOn));
         }
-        let child = children(plan).first().ok_or(Reason::new("home's plan could not be read"))?;
+        let child = children(plan).first().ok_or(Reason::new(Cause::PlanNotRead))?;
         let own = outputs(plan);
         let child_own = outputs(child);
         let lower: Vec<String> = own
@@ -779,7 +777,7 @@ impl Reader<'_> {
         let input = self.node(child, &lower)?;
         let keys: Vec<usize> = (0..own.len()).collect();
         let output = demand.iter().map(|d| own.iter().position(|o| o == d)).collect::<Option<_>>();
-        let output = output.ok_or(Reason::new("home's plan could not be read"))?;
+        let output = output.ok_or(Reason::new(Cause::PlanNotRead))?;
         Ok(Node::Group { input: Box::new(input), keys, folds: Vec::new(), output })
     }
 }

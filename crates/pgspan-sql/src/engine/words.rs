@@ -1,6 +1,7 @@
 //! The text of one SELECT as tokens: where its clauses, the items of its lists and its calls
 //! are.
 
+use crate::cause::Cause;
 use crate::parse::{Lexeme, lex, top_level};
 use crate::route::Reason;
 use pg_query::protobuf::Token;
@@ -51,7 +52,7 @@ impl<'a> Words<'a> {
     /// Takes the WITH clause away, and gives its text.
     pub(super) fn take_with(&mut self) -> Result<String, Reason> {
         let main = top_level(&self.tokens, Token::Select);
-        let main = main.ok_or(Reason::new("clauses could not be told apart"))?;
+        let main = main.ok_or(Reason::new(Cause::ClausesNotFound))?;
         let text = self.source(&(0..main)).to_owned();
         self.tokens.drain(..main);
         Ok(text)
@@ -59,7 +60,7 @@ impl<'a> Words<'a> {
 
     /// Where the clauses are, by the keywords outside parentheses.
     pub(super) fn clauses(&self) -> Result<Clauses, Reason> {
-        let odd = || Reason::new("clauses could not be told apart");
+        let odd = || Reason::new(Cause::ClausesNotFound);
         if !self.is(0, Token::Select) {
             return Err(odd());
         }
@@ -156,7 +157,7 @@ impl<'a> Words<'a> {
         if out.len() == expected && out.iter().all(|s| !s.is_empty()) {
             Ok(out)
         } else {
-            Err(Reason::new("a list could not be told apart"))
+            Err(Reason::new(Cause::ListNotFound))
         }
     }
 
@@ -189,7 +190,7 @@ impl<'a> Words<'a> {
             end -= 1;
         }
         if end <= span.start {
-            return Err(Reason::new("an alias could not be told apart"));
+            return Err(Reason::new(Cause::AliasNotFound));
         }
         Ok(span.start..end)
     }
@@ -197,7 +198,7 @@ impl<'a> Words<'a> {
     pub(super) fn token_at(&self, body: &Value) -> Result<usize, Reason> {
         let at = body["location"].as_u64().and_then(|n| usize::try_from(n).ok());
         at.and_then(|at| self.tokens.iter().position(|t| t.start == at))
-            .ok_or(Reason::new("an expression could not be found in the text"))
+            .ok_or(Reason::new(Cause::ExpressionNotFound))
     }
 
     /// The tokens of a function call that is no window call: name, arguments.
@@ -210,7 +211,7 @@ impl<'a> Words<'a> {
                 return Ok(start..i + 1);
             }
         }
-        Err(Reason::new("a call could not be found in the text"))
+        Err(Reason::new(Cause::CallNotFound))
     }
 
     /// Bytes of some tokens; none where there are none.

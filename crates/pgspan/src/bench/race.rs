@@ -143,8 +143,10 @@ impl Peer {
     fn route(&mut self) -> Option<String> {
         let Player::Session(session) = &mut self.player else { return None };
         let answer = session.2.as_mut()?.run("SHOW pgspan.last_route").ok()?;
-        let row: Vec<String> = answer.rows.into_iter().next()?.into_iter().flatten().collect();
-        Some(row.join(": "))
+        let row = answer.rows.into_iter().next()?;
+        // Strategy and reason.
+        let told: Vec<String> = row.into_iter().take(2).flatten().collect();
+        Some(told.join(": "))
     }
 
     fn version(&self) -> Option<String> {
