@@ -164,12 +164,22 @@ pub fn without_role(settings: &[u8]) -> &[u8] {
 /// that still run.
 const SNAPSHOT: &str = "pg_catalog.pg_current_snapshot()";
 
+/// When this session's process read the configuration files last, which changes its settings
+/// without a statement of its own.
+const LOADED: &str = "EXTRACT(EPOCH FROM pg_catalog.pg_conf_load_time())";
+
 /// The part of every fingerprint that a session can change without a transaction that
-/// others could see, and the snapshot: one row of two texts. Where the snapshot
-/// [`is_still`] the one of an earlier fingerprint of this session, and the first column
-/// what it was then, the rest of that fingerprint is what it was too.
+/// others could see, the snapshot, and when the configuration was read: one row of three
+/// texts. Where the snapshot [`is_still`] the one of an earlier fingerprint of this session,
+/// and the first column what it was then, the rest of that fingerprint is what it was too.
 pub fn unchanged() -> String {
-    format!("SELECT {}, {SNAPSHOT}", settings())
+    format!("SELECT {}, {SNAPSHOT}, {LOADED}", settings())
+}
+
+/// The same without role and settings, in a session in which nothing has run since they were
+/// read: where the configuration was not read since either, they are what they were.
+pub fn undisturbed() -> String {
+    format!("SELECT '', {SNAPSHOT}, {LOADED}")
 }
 
 /// Whether a snapshot tells by itself what is visible: every transaction that had a number

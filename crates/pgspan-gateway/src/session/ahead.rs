@@ -133,10 +133,9 @@ impl Session {
             }
         }
         let mut values = row.into_iter().map(Option::unwrap_or_default);
-        let settings = values.next().unwrap_or_default();
-        let snapshot = values.next().unwrap_or_default();
+        let answer = [(); 3].map(|()| values.next().unwrap_or_default());
         let Session { still, server, .. } = self;
-        if still.confirms(question, &plan.fingerprint, server, &settings, &snapshot) {
+        if still.confirms(question, &plan.fingerprint, server, &answer) {
             return Ok(true);
         }
         self.drain(None).await?;

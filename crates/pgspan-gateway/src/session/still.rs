@@ -1,12 +1,14 @@
 //! Is home what it was when a plan was made? The fingerprint question looks at every
 //! catalog row that the plan rests on. While no transaction has ended at home since it was
 //! last answered, nothing that it looks at can be different, and a question that costs
-//! home a twentieth does.
+//! home a twentieth does: for role and settings, the snapshot, and when the configuration was
+//! read. Where nothing of the client's has run since role and settings were read, it need not
+//! ask for these.
 
 use super::home::{self, Answers, Around, Statement};
 use super::request::Reading;
 use super::stop::Stop;
-use crate::sources::Fingerprint;
+use crate::sources::{Fingerprint, Sources};
 use bytes::{Bytes, BytesMut};
 use pgspan_pool::ServerConnection;
 use pgspan_sql::ask;
@@ -34,15 +36,29 @@ pub(crate) enum Question<'a> {
     /// Everything.
     Whole(&'a Statement),
     /// Whether anything can have changed; if so, everything.
-    Unchanged { short: &'a Statement, whole: &'a Statement },
+    Unchanged { short: Short<'a>, whole: &'a Statement },
 }
+
+/// The short question.
+#[derive(Clone, Copy)]
+pub(crate) struct Short<'a> {
+    statement: &'a Statement,
+    /// It does not ask for role and settings.
+    is_brief: bool,
+    /// What has run in the session when it is asked ([`super::trust::Trust::runs`]).
+    runs: u64,
+}
+
+/// Answers to a short question: role and settings, the snapshot, and when the configuration was
+/// read.
+pub(crate) type ShortAnswer = [Bytes; 3];
 
 impl<'a> Question<'a> {
     /// The statement to run.
     pub fn statement(self) -> &'a Statement {
         match self {
             Question::Whole(whole) => whole,
-            Question::Unchanged { short, .. } => short,
+            Question::Unchanged { short, .. } => short.statement,
         }
     }
 
@@ -68,21 +84,37 @@ pub(crate) struct Still {
     /// So many have to, beyond the first: more after each short question in vain, so that
     /// a home that always changes is asked once.
     patience: u32,
+    settings: Option<Settings>,
+}
+
+/// Role and settings as they were read last.
+struct Settings {
+    read: Bytes,
+    /// When the configuration had been read by then.
+    loaded: Bytes,
+    /// What had run in the session by then.
+    runs: u64,
 }
 
 impl Still {
     /// How to ask now.
     pub fn question<'a>(
         &self,
-        short: &'a Statement,
+        sources: &'a Sources,
         whole: &'a Statement,
         around: Around,
+        runs: u64,
     ) -> Question<'a> {
         // In the client's block, what the block has changed is visible in no snapshot.
         let can = around == Around::Own
             && self.streak > self.patience
             && self.known.iter().any(|(number, _)| *number == whole.number());
-        if can { Question::Unchanged { short, whole } } else { Question::Whole(whole) }
+        if !can {
+            return Question::Whole(whole);
+        }
+        let is_brief = self.settings.as_ref().is_some_and(|known| known.runs == runs);
+        let statement = if is_brief { &sources.undisturbed } else { &sources.unchanged };
+        Question::Unchanged { short: Short { statement, is_brief, runs }, whole }
     }
 
     /// Whether home will confirm this fingerprint unless something has changed since it was
@@ -105,11 +137,10 @@ impl Still {
         question: Question<'_>,
         fingerprint: &Fingerprint,
         server: &ServerConnection,
-        settings: &Bytes,
-        snapshot: &Bytes,
+        answer: &ShortAnswer,
     ) -> bool {
-        let Question::Unchanged { whole, .. } = question else { return false };
-        let answer = self.confirmed(whole, settings, snapshot);
+        let Question::Unchanged { short, whole } = question else { return false };
+        let answer = self.confirmed(whole, short, answer);
         answer.is_some_and(|answer| answer[..] == fingerprint[..4])
             && reported(server) == fingerprint[4]
     }
@@ -121,13 +152,27 @@ impl Still {
     }
 
     /// The answer that a short question confirms.
-    fn confirmed(&mut self, whole: &Statement, settings: &Bytes, snapshot: &Bytes) -> Option<Told> {
+    fn confirmed(
+        &mut self,
+        whole: &Statement,
+        short: Short<'_>,
+        [settings, snapshot, loaded]: &ShortAnswer,
+    ) -> Option<Told> {
+        // Whatever comes of it, they are not known until they are read again.
+        let before = self.settings.take();
+        let settings = if short.is_brief {
+            before.filter(|known| known.runs == short.runs && known.loaded == *loaded)?.read
+        } else {
+            settings.clone()
+        };
         let known = self.known.iter().find(|(number, _)| *number == whole.number());
-        let answer = known.map(|(_, answer)| answer).filter(|a| a[0] == *settings).cloned();
+        let answer = known.map(|(_, answer)| answer).filter(|a| a[0] == settings).cloned();
         let same = !self.snapshot.is_empty() && self.snapshot == *snapshot;
         match answer.filter(|_| same) {
             Some(answer) => {
                 self.patience = 0;
+                let (loaded, runs) = (loaded.clone(), short.runs);
+                self.settings = Some(Settings { read: settings, loaded, runs });
                 Some(answer)
             }
             None => {
@@ -178,10 +223,10 @@ pub(crate) async fn home_state(
             whole = statement;
             (got, i)
         }
-        Question::Unchanged { whole: statement, .. } => {
+        Question::Unchanged { short, whole: statement } => {
             whole = statement;
-            let (settings, snapshot) = (column(got, i, 0), column(got, i, 1));
-            if let Some(answer) = still.confirmed(whole, &settings, &snapshot) {
+            let answer = [0, 1, 2].map(|n| column(got, i, n));
+            if let Some(answer) = still.confirmed(whole, short, &answer) {
                 return state_of(server, answer);
             }
             home::run_prepared(server, whole);
@@ -231,62 +276,127 @@ pub(crate) fn reported(server: &ServerConnection) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
 
-    fn answer(text: &'static str) -> Told {
+    fn told(text: &'static str) -> Told {
         [Bytes::from("role"), Bytes::from(text), Bytes::new(), Bytes::new()]
     }
 
-    fn asks_short(still: &Still, short: &Statement, whole: &Statement) -> bool {
-        still.question(short, whole, Around::Own).is_short()
+    /// What home says to a short question.
+    fn answer(settings: &'static str, snapshot: &str) -> ShortAnswer {
+        [Bytes::from(settings), Bytes::from(snapshot.to_owned()), Bytes::from("1.5")]
+    }
+
+    struct Stage {
+        sources: Sources,
+        still: Still,
+        runs: u64,
+    }
+
+    impl Stage {
+        fn new() -> Stage {
+            let sources = Sources::new(&Limits::default());
+            Stage { sources, still: Still::default(), runs: 0 }
+        }
+
+        /// Whether a short question is asked, and if so, whether a brief one; and what it
+        /// confirms when it is answered so.
+        fn asks(
+            &mut self,
+            whole: &Statement,
+            answer: &ShortAnswer,
+        ) -> Option<(bool, Option<Told>)> {
+            match self.still.question(&self.sources, whole, Around::Own, self.runs) {
+                Question::Whole(_) => None,
+                Question::Unchanged { short, .. } => {
+                    Some((short.is_brief, self.still.confirmed(whole, short, answer)))
+                }
+            }
+        }
+
+        fn is_short(&self, whole: &Statement, around: Around) -> bool {
+            self.still.question(&self.sources, whole, around, self.runs).is_short()
+        }
+
+        /// So that the next question is a short one.
+        fn still(whole: &Statement, snapshot: &'static str) -> Stage {
+            let mut stage = Stage::new();
+            (0..2).for_each(|_| stage.still.learn(whole, told("a"), Bytes::from(snapshot)));
+            stage
+        }
     }
 
     #[test]
     fn the_short_question_follows_an_unchanged_snapshot() {
-        let (short, whole) = (Statement::new("short"), Statement::new("whole"));
-        let mut still = Still::default();
-        let (role, first) = (Bytes::from("role"), Bytes::from("7:7:"));
-        still.learn(&whole, answer("a"), first.clone());
-        assert!(!asks_short(&still, &short, &whole));
-        still.learn(&whole, answer("a"), first.clone());
-        assert!(asks_short(&still, &short, &whole));
-        assert!(!still.question(&short, &whole, Around::Savepoint).is_short());
-        assert!(!asks_short(&still, &short, &Statement::new("another")));
-        assert_eq!(still.confirmed(&whole, &role, &first), Some(answer("a")));
+        let whole = Statement::new("whole");
+        let mut stage = Stage::new();
+        stage.still.learn(&whole, told("a"), Bytes::from("7:7:"));
+        assert!(!stage.is_short(&whole, Around::Own));
+        stage.still.learn(&whole, told("a"), Bytes::from("7:7:"));
+        assert!(stage.is_short(&whole, Around::Own));
+        assert!(!stage.is_short(&whole, Around::Savepoint));
+        assert!(!stage.is_short(&Statement::new("another"), Around::Own));
+        let asked = stage.asks(&whole, &answer("role", "7:7:"));
+        assert_eq!(asked, Some((false, Some(told("a")))));
         // Another role or setting, another snapshot: the whole question.
-        assert_eq!(still.confirmed(&whole, &Bytes::from("other"), &first), None);
-        assert_eq!(still.confirmed(&whole, &role, &Bytes::from("8:8:")), None);
-        assert!(!asks_short(&still, &short, &whole));
+        stage.runs += 1;
+        assert_eq!(stage.asks(&whole, &answer("other", "7:7:")), Some((false, None)));
+        assert_eq!(stage.asks(&whole, &answer("role", "8:8:")), Some((false, None)));
+        assert!(!stage.is_short(&whole, Around::Own));
+    }
+
+    #[test]
+    fn settings_are_not_asked_for_where_nothing_can_have_changed_them() {
+        let whole = Statement::new("whole");
+        let mut stage = Stage::still(&whole, "7:7:");
+        let (full, brief) = (answer("role", "7:7:"), answer("", "7:7:"));
+        let confirmed = |is_brief| Some((is_brief, Some(told("a"))));
+        assert_eq!(stage.asks(&whole, &full), confirmed(false));
+        assert_eq!(stage.asks(&whole, &brief), confirmed(true));
+        assert_eq!(stage.asks(&whole, &brief), confirmed(true));
+        // Home has run something by itself.
+        stage.runs += 1;
+        assert_eq!(stage.asks(&whole, &full), confirmed(false));
+        assert_eq!(stage.asks(&whole, &brief), confirmed(true));
+        // The configuration has been read again.
+        let [settings, snapshot, _] = brief.clone();
+        let loaded = [settings, snapshot, Bytes::from("2.5")];
+        assert_eq!(stage.asks(&whole, &loaded), Some((true, None)));
+        assert_eq!(stage.asks(&whole, &full), confirmed(false));
+        // Another snapshot.
+        assert_eq!(stage.asks(&whole, &answer("", "8:8:")), Some((true, None)));
+        assert!(!stage.is_short(&whole, Around::Own));
     }
 
     #[test]
     fn a_home_that_changes_is_asked_the_whole_question() {
-        let (short, whole) = (Statement::new("short"), Statement::new("whole"));
-        let mut still = Still::default();
+        let whole = Statement::new("whole");
+        let mut stage = Stage::new();
         for n in 0..100 {
-            still.learn(&whole, answer("a"), Bytes::from(format!("{n}:{n}:")));
-            assert!(!asks_short(&still, &short, &whole));
+            stage.still.learn(&whole, told("a"), Bytes::from(format!("{n}:{n}:")));
+            assert!(!stage.is_short(&whole, Around::Own));
         }
         // What is running may end at any time.
         for _ in 0..3 {
-            still.learn(&whole, answer("a"), Bytes::from("100:101:100"));
-            assert!(!asks_short(&still, &short, &whole));
+            stage.still.learn(&whole, told("a"), Bytes::from("100:101:100"));
+            assert!(!stage.is_short(&whole, Around::Own));
         }
     }
 
     #[test]
     fn short_questions_in_vain_are_asked_less_and_less() {
-        let (short, whole) = (Statement::new("short"), Statement::new("whole"));
-        let mut still = Still::default();
+        let whole = Statement::new("whole");
+        let mut stage = Stage::new();
         let mut vain = 0;
         for n in 0..1_000 {
-            let snapshot = Bytes::from(format!("{}:{}:", n / 3, n / 3));
-            if asks_short(&still, &short, &whole) {
-                if still.confirmed(&whole, &Bytes::from("role"), &snapshot).is_some() {
-                    continue;
-                }
-                vain += 1;
+            let snapshot = format!("{}:{}:", n / 3, n / 3);
+            stage.runs += 1;
+            match stage.asks(&whole, &answer("role", &snapshot)) {
+                Some((_, Some(_))) => continue,
+                Some((_, None)) => vain += 1,
+                None => {}
             }
-            still.learn(&whole, answer("a"), snapshot);
+            stage.still.learn(&whole, told("a"), Bytes::from(snapshot));
         }
         assert!(vain < 10, "{vain}");
     }

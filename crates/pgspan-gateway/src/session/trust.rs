@@ -41,11 +41,14 @@ pub(crate) struct Trust {
     doubted: bool,
     /// Something ran in the transaction that is open: its end may do more.
     pending: bool,
+    /// How often something ran.
+    runs: u64,
 }
 
 impl Trust {
     /// Home runs a Query by itself.
     pub fn ran(&mut self, text: Option<&[u8]>) {
+        self.runs += 1;
         let harmless = text.is_some_and(|text| {
             let text = text.trim_ascii().strip_suffix(b";").unwrap_or(text.trim_ascii());
             let is = |list: &[&[u8]]| list.iter().any(|word| begins(text, word));
@@ -54,6 +57,12 @@ impl Trust {
         });
         self.doubted |= !harmless;
         self.pending |= !harmless;
+    }
+
+    /// Another number means that home has run something by itself in between: the session's
+    /// settings may be others.
+    pub fn runs(self) -> u64 {
+        self.runs
     }
 
     /// Whether they have not been looked at since.

@@ -167,6 +167,8 @@ pub(crate) struct Sources {
     pub pools: SourcePools,
     /// The question whether home is as it was ([`ask::unchanged`]).
     pub unchanged: Statement,
+    /// The same where the session's settings are known ([`ask::undisturbed`]).
+    pub undisturbed: Statement,
     /// The engine's memory.
     pub engine_budget: pgspan_engine::Budget,
     analyzed: Kept<(String, String), Arc<Analyzed>>,
@@ -225,6 +227,7 @@ impl Sources {
                 Duration::from_millis(limits.source_wait_ms_max),
             ),
             unchanged: Statement::new(ask::unchanged()),
+            undisturbed: Statement::new(ask::undisturbed()),
             engine_budget: pgspan_engine::Budget::new(limits.engine_bytes_max),
             analyzed: Kept::new(count, bytes / 4),
             long_texts: Semaphore::new(LONG_TEXTS_AT_ONCE),

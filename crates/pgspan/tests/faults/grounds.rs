@@ -1,7 +1,7 @@
 //! What a plan rests on cannot be forged by the client, and what is told of now is of now.
 
 use crate::client::{Client, message};
-use crate::world::{Turn, route, turn};
+use crate::world::{Turn, becomes, route, turn};
 
 /// A server with a mapping of its own, and a table there that the gateway has seen made.
 fn make_server(world: &Turn, client: &mut Client) {
@@ -82,5 +82,57 @@ fn a_prepared_show_tells_of_now() {
         assert_eq!(execute(&mut client, "told"), strategy);
     }
     drop(client);
+    world.assert_settled();
+}
+
+/// A statement that home reads otherwise with `transform_null_equals`: with it on, no `who` is
+/// NULL; otherwise nobody knows. Asked so often at a home that stands still that the gateway has
+/// no need to ask for the settings.
+const UNKNOWN: &str =
+    "SELECT count(*) FROM small s JOIN people p USING (id) WHERE (p.who = NULL) IS NULL";
+
+fn ask_often(client: &mut Client, unknown: &str) {
+    for _ in 0..6 {
+        assert_eq!(client.value(UNKNOWN), unknown);
+    }
+    assert_eq!(route(client), "home_join");
+}
+
+#[test]
+fn settings_are_seen_to_change_however_they_do() {
+    let world = turn();
+    world.at_home(
+        "CREATE FUNCTION turns_it(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('transform_null_equals', $1, false) $$",
+    );
+    let mut client = world.connect();
+    for way in [
+        "SET transform_null_equals = on",
+        "SELECT turns_it('on')",
+        "SELECT 1; SELECT turns_it('on')",
+        "DO $$ BEGIN PERFORM turns_it('on'); END $$",
+        "SELECT turns_it('on'), s.name FROM small s LIMIT 1",
+        "EXPLAIN ANALYZE SELECT turns_it('on'), s.name FROM small s LIMIT 1",
+        "EXPLAIN ANALYZE SELECT turns_it('on')",
+    ] {
+        ask_often(&mut client, "100");
+        assert_eq!(client.query(way).code(), "ok");
+        assert_eq!(client.value(UNKNOWN), "0", "{way}");
+        ask_often(&mut client, "0");
+        assert_eq!(client.query("RESET transform_null_equals").code(), "ok");
+    }
+    drop(client);
+    // A configuration that is read again leaves no trace in any snapshot.
+    let mut client = world.connect();
+    for (set, before, behind) in [
+        ("SET transform_null_equals = on", "100", "0"),
+        ("RESET transform_null_equals", "0", "100"),
+    ] {
+        ask_often(&mut client, before);
+        world.at_home(&format!("ALTER SYSTEM {set}"));
+        world.at_home("SELECT pg_reload_conf()");
+        becomes("what is unknown", behind, || client.value(UNKNOWN));
+    }
+    drop(client);
+    world.at_home("DROP FUNCTION turns_it");
     world.assert_settled();
 }
