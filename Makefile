@@ -53,6 +53,7 @@ test: bootstrap ## everything: lints, documentation, rules, tests, parity with P
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --random 300
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --fuzz 200
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --sessions 100
+	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --settings 8
 	! PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --sessions 40 --mistake end > '$(target_dir)/mistake.log' 2>&1
 	! PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --sessions 20 --mistake write > '$(target_dir)/mistake.log' 2>&1
 	PGSPAN_BIN='$(target_dir)/debug/pgspan' $(CARGO) run --quiet -p pgspan-parity -- --properties --values 20000

@@ -36,6 +36,7 @@ const OTHER_CATEGORIES: &[(&str, &str)] = &[
 
 /// Settings of the other groups that do not, each with the reason.
 const OTHERS: &[(&str, &str)] = &[
+    ("allow_alter_system", "ALTER SYSTEM"),
     ("check_function_bodies", "CREATE FUNCTION"),
     ("client_min_messages", "which notices: raised by home as it runs the statement"),
     ("createrole_self_grant", "CREATE ROLE"),
@@ -154,7 +155,7 @@ fn unknown(lab: &Lab, asked: &str) -> Result<Vec<String>, String> {
 
 /// The text of the gateway's question, as its own prepared statements show it.
 fn question(lab: &Lab) -> Result<String, String> {
-    let shown = "SELECT coalesce(max(statement), '') FROM pg_prepared_statements WHERE statement LIKE '%pg_current_snapshot%'";
+    let shown = "SELECT coalesce(max(statement), '') FROM pg_prepared_statements WHERE statement LIKE '%current_setting(''search_path'')%'";
     let text = std::fs::read_to_string("tests/parity/cases/shop.inc").ok();
     let shop = text.as_deref().ok_or("run from the root of the tree")?;
     let file = case_file::parse(
@@ -167,12 +168,15 @@ fn question(lab: &Lab) -> Result<String, String> {
     let world = crate::world::World::create(lab, &file)?;
     let login = world.login(crate::world::Player::Gateway, crate::case_file::Endpoint::Writer)?;
     let mut session = crate::client::Connection::open(&login).map_err(|r| r.summary())?;
-    let _answered = session.simple(STATEMENTS[0]);
-    let reply = session.simple(shown);
-    let value = reply.results.first().and_then(|r| r.rows.first()?.first()?.clone());
+    // The first that the gateway has served.
+    let asked = STATEMENTS.iter().find_map(|statement| {
+        session.simple(statement);
+        let asked = session.simple(shown).scalar()?;
+        (!asked.is_empty()).then_some(asked)
+    });
     drop(session);
     crate::world::remove(world);
-    Ok(value.map(|v| String::from_utf8_lossy(&v).into_owned()).unwrap_or_default())
+    asked.ok_or_else(|| "no question of the gateway's is to be seen".to_owned())
 }
 
 /// A value of a setting.
