@@ -26,6 +26,7 @@ mod types;
 mod usage;
 
 use pgspan_sql::cause::Cause;
+use pgspan_sql::route::Reason;
 
 pub use decode::{Decoder, round_trip};
 pub use feed::{Feed, KEY_BYTES_MAX, Keys, Progress};
@@ -47,6 +48,12 @@ pub struct GiveUp {
 impl GiveUp {
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> GiveUp {
         GiveUp { cause, detail: detail.into() }
+    }
+}
+
+impl From<GiveUp> for Reason {
+    fn from(error: GiveUp) -> Reason {
+        Reason::about(error.cause, error.detail)
     }
 }
 

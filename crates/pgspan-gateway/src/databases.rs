@@ -27,6 +27,12 @@ struct Age {
     restless_until: Option<Instant>,
 }
 
+impl Age {
+    fn is_restless(&self, now: Instant) -> bool {
+        self.restless_until.is_some_and(|until| now < until)
+    }
+}
+
 /// What is known of each cluster's databases, which all sessions in one share.
 pub(crate) struct Databases {
     /// By cluster and name; whose last session began longest ago goes first.
@@ -82,15 +88,14 @@ impl Database {
     pub fn is_due(&self, piece: Piece, age_max: Duration) -> bool {
         let age = self.lock().ages[piece as usize];
         let now = Instant::now();
-        let restless = age.restless_until.is_some_and(|t| now < t);
-        let age_max = if restless { RESTLESS_EVERY } else { age_max };
+        let age_max = if age.is_restless(now) { RESTLESS_EVERY } else { age_max };
         age.asked_at.is_none_or(|t| now.duration_since(t) > age_max)
     }
 
     /// Whether something has been changed lately, which a replica may not show yet.
     fn is_restless(&self) -> bool {
         let now = Instant::now();
-        self.lock().ages.iter().any(|age| age.restless_until.is_some_and(|t| now < t))
+        self.lock().ages.iter().any(|age| age.is_restless(now))
     }
 
     /// Somebody asks for a piece now; others go on with what is known.

@@ -3,7 +3,7 @@
 use crate::auth::Users;
 use crate::budget::Budget;
 use crate::config::{self, Config, EndpointKind, Limits};
-use crate::databases::{Database, Databases};
+use crate::databases::Databases;
 use crate::files;
 use crate::handshake;
 use crate::lobby::Lobby;
@@ -102,7 +102,7 @@ pub(crate) struct Common {
     /// Statements of the straight line that run now.
     pub running: AtomicUsize,
     pub closing: watch::Receiver<bool>,
-    databases: Databases,
+    pub databases: Databases,
 }
 
 impl Common {
@@ -139,11 +139,6 @@ impl Common {
             bytes_max,
         });
         self.sources.remembered().into_iter().chain(beside).collect()
-    }
-
-    /// The shared knowledge of a cluster's database.
-    pub fn database(&self, cluster: &str, name: &str) -> Arc<Database> {
-        self.databases.enter(cluster, name)
     }
 }
 

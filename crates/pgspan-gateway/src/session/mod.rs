@@ -173,7 +173,7 @@ impl Session {
         endpoint: Arc<Endpoint>,
         shared: Arc<Shared>,
     ) -> Session {
-        let database = shared.database(&endpoint.cluster, &database_name);
+        let database = shared.databases.enter(&endpoint.cluster, &database_name);
         let routes = shared.routes.of(&user);
         Session {
             client,

@@ -12,7 +12,6 @@ use crate::session::home::{self, Around};
 use crate::session::query::Request;
 use crate::session::state::answers_for;
 use crate::session::stop::Stop;
-use crate::strategy::engine::give_up;
 use crate::strategy::home_join::Bound;
 use pgspan_engine::{ColumnType, Program};
 use pgspan_pool::{ServerConnection, ServerError};
@@ -294,7 +293,7 @@ async fn by_blocks(
         })?;
         let (types, rows) = describe(session, plan, &core.tree).await?;
         let alone =
-            Program::new(&core.tree, &[None], &types, &rows, Does::Whole).map_err(give_up)?;
+            Program::new(&core.tree, &[None], &types, &rows, Does::Whole).map_err(Reason::from)?;
         text.push_str(statement.text.get(at..*start).ok_or_else(odd)?);
         text.push_str(&core.split.finish(&alone.carrier(0, &name, first)));
         at = *end;
@@ -491,7 +490,7 @@ async fn assemble(
         (Finish::Last(_), Some(last)) => last.does,
         _ => Does::Whole,
     };
-    let program = Program::new(&tree, &tops, &types, &rows, does).map_err(give_up)?;
+    let program = Program::new(&tree, &tops, &types, &rows, does).map_err(Reason::from)?;
     let odd = || Reason::new(Cause::NoCore);
     let finish = match finish {
         Finish::Text(finish) => finish,

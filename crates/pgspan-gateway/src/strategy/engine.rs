@@ -143,7 +143,7 @@ async fn gather_once(
     let (feeds, started) = engine
         .program
         .start(&streams, &wanted, bounds, &session.shared.sources.engine_budget)
-        .map_err(give_up)?;
+        .map_err(Reason::from)?;
     let keys = |i: usize| {
         let keyed = keyed.get(i).and_then(Option::as_ref)?;
         let at = wanted.iter().position(|w| *w == keyed.from)?;
@@ -275,7 +275,7 @@ async fn gather_once(
                     started.run().await
                 }
             };
-            ran.map_err(|e| Stop::GiveUp(give_up(e)))
+            ran.map_err(|e| Stop::GiveUp(e.into()))
         };
         let ((), (), answer) = tokio::try_join!(from_home, from_sources, run)?;
         Ok::<Answer, Stop>(answer)
@@ -391,10 +391,6 @@ impl Job {
             None => self.sql.clone(),
         }
     }
-}
-
-pub(crate) fn give_up(e: GiveUp) -> Reason {
-    Reason::about(e.cause, e.detail)
 }
 
 /// What the source may use for a fragment.
@@ -529,7 +525,7 @@ impl std::fmt::Display for Broken {
 
 impl From<GiveUp> for Broken {
     fn from(e: GiveUp) -> Broken {
-        Broken::GiveUp(give_up(e))
+        Broken::GiveUp(e.into())
     }
 }
 

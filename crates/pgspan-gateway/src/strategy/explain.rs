@@ -5,7 +5,7 @@
 //! With ANALYZE the fragments are fetched for real, and run once more at their source
 //! under EXPLAIN ANALYZE; without it nothing is fetched.
 
-use super::engine::{To, gather, give_up, means};
+use super::engine::{To, gather, means};
 use super::engine_rows::{self, Rows};
 use super::home_join::{Bound, ask, carried, put_start};
 use super::parts::Clock;
@@ -186,7 +186,7 @@ async fn explain_engine(
             let clock = Clock::new(plan, g);
             while let Some(rest) = g.answer.rest.take() {
                 clock.check(session)?;
-                (values, g.answer.rest) = rest.next().await.map_err(give_up)?;
+                (values, g.answer.rest) = rest.next().await.map_err(Reason::from)?;
                 home_plan(session, request, plan, engine.bound(&sql, values)).await?;
                 parts += 1;
             }
@@ -201,7 +201,7 @@ async fn explain_engine(
     }
     let operators = match &gathered {
         Some(g) => g.started.lines(true),
-        None => engine.program.lines().map_err(give_up)?,
+        None => engine.program.lines().map_err(Reason::from)?,
     };
     lines.extend(operators.into_iter().map(|l| format!("  {l}")));
     for (i, fragment) in engine.tree.fragments.iter().enumerate() {

@@ -4,7 +4,7 @@
 
 use super::HELD_BYTES;
 use super::direct::{Stream, break_off, complete, no_more_rows, result_formats};
-use super::engine::{Gathered, give_up};
+use super::engine::Gathered;
 use super::home_join::{ask, same_columns};
 use super::snapshot::release;
 use crate::session::Session;
@@ -67,7 +67,7 @@ async fn all(
         rows += part(session, request, plan, engine, values, &formats, stream).await?;
         let Some(more) = rest.take() else { break };
         clock.check(session)?;
-        (values, rest) = more.next().await.map_err(give_up)?;
+        (values, rest) = more.next().await.map_err(Reason::from)?;
     }
     around.close(&mut session.server);
     frontend::sync(&mut session.server.outbox);
