@@ -46,6 +46,14 @@ pub fn steps(text: &[u8]) -> Option<Vec<Step>> {
     (!ends || steps.is_empty()).then_some(steps)
 }
 
+/// Whether a text may go back to a savepoint; what is not read may.
+pub fn may_go_back(text: &[u8]) -> bool {
+    // The word is a keyword: it is written in letters of ASCII whatever the encoding.
+    let word = b"rollback";
+    text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
+        && steps(text).is_none_or(|all| all.iter().any(|step| matches!(step, Step::Back(_))))
+}
+
 /// The name that is all that is left of a statement, as PostgreSQL folds it.
 fn named(rest: &[Lexeme], text: &str) -> Option<String> {
     let [only] = rest else { return None };
@@ -86,5 +94,15 @@ mod tests {
             assert_eq!(steps(text.as_bytes()), expected, "{text}");
         }
         assert_eq!(steps(b"savepoint \xff"), None);
+        for (text, may) in [
+            (&b"savepoint \xff"[..], false),
+            (b"RollBack to s", true),
+            (b"select 1; rollback to s; select 2", true),
+            (b"select '\xff'; rollback to s", true),
+            (b"select 'rollback to s'", false),
+            (b"rollback", false),
+        ] {
+            assert_eq!(may_go_back(text), may, "{}", String::from_utf8_lossy(text));
+        }
     }
 }

@@ -188,6 +188,8 @@ pub(crate) struct Block {
     pub read: Vec<(String, Arc<CachedPlan>)>,
     /// More than is remembered.
     pub read_more: bool,
+    /// The block is home's, whose locks at the sources stand behind a savepoint.
+    handed: bool,
     /// The plan of the present statement.
     plan: Option<Arc<CachedPlan>>,
     /// Home runs the scans of the present statement if it gives a row.
@@ -238,6 +240,7 @@ impl Block {
         self.reading = None;
         self.read.clear();
         self.read_more = false;
+        self.handed = false;
         self.doomed = None;
         true
     }
@@ -278,7 +281,26 @@ impl Block {
 
     /// Whether home may have touched a source in this block.
     pub fn is_unknown(&self) -> bool {
-        self.ran.iter().any(|r| r.text.is_none())
+        self.handed || self.ran.iter().any(|r| r.text.is_none())
+    }
+
+    /// Home sees what the gateway has seen, and has locked it: the rest of the block is
+    /// home's. Behind a savepoint it stays gated, as going back undoes home's locks.
+    pub async fn hand_over(&mut self) {
+        self.release().await;
+        if !self.is_handed_over() {
+            self.savepoints.mark();
+        }
+        self.handed = self.savepoints.may_undo();
+        if !self.handed {
+            self.sources.clear();
+            self.unknown(0);
+        }
+    }
+
+    /// Whether home has the block, and holds the locks of what the gateway read in it.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed && self.doomed.is_none() && !self.savepoints.is_undone()
     }
 
     /// Whether what goes to home must pass the gate.

@@ -10,7 +10,7 @@
 
 use super::block::{BlockSource, Ran, SOURCE_MAX, SourceSnapshot, role};
 use super::home::{self, Answers};
-use super::request::Text;
+use super::request::{self, Text};
 use super::stop::Stop;
 use super::{End, Session};
 use crate::sources::fetch::{self, Caller};
@@ -19,6 +19,7 @@ use pgspan_pool::{ServerConnection, ServerError};
 use pgspan_sql::effect::{self, Effect, Part};
 use pgspan_sql::plan::qualified_home;
 use pgspan_sql::quote::literal;
+use pgspan_sql::savepoint::may_go_back;
 use pgspan_wire::backend::{ErrorFields, TransactionStatus, put_ready};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
@@ -30,6 +31,8 @@ pub(super) struct Passing<'a> {
     pub effect: Option<Effect>,
     /// Its text, if it is one.
     pub text: Option<&'a [u8]>,
+    /// It may go back to a savepoint, and do more behind that.
+    pub goes_back: bool,
 }
 
 impl Session {
@@ -47,25 +50,32 @@ impl Session {
         let failed = self.server.status == TransactionStatus::Failed;
         let Some(effect) = what.effect else {
             let refused = failed && what.text.is_some_and(|t| !effect::may_leave_failure(t));
-            return if refused { Ok(None) } else { self.gate().await };
+            return if refused { Ok(None) } else { self.gate(what.goes_back).await };
         };
         let text = what.text.unwrap_or_default();
         if effect.is_named() {
             if failed {
                 // Home refuses everything up to the end of the block.
                 let refused = effect.parts.first() == Some(&Part::Named);
-                return if refused { Ok(None) } else { self.gate().await };
+                return if refused { Ok(None) } else { self.gate(what.goes_back).await };
             }
             // Each time: what the words mean others may have changed since.
-            match self.is_harmless(&effect, Ran::Proven).await {
+            let harmless = match self.block.is_handed_over() {
+                true => Ok(false),
+                false => self.is_harmless(&effect, Ran::Proven).await,
+            };
+            match harmless {
                 Ok(true) => {}
-                Ok(false) => return self.gate().await,
+                Ok(false) | Err(Stop::GiveUp(_)) => {
+                    if let Some(error) = self.gate(what.goes_back).await? {
+                        return Ok(Some(error));
+                    }
+                }
                 Err(Stop::End(end)) => return Err(end),
                 Err(Stop::Refuse(error)) => {
                     self.fail(false).await?;
                     return Ok(Some(error));
                 }
-                Err(Stop::GiveUp(_)) => return self.gate().await,
             }
         }
         if effect.ends() {
@@ -77,20 +87,20 @@ impl Session {
         Ok(None)
     }
 
-    /// Makes the block home's, or fails it.
-    async fn gate(&mut self) -> Result<Option<ErrorFields>, End> {
+    /// Makes the block home's, or fails it; `goes_back`: home's locks may be undone in the
+    /// middle of what follows.
+    async fn gate(&mut self, goes_back: bool) -> Result<Option<ErrorFields>, End> {
+        let in_block = self.server.status == TransactionStatus::InBlock;
+        let goes_back = goes_back && self.block.savepoints.innermost() != Some(None);
         let fate = match self.block.doomed.clone() {
             Some(error) => Fate::Lost(error),
-            None if self.block.read_more || self.server.status != TransactionStatus::InBlock => {
-                Fate::Moved
-            }
+            None if self.block.read_more || !in_block || goes_back => Fate::Moved,
+            None if self.block.is_handed_over() => Fate::Same,
             None => self.hand_to_home().await?,
         };
         let error = match fate {
             Fate::Same => {
-                self.block.release().await;
-                self.block.sources.clear();
-                self.block.unknown(0);
+                self.block.hand_over().await;
                 return Ok(None);
             }
             Fate::Moved => {
@@ -198,10 +208,17 @@ impl Session {
 
     /// The first message of the client's, which goes to home unseen, must not be relayed yet.
     pub(super) async fn serve_gate(&mut self) -> Result<(), End> {
-        let Some(error) = self.gate().await? else { return Ok(()) };
-        let nonsense = |_| End::Client;
+        let front = pgspan_wire::frame::peek(&self.client.inbox).map_err(|_| End::Client)?;
+        let received = self.client.inbox.len();
+        let is_call = |(tag, size): &(u8, usize)| *tag == b'F' && received >= *size;
+        let call = front.filter(is_call).filter(|_| self.held.is_empty());
+        let Some(error) = self.gate(call.is_none()).await? else {
+            if let Some((tag, size)) = call.filter(|_| self.is_gated()) {
+                self.relay(tag, size);
+            }
+            return Ok(());
+        };
         let inbox = &mut self.client.inbox;
-        let front = pgspan_wire::frame::peek(inbox).map_err(nonsense)?;
         let whole = front.filter(|(tag, size)| b"QF".contains(tag) && inbox.len() >= *size);
         if let Some((_, size)) = whole {
             use bytes::Buf as _;
@@ -220,6 +237,12 @@ impl Session {
             _ => bound.as_ref().map(|(sql, _)| sql.clone()),
         };
         frames.iter().zip(bound).filter_map(text).collect()
+    }
+
+    /// Whether a batch may go back to a savepoint, and do more behind that.
+    pub(super) fn goes_back(frames: &[Frame], bound: &[Option<Text>]) -> bool {
+        let may = |text: Option<&Text>| text.is_none_or(|(sql, _)| may_go_back(sql));
+        request::runs(frames, bound).nth(1).is_some() && request::runs(frames, bound).any(may)
     }
 
     /// What the messages of a batch may do together.

@@ -206,7 +206,7 @@ impl Session {
     }
 
     /// Passes a whole message on.
-    fn relay(&mut self, tag: u8, size: usize) {
+    pub(super) fn relay(&mut self, tag: u8, size: usize) {
         let raw = self.client.inbox.split_to(size);
         self.hand_over(tag, Some(&raw), None);
     }

@@ -115,6 +115,15 @@ impl Statements {
 /// What a message runs: the text, and the types that were named for its parameters.
 pub(crate) type Text = (Bytes, Arc<[u32]>);
 
+/// What the Binds of a batch run, in order; `None`: not known.
+pub(super) fn runs<'a>(
+    frames: &[Frame],
+    bound: &'a [Option<Text>],
+) -> impl Iterator<Item = Option<&'a Text>> {
+    let binds = frames.iter().zip(bound).filter(|(frame, _)| frame.tag == b'B');
+    binds.map(|(_, text)| text.as_ref())
+}
+
 /// What each message of a batch runs that binds a statement: what the last Parse of the name
 /// in front of it prepares, else what is `known` of what was prepared before the batch.
 /// `None`: nothing, as where the name is parsed or closed behind it, which who knows has noted
@@ -314,9 +323,9 @@ mod tests {
         let runs = |build: &dyn Fn(&mut BytesMut)| -> Vec<String> {
             let frames = frames(build);
             let bound = bound(&frames, |name| statements.get(name).map(Prepared::text));
-            let binds = frames.iter().zip(bound).filter(|(f, _)| f.tag == b'B');
-            let text = |t: Option<Text>| t.map(|t| String::from_utf8_lossy(&t.0).into_owned());
-            binds.map(|(_, t)| text(t).unwrap_or_else(|| "unknown".to_owned())).collect()
+            let text = |t: &Text| String::from_utf8_lossy(&t.0).into_owned();
+            let told = |t: Option<&Text>| t.map_or_else(|| "unknown".to_owned(), text);
+            super::runs(&frames, &bound).map(told).collect()
         };
         let bind = |b: &mut BytesMut, name: &str| frontend::bind(b, "", name, &[], NONE, &[]);
         let twice = runs(&|b| {

@@ -21,6 +21,10 @@ pub(crate) struct Savepoints {
     open: Vec<(u64, String)>,
     made: u64,
     unknown: bool,
+    /// What counts stands behind this one; 0: behind none.
+    mark: u64,
+    /// The client has gone back to the mark, or to one before it.
+    undone: bool,
     /// The number of the answer that the last completed step is for.
     stepped: u64,
 }
@@ -52,9 +56,30 @@ impl Savepoints {
                 self.take(&step);
                 self.stepped = answer;
             }
-        } else if matches!(tag, b"SAVEPOINT" | b"RELEASE") {
+        } else if matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"ROLLBACK") {
             self.unknown = true;
         }
+        if tag == b"ROLLBACK" {
+            let at = self.open.last().map_or(0, |(number, _)| *number);
+            self.undone |= self.unknown || at <= self.mark;
+        }
+    }
+
+    /// From here on it counts whether what is done now is undone by going back.
+    pub fn mark(&mut self) {
+        // One that is unknown may be any of those to come.
+        let innermost = self.innermost().map_or(u64::MAX, Option::unwrap_or_default);
+        (self.mark, self.undone) = (innermost, false);
+    }
+
+    /// Whether what was done at the mark can be undone: a savepoint is open before it.
+    pub fn may_undo(&self) -> bool {
+        self.known().is_none_or(|open| open.first().is_some_and(|(first, _)| *first <= self.mark))
+    }
+
+    /// Whether the client may have undone what was done at the mark.
+    pub fn is_undone(&self) -> bool {
+        self.undone
     }
 
     fn take(&mut self, step: &Step) {
@@ -91,6 +116,7 @@ impl Savepoints {
         if over {
             self.open.clear();
             self.unknown = behind && !idle;
+            (self.mark, self.undone) = (0, false);
         }
     }
 

@@ -10,6 +10,7 @@ use pgspan_pool::ServerError;
 use pgspan_sql::catalog::Piece;
 use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Reason;
+use pgspan_sql::savepoint::may_go_back;
 use pgspan_wire::backend::{self, ErrorFields, TransactionStatus};
 use pgspan_wire::frame::Frame;
 use pgspan_wire::frontend;
@@ -61,7 +62,8 @@ impl Session {
     async fn pass_query(&mut self, frame: Frame) -> Result<(), End> {
         let body = frame.body();
         let text = body.strip_suffix(b"\0").unwrap_or(&body);
-        let what = Passing { effect: self.effect_of(text, &[]), text: Some(text) };
+        let effect = self.effect_of(text, &[]);
+        let what = Passing { effect, text: Some(text), goes_back: may_go_back(text) };
         if let Some(error) = self.pass(what).await? {
             self.refuse_with(&error);
             return Ok(());
@@ -79,8 +81,10 @@ impl Session {
             let texts = Self::texts_of(frames, &bound);
             let text = texts.iter().all(|t| *t == texts[0]).then(|| texts.first()).flatten();
             // What it does is not proven by its Parse.
-            let text = text.filter(|_| frames.iter().any(|f| f.tag == b'B'));
-            if let Some(error) = self.pass(Passing { effect, text: text.map(|t| &t[..]) }).await? {
+            let text = text.filter(|_| request::runs(frames, &bound).next().is_some());
+            let goes_back = Self::goes_back(frames, &bound);
+            let what = Passing { effect, text: text.map(|t| &t[..]), goes_back };
+            if let Some(error) = self.pass(what).await? {
                 for frame in frames {
                     if let Some(name) = super::inbound::parsed_name(frame.tag, &frame.raw) {
                         self.statements.remove(&name);
@@ -129,8 +133,8 @@ impl Session {
                     backend::put_ready(&mut self.client.outbox, self.server.status);
                     return Ok(());
                 }
-                let runs_foreign =
-                    frames.iter().any(|f| f.tag == b'B') && self.statements.any_foreign();
+                let runs_foreign = request::runs(&frames, &bound).next().is_some()
+                    && self.statements.any_foreign();
                 if runs_foreign {
                     self.fell_back(Reason::new(Cause::SeveralInBatch));
                 }
@@ -201,9 +205,9 @@ impl Session {
             self.owed.sent(b'S');
             self.swallow_ready = true;
         } else {
-            if self.is_gated()
-                && let Some(error) = self.pass(Passing { effect: None, text: None }).await?
-            {
+            let goes_back = Self::goes_back(&frames, &bound);
+            let what = Passing { effect: None, text: None, goes_back };
+            if let Some(error) = self.pass(what).await? {
                 error.put(&mut self.client.outbox);
                 self.discard_to_sync = true;
                 return Ok(());

@@ -32,6 +32,9 @@ pub struct Verdict {
     pub conflict: bool,
     /// The gateway refused one that nobody is known to have written beside.
     pub unexplained: bool,
+    /// What PostgreSQL had locked at the source for a block that failed or went back to a
+    /// savepoint was free at the gateway.
+    pub let_go: bool,
     /// Steps compared.
     pub steps: usize,
 }
@@ -205,6 +208,7 @@ fn run(session: &mut Connection, step: &Step, functions: &[(String, u32)]) -> Re
 pub fn judge(steps: &[Step], oracle: &[Reply], gateway: &[Reply]) -> Verdict {
     let mut verdict = Verdict::default();
     let mut written = false;
+    let mut goes_back = false;
     for (at, step) in steps.iter().enumerate() {
         let (Some(a), Some(b)) = (oracle.get(at), gateway.get(at)) else {
             if oracle.len() != gateway.len() {
@@ -221,6 +225,21 @@ pub fn judge(steps: &[Step], oracle: &[Reply], gateway: &[Reply]) -> Verdict {
             verdict.unexplained = !written;
             return verdict;
         }
+        match step {
+            Step::Direct(Beside::Source, _)
+                if goes_back && is_timeout(a) && b.error.is_none() && b.broken.is_none() =>
+            {
+                verdict.let_go = true;
+                continue;
+            }
+            Step::Direct(..) => {}
+            // From here on the players' rows differ.
+            _ if verdict.let_go && b.status == TransactionStatus::Idle => return verdict,
+            _ => {
+                let failed = b.status == TransactionStatus::Failed;
+                goes_back = failed || step.texts().any(|text| text.contains("rollback to"));
+            }
+        }
         written |= match step {
             Step::Direct(beside, _) => *beside == Beside::Source,
             _ => steps.iter().filter_map(Step::session).max() == Some(1),
@@ -231,6 +250,10 @@ pub fn judge(steps: &[Step], oracle: &[Reply], gateway: &[Reply]) -> Verdict {
         }
     }
     verdict
+}
+
+fn is_timeout(reply: &Reply) -> bool {
+    reply.error.as_ref().is_some_and(|error| error.sqlstate() == "55P03")
 }
 
 fn difference(a: &Reply, b: &Reply) -> Option<String> {

@@ -54,6 +54,20 @@ impl Step {
     }
 
     /// Its texts.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let texts: &[String] = match self {
+            Step::Query(_, t)
+            | Step::Extended(_, t)
+            | Step::Prepare(_, _, t)
+            | Step::Portal(_, t, _)
+            | Step::Direct(_, t) => std::slice::from_ref(t),
+            Step::Batch(_, texts) | Step::Pipeline(_, texts) => texts,
+            Step::Execute(..) | Step::More(..) | Step::Call(..) => &[],
+        };
+        texts.iter().map(String::as_str)
+    }
+
+    /// The same, to be changed.
     pub fn texts_mut(&mut self) -> Vec<&mut String> {
         match self {
             Step::Query(_, t)
