@@ -7,6 +7,7 @@
 //! functions ([`question`]).
 
 use crate::parse::{Lexeme, lex};
+use crate::savepoint::NAME_BYTES_MAX;
 use pg_query::protobuf::Token;
 use std::collections::BTreeSet;
 
@@ -66,9 +67,6 @@ impl Effect {
         self.called.extend(other.called);
     }
 }
-
-/// The longest name, in bytes (NAMEDATALEN is 64).
-const NAME_BYTES_MAX: usize = 63;
 
 /// Statements without relations and calls, by their first word.
 const CONTROL: &[&str] = &[
@@ -156,7 +154,9 @@ pub fn may_be_control(text: &[u8]) -> bool {
 pub fn may_leave_failure(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return true };
     let tokens = lex(text);
-    let first = tokens.first().map(|t| text[t.start..t.end].to_ascii_lowercase());
+    // A statement may be empty.
+    let first = tokens.iter().find(|t| !t.is_char(b';'));
+    let first = first.map(|t| text[t.start..t.end].to_ascii_lowercase());
     first.is_none_or(|word| {
         ["commit", "end", "rollback", "abort", "prepare"].contains(&word.as_str())
     })

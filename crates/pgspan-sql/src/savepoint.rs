@@ -46,24 +46,36 @@ pub fn steps(text: &[u8]) -> Option<Vec<Step>> {
     (!ends || steps.is_empty()).then_some(steps)
 }
 
-/// Whether a text may go back to a savepoint; what is not read may.
-pub fn may_go_back(text: &[u8]) -> bool {
+/// Whether a text may go back to a savepoint; what is not read may. `plain`: by a server whose
+/// `standard_conforming_strings` is on.
+pub fn may_go_back(text: &[u8], plain: bool) -> bool {
     // The word is a keyword: it is written in letters of ASCII whatever the encoding.
     let word = b"rollback";
     text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
-        && steps(text).is_none_or(|all| all.iter().any(|step| matches!(step, Step::Back(_))))
+        && steps(text)
+            .filter(|_| plain)
+            .is_none_or(|all| all.iter().any(|step| matches!(step, Step::Back(_))))
 }
 
 /// The name that is all that is left of a statement, as PostgreSQL folds it.
 fn named(rest: &[Lexeme], text: &str) -> Option<String> {
     let [only] = rest else { return None };
     let raw = &text[only.start..only.end];
-    match raw.strip_prefix('"') {
-        Some(quoted) => Some(quoted.strip_suffix('"')?.replace("\"\"", "\"")),
+    let name = match raw.strip_prefix('"') {
+        Some(quoted) => quoted.strip_suffix('"')?.replace("\"\"", "\""),
         // A server folds other letters as its locale has them.
-        None => raw.is_ascii().then(|| raw.to_ascii_lowercase()),
-    }
+        None if raw.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => {
+            raw.to_ascii_lowercase()
+        }
+        // It may be one of the others, written in escapes.
+        None => return None,
+    };
+    // Of a longer one the server keeps the beginning.
+    (name.len() <= NAME_BYTES_MAX).then_some(name)
 }
+
+/// The longest name, in bytes (NAMEDATALEN is 64).
+pub(crate) const NAME_BYTES_MAX: usize = 63;
 
 #[cfg(test)]
 mod tests {
@@ -90,6 +102,9 @@ mod tests {
             ("savepoint s t", None),
             ("savepoint \u{e4}", None),
             ("savepoint 'a", None),
+            (r#"savepoint U&"\0061""#, None),
+            (&format!("savepoint {}", "x".repeat(63)), Some(vec![set(&"x".repeat(63))])),
+            (&format!("savepoint {}", "x".repeat(64)), None),
         ] {
             assert_eq!(steps(text.as_bytes()), expected, "{text}");
         }
@@ -102,7 +117,9 @@ mod tests {
             (b"select 'rollback to s'", false),
             (b"rollback", false),
         ] {
-            assert_eq!(may_go_back(text), may, "{}", String::from_utf8_lossy(text));
+            assert_eq!(may_go_back(text, true), may, "{}", String::from_utf8_lossy(text));
         }
+        let hidden = br"select '\'' ; rollback to s; select '";
+        assert!(!may_go_back(hidden, true) && may_go_back(hidden, false));
     }
 }

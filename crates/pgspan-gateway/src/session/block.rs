@@ -155,6 +155,17 @@ impl Reading {
     }
 }
 
+/// A text that the gateway has answered in the block.
+#[derive(Clone)]
+pub(crate) struct Answered {
+    pub text: String,
+    pub plan: Arc<CachedPlan>,
+    /// The number of the innermost savepoint before it; 0: none, or not known.
+    behind: u64,
+    /// The client has not gone back behind it: its tables are locked.
+    pub locked: bool,
+}
+
 /// Whether a text whose effects are in question has run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ran {
@@ -185,11 +196,13 @@ pub(crate) struct Block {
     pub sources: Vec<BlockSource>,
     pub reading: Option<Reading>,
     /// What the gateway has answered in it, and by which plans.
-    pub read: Vec<(String, Arc<CachedPlan>)>,
+    pub read: Vec<Answered>,
     /// More than is remembered.
     pub read_more: bool,
     /// The block is home's, whose locks at the sources stand behind a savepoint.
-    handed: bool,
+    pub handed: bool,
+    /// Home reads texts as the gateway does (`standard_conforming_strings`).
+    pub plain: bool,
     /// The plan of the present statement.
     plan: Option<Arc<CachedPlan>>,
     /// Home runs the scans of the present statement if it gives a row.
@@ -214,6 +227,7 @@ impl Block {
     }
 
     fn push(&mut self, text: Option<Bytes>, owed: usize) {
+        let text = text.filter(|_| self.plain);
         let answer = self.answers + owed as u64 + 1;
         self.savepoints.relayed(text.as_deref(), answer);
         if self.ran.len() >= REMEMBERED_MAX {
@@ -247,7 +261,9 @@ impl Block {
 
     /// A command of a relayed statement is complete.
     pub fn completed(&mut self, tag: &[u8]) {
-        self.savepoints.completed(tag, self.answers + 1);
+        if let Some(number) = self.savepoints.completed(tag, self.answers + 1) {
+            self.read.iter_mut().for_each(|answered| answered.locked &= answered.behind < number);
+        }
     }
 
     /// Before a text is relayed: if it goes back to a savepoint, so do the sources.
@@ -353,13 +369,17 @@ impl Block {
             source.shown |= std::mem::take(&mut source.fresh);
         }
         let Some(plan) = plan else { return };
-        if self.read.iter().any(|(t, p)| t == text && Arc::ptr_eq(p, &plan)) {
+        let behind = self.savepoints.innermost().flatten().unwrap_or_default();
+        let known = |a: &&mut Answered| a.text == text && Arc::ptr_eq(&a.plan, &plan);
+        if let Some(answered) = self.read.iter_mut().find(known) {
+            answered.behind = if answered.locked { answered.behind.min(behind) } else { behind };
+            answered.locked = true;
             return;
         }
         // What cannot be asked for again cannot be handed over either.
         self.read_more |= self.read.len() >= REMEMBERED_MAX;
         self.read.truncate(REMEMBERED_MAX - 1);
-        self.read.push((text.to_owned(), plan));
+        self.read.push(Answered { text: text.to_owned(), plan, behind, locked: true });
     }
 
     /// After a statement that the client has not seen an answer of: sources that it was the

@@ -16,7 +16,7 @@ use super::{End, Session};
 use crate::sources::fetch::{self, Caller};
 use bytes::Bytes;
 use pgspan_pool::{ServerConnection, ServerError};
-use pgspan_sql::effect::{self, Effect, Part};
+use pgspan_sql::effect::{self, Effect};
 use pgspan_sql::plan::qualified_home;
 use pgspan_sql::quote::literal;
 use pgspan_sql::savepoint::may_go_back;
@@ -31,6 +31,9 @@ pub(super) struct Passing<'a> {
     pub effect: Option<Effect>,
     /// Its text, if it is one.
     pub text: Option<&'a [u8]>,
+    /// The first of its texts, which home refuses in a block that has failed, and with it the
+    /// rest, unless it leaves the failure.
+    pub first: Option<&'a [u8]>,
     /// It may go back to a savepoint, and do more behind that.
     pub goes_back: bool,
 }
@@ -48,16 +51,16 @@ impl Session {
             return Ok(None);
         }
         let failed = self.server.status == TransactionStatus::Failed;
+        if failed && what.first.is_some_and(|text| !effect::may_leave_failure(text)) {
+            return Ok(None);
+        }
         let Some(effect) = what.effect else {
-            let refused = failed && what.text.is_some_and(|t| !effect::may_leave_failure(t));
-            return if refused { Ok(None) } else { self.gate(what.goes_back).await };
+            return self.gate(what.goes_back).await;
         };
         let text = what.text.unwrap_or_default();
         if effect.is_named() {
             if failed {
-                // Home refuses everything up to the end of the block.
-                let refused = effect.parts.first() == Some(&Part::Named);
-                return if refused { Ok(None) } else { self.gate(what.goes_back).await };
+                return self.gate(what.goes_back).await;
             }
             // Each time: what the words mean others may have changed since.
             let harmless = match self.block.is_handed_over() {
@@ -73,7 +76,7 @@ impl Session {
                 }
                 Err(Stop::End(end)) => return Err(end),
                 Err(Stop::Refuse(error)) => {
-                    self.fail(false).await?;
+                    self.fail_block(false).await?;
                     return Ok(Some(error));
                 }
             }
@@ -105,27 +108,21 @@ impl Session {
             }
             Fate::Moved => {
                 let database = self.database_key();
-                for (text, _) in self.block.read.drain(..) {
-                    self.shared.sources.leave_to_home(&database, text);
+                for answered in self.block.read.drain(..) {
+                    self.shared.sources.leave_to_home(&database, answered.text);
                 }
                 moved()
             }
             Fate::Lost(error) => error,
         };
         if self.server.status == TransactionStatus::InBlock {
-            self.fail(false).await?;
+            self.fail_block(false).await?;
         }
         let lost = self.block.sources.iter().find(|s| s.lost);
         let always = lost.map_or_else(moved, |source| reject(&source.spec.name));
         self.block.doomed.get_or_insert(always);
         self.block.release().await;
         Ok(Some(error))
-    }
-
-    /// The client's block fails.
-    pub(super) async fn fail(&mut self, opened: bool) -> Result<(), End> {
-        self.opened = false;
-        self.fail_block(opened).await.map_err(End::from)
     }
 
     /// Home takes its snapshots of the sources; then each is asked for its present one.
@@ -136,27 +133,46 @@ impl Session {
         let read = self.block.read.clone();
         let Some(reading) = self.block.reading.clone() else { return Ok(Fate::Moved) };
         let (expected, question) = (&reading.fingerprint, &reading.question);
-        // What the gateway has locked at the sources is home's to lock.
-        let fetches = read.iter().flat_map(|(_, plan)| &plan.plan.fetches);
-        let probes: BTreeSet<String> =
-            fetches.map(|f| format!("SELECT FROM {} LIMIT 1", qualified_home(f))).collect();
-        // As the role, and with the meaning of names, of the block's first read.
-        let first =
-            [String::from_utf8_lossy(role(&expected[0])).into_owned(), reading.search_path()];
-        let asked = "SELECT pg_catalog.current_setting('role'), pg_catalog.current_setting('search_path'), CURRENT_USER";
+        // What the gateway has locked at the sources is home's to lock. What the client has
+        // gone back behind is read for its snapshot alone.
+        let again = self.block.handed;
+        let probes = |locked: bool| -> BTreeSet<String> {
+            let read = read.iter().filter(|answered| answered.locked == locked);
+            let fetches = read.flat_map(|answered| &answered.plan.plan.fetches);
+            fetches.map(|f| format!("SELECT FROM {} LIMIT 1", qualified_home(f))).collect()
+        };
+        let [locked, passing] = [probes(true), probes(false)];
+        if again && locked.is_empty() {
+            return Ok(Fate::Same);
+        }
+        // As the role, and with the meaning of names, of the block's first read. Who has locked
+        // the table since home's locks were undone is not waited for.
+        let asked = "SELECT CURRENT_USER, pg_catalog.current_setting('role'), pg_catalog.current_setting('search_path'), pg_catalog.current_setting('statement_timeout')";
         let got = match self.behind_savepoint(|server| home::run_once(server, asked)).await? {
             Ok(got) => got,
             Err(fate) => return Ok(fate),
         };
         let told = |n| String::from_utf8_lossy(got.value(0, n).map_or(b"", |v| v)).into_owned();
-        let settings =
-            ([told(2), told(1)] != first).then(|| [local(&first), local(&[told(0), told(1)])]);
+        let now = [1, 2, 3].map(told);
+        let then = [
+            String::from_utf8_lossy(role(&expected[0])).into_owned(),
+            reading.search_path(),
+            if again { AGAIN_MAX.to_owned() } else { told(3) },
+        ];
+        let alike = then[0] == told(0) && then[1..] == now[1..];
+        let settings = (!alike).then(|| [local(&then), local(&now)]);
         let probed = self.behind_savepoint(|server| {
             if let Some([then, _]) = &settings {
                 home::run_once(server, then);
             }
             home::run_prepared(server, question);
-            probes.iter().for_each(|probe| home::run_once(server, probe));
+            locked.iter().for_each(|probe| home::run_once(server, probe));
+            if !again && !passing.is_empty() {
+                home::run_once(server, "SAVEPOINT pgspan_passing");
+                passing.iter().for_each(|probe| home::run_once(server, probe));
+                home::run_once(server, "ROLLBACK TO SAVEPOINT pgspan_passing");
+                home::run_once(server, "RELEASE SAVEPOINT pgspan_passing");
+            }
             if let Some([_, now]) = &settings {
                 home::run_once(server, now);
             }
@@ -167,7 +183,7 @@ impl Session {
         };
         let answer = usize::from(settings.is_some());
         let unaltered = (1..expected.len()).all(|n| got.value(answer, n) == Some(&expected[n]));
-        let session = read.first().map(|(_, plan)| plan.session.clone());
+        let session = read.first().map(|answered| answered.plan.session.clone());
         let Some(session) = session.filter(|_| unaltered) else { return Ok(Fate::Moved) };
         let Session { shared, endpoint, cancel, block, user, .. } = self;
         let caller = Caller { shared, home: endpoint, cancel, session: &session, user };
@@ -191,10 +207,12 @@ impl Session {
             Ok(got) => Ok(Ok(got)),
             Err(ServerError::Sql(error)) => {
                 tracing::debug!(%error, "home could not read the source");
-                // Stopped, or the source is gone: what the statement itself would have met.
+                // Stopped, or the source is gone: what the statement itself would have met. Where
+                // locks are taken again, it would have met nothing.
                 let own = matches!(error.sqlstate(), "57014" | "55P03");
                 let source = error.sqlstate().starts_with("08");
-                Ok(Err(if own || source { Fate::Lost(error) } else { Fate::Moved }))
+                let met = (own || source) && !self.block.handed;
+                Ok(Err(if met { Fate::Lost(error) } else { Fate::Moved }))
             }
             Err(lost) => Err(lost.into()),
         }
@@ -206,43 +224,56 @@ impl Session {
         put_ready(&mut self.client.outbox, self.server.status);
     }
 
-    /// The first message of the client's, which goes to home unseen, must not be relayed yet.
+    /// The first message of the client's, which is not seen whole before it goes to home.
     pub(super) async fn serve_gate(&mut self) -> Result<(), End> {
         let front = pgspan_wire::frame::peek(&self.client.inbox).map_err(|_| End::Client)?;
-        let received = self.client.inbox.len();
-        let is_call = |(tag, size): &(u8, usize)| *tag == b'F' && received >= *size;
-        let call = front.filter(is_call).filter(|_| self.held.is_empty());
-        let Some(error) = self.gate(call.is_none()).await? else {
-            if let Some((tag, size)) = call.filter(|_| self.is_gated()) {
+        let Some((tag, size)) = front else { return Ok(()) };
+        let whole = self.client.inbox.len() >= size && self.held.is_empty();
+        let calls = tag == b'F' && whole;
+        let Some(error) = self.gate(!calls).await? else {
+            if calls && self.is_gated() {
                 self.relay(tag, size);
             }
             return Ok(());
         };
-        let inbox = &mut self.client.inbox;
-        let whole = front.filter(|(tag, size)| b"QF".contains(tag) && inbox.len() >= *size);
-        if let Some((_, size)) = whole {
-            use bytes::Buf as _;
-            inbox.advance(size);
-            self.held.take();
+        // Home must not have it: it may begin with leaving the failed block.
+        let held = self.held.take();
+        self.statements.forget(&held);
+        if b"QF".contains(&tag) {
+            self.client_dropped = size;
             self.refuse_with(&error);
+        } else {
+            error.put(&mut self.client.outbox);
+            self.discard_to_sync = true;
         }
-        // What is longer meets the failed block at home.
         Ok(())
     }
 
-    /// The texts of a batch, of what it parses and of what it runs.
-    pub(super) fn texts_of(frames: &[Frame], bound: &[Option<Text>]) -> Vec<Bytes> {
-        let text = |(frame, bound): (&Frame, &Option<Text>)| match frame.tag {
-            b'P' => frontend::Parse::decode(frame.body()).ok().map(|p| p.sql),
-            _ => bound.as_ref().map(|(sql, _)| sql.clone()),
+    /// Whether a batch may go back to a savepoint, and do more behind that.
+    fn goes_back(&self, texts: &[Option<Bytes>]) -> bool {
+        let may = |text: &Option<Bytes>| {
+            text.as_ref().is_none_or(|text| may_go_back(text, self.block.plain))
         };
-        frames.iter().zip(bound).filter_map(text).collect()
+        texts.iter().any(|text| *text != texts[0]) && texts.iter().any(may)
     }
 
-    /// Whether a batch may go back to a savepoint, and do more behind that.
-    pub(super) fn goes_back(frames: &[Frame], bound: &[Option<Text>]) -> bool {
-        let may = |text: Option<&Text>| text.is_none_or(|(sql, _)| may_go_back(sql));
-        request::runs(frames, bound).nth(1).is_some() && request::runs(frames, bound).any(may)
+    /// Before a batch is relayed, as [`Session::pass`].
+    pub(super) async fn pass_frames(
+        &mut self,
+        frames: &[Frame],
+        bound: &[Option<Text>],
+    ) -> Result<Option<ErrorFields>, End> {
+        if !self.is_gated() {
+            return Ok(None);
+        }
+        let effect = self.effect_of_batch(frames, bound);
+        let texts = request::texts(frames, bound);
+        let goes_back = self.goes_back(&texts);
+        let first = texts.first().and_then(|text| text.as_deref());
+        // One statement is known again by its text. What it does is not proven by its Parse.
+        let one = texts.iter().all(|text| *text == texts[0]) && request::binds(frames);
+        let text = first.filter(|_| one);
+        self.pass(Passing { effect, text, first, goes_back }).await
     }
 
     /// What the messages of a batch may do together.
@@ -255,7 +286,12 @@ impl Session {
         for (frame, bound) in frames.iter().zip(bound) {
             match frame.tag {
                 // Its Bind counts; see `record` for what a Parse alone may do.
-                b'P' => all.then(self.effect_of(super::inbound::PARSED, &[])?),
+                b'P' => {
+                    let sql = frontend::Parse::decode(frame.body()).ok()?.sql;
+                    if !self.is_control(&sql) {
+                        all.then(self.effect_of(super::inbound::PARSED, &[])?);
+                    }
+                }
                 b'B' => {
                     let (sql, param_oids) = bound.as_ref()?;
                     all.then(self.effect_of(sql, param_oids)?);
@@ -278,12 +314,17 @@ pub(super) enum Fate {
     Lost(ErrorFields),
 }
 
-/// Sets role and `search_path` to the end of the transaction.
-fn local([role, path]: &[String; 2]) -> String {
+/// `statement_timeout` where home takes locks again that it had before.
+const AGAIN_MAX: &str = "2s";
+
+/// Sets role, `search_path` and `statement_timeout` to the end of the transaction.
+fn local([role, path, timeout]: &[String; 3]) -> String {
     format!(
-        "SELECT pg_catalog.set_config('role', {}, true), pg_catalog.set_config('search_path', {}, true)",
+        "SELECT pg_catalog.set_config('role', {}, true), pg_catalog.set_config('search_path', {}, true), \
+         pg_catalog.set_config('statement_timeout', {}, true)",
         literal(role),
-        literal(path)
+        literal(path),
+        literal(timeout)
     )
 }
 

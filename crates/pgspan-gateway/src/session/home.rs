@@ -571,6 +571,7 @@ impl Session {
 
     /// Makes the client's block fail, as its own failing statement would have.
     pub(super) async fn fail_block(&mut self, opened: bool) -> Result<(), ServerError> {
+        self.opened = false;
         frontend::close_portal(&mut self.server.outbox, "pgspan:");
         if opened {
             run_prepared(&mut self.server, constant(6));

@@ -18,13 +18,6 @@ fn framing(error: pgspan_wire::WireError) -> End {
     End::Client
 }
 
-/// The statement that a whole Parse message names.
-pub(super) fn parsed_name(tag: u8, raw: &[u8]) -> Option<String> {
-    let body = raw.get(frame::HEADER_BYTES..).filter(|_| tag == b'P')?;
-    let end = body.iter().position(|byte| *byte == 0)?;
-    Some(String::from_utf8_lossy(&body[..end]).into_owned())
-}
-
 /// Objects from this OID on are not PostgreSQL's own (FirstNormalObjectId).
 pub(super) const FIRST_OWN_OID: u32 = 16384;
 
@@ -41,6 +34,8 @@ impl Session {
     /// Relays what the client has sent, up to the first message that is not for the relay.
     pub(super) fn read_client(&mut self) -> Result<Next, End> {
         let whole_max = self.shared.config.limits.statement_bytes_max;
+        let plain = self.server.parameters.get("standard_conforming_strings");
+        self.block.plain = plain.is_some_and(|value| value == "on");
         self.client_whole = 0;
         loop {
             if self.swallow_ready {
@@ -55,12 +50,17 @@ impl Session {
                     return Ok(Next::Batch);
                 }
                 // An error before it spoils the whole batch.
-                for frame in self.held.take().iter() {
-                    if let Some(name) = parsed_name(frame.tag, &frame.raw) {
-                        self.statements.remove(&name);
-                    }
-                }
+                let held = self.held.take();
+                self.statements.forget(&held);
                 self.end_discarding();
+            }
+            if self.client_dropped > 0 {
+                let n = self.client_dropped.min(self.client.inbox.len());
+                self.client.inbox.advance(n);
+                self.client_dropped -= n;
+                if self.client_dropped > 0 {
+                    return Ok(Next::Wait);
+                }
             }
             if self.client_rest > 0 {
                 let n = self.client_rest.min(self.client.inbox.len());
@@ -81,6 +81,11 @@ impl Session {
             debug_assert!(size <= LENGTH_MAX + 1);
             if let Some(next) = self.gated(tag, size) {
                 return Ok(next);
+            }
+            let dropped = self.discard_to_sync && !self.owed.copying_in();
+            if dropped && size > frame::HEADER_BYTES {
+                self.client_dropped = size;
+                continue;
             }
             if self.client.inbox.len() < size {
                 // Long messages pass as they come, unless their batch is being held.
@@ -167,33 +172,39 @@ impl Session {
     /// requests are held until they are whole and nothing is under way. `None`: the message
     /// takes the usual way.
     fn gated(&mut self, tag: u8, size: usize) -> Option<Next> {
-        let failed = self.server.status == TransactionStatus::Failed;
         if !self.is_gated() || self.owed.copying_in() || self.discard_to_sync || tag == b'X' {
             return None;
         }
         if self.owed.ready() > 0 {
             return Some(Next::Wait);
         }
+        let failed = self.server.status == TransactionStatus::Failed;
         let whole = self.client.inbox.len() >= size;
         let too_long = size > self.shared.config.limits.home_join_bytes_max;
-        let unseen = match tag {
-            b'F' => whole || too_long,
-            b'Q' => too_long || (whole && !self.held.is_empty()),
-            _ => {
-                // A batch of which no more can be held goes there as well.
+        let (alone, calls) = (b"QF".contains(&tag), tag == b'F');
+        if alone && !self.held.is_empty() {
+            // The batch in front of it goes first.
+            return Some(Next::Flush);
+        }
+        let unseen = match alone {
+            // Home refuses it in a block that has failed.
+            true if calls => (whole || too_long) && !failed,
+            true => too_long,
+            // A batch of which no more can be held goes there as well.
+            false => {
                 let all = self.held.bytes() + size;
                 all > self.shared.config.limits.home_join_bytes_max
                     || !self.held.has_room(size, &self.shared.held)
             }
         };
         if unseen {
-            return (!failed).then_some(Next::Gate);
+            return Some(Next::Gate);
         }
-        if !whole {
+        if !whole && !too_long {
             self.client_whole = size;
             return Some(Next::Wait);
         }
-        (tag == b'Q' && self.held.is_empty()).then(|| Next::Query(self.take(tag, size)))
+        (alone && !calls).then(|| Next::Query(self.take(tag, size)))
     }
 
     fn end_discarding(&mut self) {
@@ -222,7 +233,7 @@ impl Session {
                 self.unnamed_at_home = false;
             }
             (b'P', Some(raw)) => {
-                let name = parsed_name(tag, raw).unwrap_or_default();
+                let name = request::parsed_name(tag, raw).unwrap_or_default();
                 self.unnamed_at_home |= name.is_empty();
                 if self.owed.skipping() {
                     self.statements.remove(&name);

@@ -124,6 +124,8 @@ pub(crate) struct Session {
     pub client_whole: usize,
     /// Rest of a long client message that is relayed as it comes, in bytes.
     pub client_rest: usize,
+    /// Rest of a client message that nobody reads, in bytes.
+    pub client_dropped: usize,
     /// Rest of a long server message, likewise.
     pub server_rest: usize,
     /// The transaction block that the client is in.
@@ -197,6 +199,7 @@ impl Session {
             discard_to_sync: false,
             client_whole: 0,
             client_rest: 0,
+            client_dropped: 0,
             server_rest: 0,
             block: Block::default(),
             opened: false,

@@ -5,7 +5,7 @@ use crate::sources::Fingerprint;
 use bytes::Bytes;
 use pgspan_sql::ask;
 use pgspan_wire::WireError;
-use pgspan_wire::frame::{Fields, Frame};
+use pgspan_wire::frame::{Fields, Frame, HEADER_BYTES};
 use pgspan_wire::frontend::{Bind, Execute, Parse, Target};
 use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
@@ -81,6 +81,15 @@ impl Statements {
         }
     }
 
+    /// What a batch would have prepared that home does not get.
+    pub fn forget(&mut self, frames: &[Frame]) {
+        for frame in frames {
+            if let Some(name) = parsed_name(frame.tag, &frame.raw) {
+                self.remove(&name);
+            }
+        }
+    }
+
     /// Drops those whose names are not to be kept.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.by_name.retain(|name, _| keep(name));
@@ -112,16 +121,38 @@ impl Statements {
     }
 }
 
+/// The statement that a whole Parse message names.
+pub(super) fn parsed_name(tag: u8, raw: &[u8]) -> Option<String> {
+    let body = raw.get(HEADER_BYTES..).filter(|_| tag == b'P')?;
+    let end = body.iter().position(|byte| *byte == 0)?;
+    Some(String::from_utf8_lossy(&body[..end]).into_owned())
+}
+
 /// What a message runs: the text, and the types that were named for its parameters.
 pub(crate) type Text = (Bytes, Arc<[u32]>);
 
-/// What the Binds of a batch run, in order; `None`: not known.
-pub(super) fn runs<'a>(
-    frames: &[Frame],
-    bound: &'a [Option<Text>],
-) -> impl Iterator<Item = Option<&'a Text>> {
-    let binds = frames.iter().zip(bound).filter(|(frame, _)| frame.tag == b'B');
-    binds.map(|(_, text)| text.as_ref())
+/// The texts of a batch, of what it parses and of what it runs, in order; `None`: not known.
+pub(super) fn texts(frames: &[Frame], bound: &[Option<Text>]) -> Vec<Option<Bytes>> {
+    let mut portals = HashSet::new();
+    let text = |(frame, bound): (&Frame, &Option<Text>)| {
+        let name = || Fields::new(frame.tag, frame.body()).text().ok();
+        match frame.tag {
+            b'P' => Some(Parse::decode(frame.body()).ok().map(|p| p.sql)),
+            b'B' => {
+                portals.extend(name());
+                Some(bound.as_ref().map(|(sql, _)| sql.clone()))
+            }
+            // Of a portal that was there before.
+            b'E' => name().is_none_or(|name| !portals.contains(&name)).then_some(None),
+            _ => None,
+        }
+    };
+    frames.iter().zip(bound).filter_map(text).collect()
+}
+
+/// Whether a statement is bound in a batch.
+pub(super) fn binds(frames: &[Frame]) -> bool {
+    frames.iter().any(|frame| frame.tag == b'B')
 }
 
 /// What each message of a batch runs that binds a statement: what the last Parse of the name
@@ -323,9 +354,9 @@ mod tests {
         let runs = |build: &dyn Fn(&mut BytesMut)| -> Vec<String> {
             let frames = frames(build);
             let bound = bound(&frames, |name| statements.get(name).map(Prepared::text));
-            let text = |t: &Text| String::from_utf8_lossy(&t.0).into_owned();
-            let told = |t: Option<&Text>| t.map_or_else(|| "unknown".to_owned(), text);
-            super::runs(&frames, &bound).map(told).collect()
+            let binds = frames.iter().zip(bound).filter(|(f, _)| f.tag == b'B');
+            let text = |t: Option<Text>| t.map(|t| String::from_utf8_lossy(&t.0).into_owned());
+            binds.map(|(_, t)| text(t).unwrap_or_else(|| "unknown".to_owned())).collect()
         };
         let bind = |b: &mut BytesMut, name: &str| frontend::bind(b, "", name, &[], NONE, &[]);
         let twice = runs(&|b| {

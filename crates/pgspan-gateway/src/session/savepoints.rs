@@ -43,8 +43,9 @@ impl Savepoints {
         }
     }
 
-    /// A command is complete, with this tag, before the answer of this number.
-    pub fn completed(&mut self, tag: &[u8], answer: u64) {
+    /// A command is complete, with this tag, before the answer of this number. Gives the number
+    /// of the savepoint that the client has gone back to, where that is known.
+    pub fn completed(&mut self, tag: &[u8], answer: u64) -> Option<u64> {
         let is = |step: &Step| match step {
             Step::Set(_) => tag == b"SAVEPOINT",
             Step::Release(_) => tag == b"RELEASE",
@@ -59,10 +60,12 @@ impl Savepoints {
         } else if matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"ROLLBACK") {
             self.unknown = true;
         }
-        if tag == b"ROLLBACK" {
-            let at = self.open.last().map_or(0, |(number, _)| *number);
-            self.undone |= self.unknown || at <= self.mark;
+        if tag != b"ROLLBACK" {
+            return None;
         }
+        let at = self.open.last().map_or(0, |(number, _)| *number);
+        self.undone |= self.unknown || at <= self.mark;
+        (!self.unknown).then_some(at)
     }
 
     /// From here on it counts whether what is done now is undone by going back.
@@ -155,7 +158,9 @@ mod tests {
 
     fn play(known: &mut Savepoints, answer: u64, text: &str, tags: &[&str]) {
         known.relayed(Some(text.as_bytes()), answer);
-        tags.iter().for_each(|tag| known.completed(tag.as_bytes(), answer));
+        for tag in tags {
+            known.completed(tag.as_bytes(), answer);
+        }
         known.answered(answer, false, false);
     }
 

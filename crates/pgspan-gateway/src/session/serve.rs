@@ -63,7 +63,8 @@ impl Session {
         let body = frame.body();
         let text = body.strip_suffix(b"\0").unwrap_or(&body);
         let effect = self.effect_of(text, &[]);
-        let what = Passing { effect, text: Some(text), goes_back: may_go_back(text) };
+        let goes_back = may_go_back(text, self.block.plain);
+        let what = Passing { effect, text: Some(text), first: Some(text), goes_back };
         if let Some(error) = self.pass(what).await? {
             self.refuse_with(&error);
             return Ok(());
@@ -75,24 +76,10 @@ impl Session {
 
     /// A whole batch that home is to run.
     async fn pass_batch(&mut self, frames: &[Frame], bound: Vec<Option<Text>>) -> Result<(), End> {
-        if self.is_gated() {
-            let effect = self.effect_of_batch(frames, &bound);
-            // One statement is known again by its text.
-            let texts = Self::texts_of(frames, &bound);
-            let text = texts.iter().all(|t| *t == texts[0]).then(|| texts.first()).flatten();
-            // What it does is not proven by its Parse.
-            let text = text.filter(|_| request::runs(frames, &bound).next().is_some());
-            let goes_back = Self::goes_back(frames, &bound);
-            let what = Passing { effect, text: text.map(|t| &t[..]), goes_back };
-            if let Some(error) = self.pass(what).await? {
-                for frame in frames {
-                    if let Some(name) = super::inbound::parsed_name(frame.tag, &frame.raw) {
-                        self.statements.remove(&name);
-                    }
-                }
-                self.refuse_with(&error);
-                return Ok(());
-            }
+        if let Some(error) = self.pass_frames(frames, &bound).await? {
+            self.statements.forget(frames);
+            self.refuse_with(&error);
+            return Ok(());
         }
         self.relay_whole(frames, bound);
         Ok(())
@@ -107,7 +94,7 @@ impl Session {
         let mut doubted =
             self.trust.is_doubted() && self.server.status != TransactionStatus::Failed;
         if doubted {
-            let first = Self::texts_of(&frames, &bound).into_iter().next();
+            let first = request::texts(&frames, &bound).into_iter().next().flatten();
             if self.may_take_snapshot(first.as_deref()).await {
                 self.regain_trust().await?;
                 bound = self.bound(&frames);
@@ -125,22 +112,21 @@ impl Session {
         let batch = match shape {
             Ok(Some(batch)) => batch,
             Ok(None) | Err(_) => {
-                if let [head @ .., sync] = &frames[..]
-                    && sync.tag == b'S'
+                if let [head @ .., _sync] = &frames[..]
                     && self.is_foreign_head(head)
                 {
                     self.relay_head(head, true).await?;
                     backend::put_ready(&mut self.client.outbox, self.server.status);
                     return Ok(());
                 }
-                let runs_foreign = request::runs(&frames, &bound).next().is_some()
-                    && self.statements.any_foreign();
+                let runs_foreign = request::binds(&frames) && self.statements.any_foreign();
                 if runs_foreign {
                     self.fell_back(Reason::new(Cause::SeveralInBatch));
                 }
                 return self.pass_batch(&frames, bound).await;
             }
         };
+        let parsed_here = batch.head.first().is_some_and(|f| f.tag == b'P');
         let noticed = noticed.into_iter().rev().find(|(name, _)| *name == batch.bind.statement);
         let prepared = noticed.map(|(_, prepared)| prepared);
         let known = || self.statements.get(&batch.bind.statement).filter(|_| !doubted).cloned();
@@ -149,7 +135,7 @@ impl Session {
         };
         let text = std::str::from_utf8(&prepared.sql).ok().filter(|_| prepared.foreign);
         let Some(text) = text.filter(|t| !super::show::is_show(t.as_bytes())) else {
-            if batch.head.first().is_none_or(|f| f.tag != b'P') {
+            if !parsed_here {
                 self.show_anew(&batch.bind.statement, &prepared).await?;
             }
             self.count_relayed();
@@ -162,7 +148,6 @@ impl Session {
             return Ok(());
         }
         let reading = self.statements.get(&name).and_then(|p| p.reading.clone());
-        let parsed_here = frames.first().is_some_and(|f| f.tag == b'P');
         let request = Request {
             text: text.to_owned(),
             param_oids: prepared.param_oids.clone(),
@@ -188,7 +173,7 @@ impl Session {
         let mut frames = self.held.take();
         let mut bound = self.bound(&frames);
         let shows = runs_show(&frames, &bound);
-        let first = Self::texts_of(&frames, &bound).into_iter().next();
+        let first = request::texts(&frames, &bound).into_iter().next().flatten();
         if shows || self.may_take_snapshot(first.as_deref()).await {
             self.regain_trust().await?;
             bound = self.bound(&frames);
@@ -199,20 +184,23 @@ impl Session {
         self.notice_statements(&mut frames);
         if self.is_foreign_head(&frames) {
             self.discard_to_sync = !self.relay_head(&frames, true).await?;
-        } else if frames.iter().all(|f| b"PDC".contains(&f.tag)) {
-            self.relay_whole(&frames, bound);
+            return Ok(());
+        }
+        // In a block that is gated no batch is open at home when the next message is looked at;
+        // a block does not end with a Sync.
+        let closed = self.is_gated() || frames.iter().all(|f| b"PDC".contains(&f.tag));
+        if let Some(error) = self.pass_frames(&frames, &bound).await? {
+            self.statements.forget(&frames);
+            error.put(&mut self.client.outbox);
+            self.discard_to_sync = true;
+            return Ok(());
+        }
+        self.relay_whole(&frames, bound);
+        if closed {
             frontend::sync(&mut self.server.outbox);
             self.owed.sent(b'S');
             self.swallow_ready = true;
         } else {
-            let goes_back = Self::goes_back(&frames, &bound);
-            let what = Passing { effect: None, text: None, goes_back };
-            if let Some(error) = self.pass(what).await? {
-                error.put(&mut self.client.outbox);
-                self.discard_to_sync = true;
-                return Ok(());
-            }
-            self.relay_whole(&frames, bound);
             frontend::flush(&mut self.server.outbox);
         }
         Ok(())
@@ -297,7 +285,7 @@ impl Session {
     /// what it prepares.
     fn is_foreign_head(&self, frames: &[Frame]) -> bool {
         let [parse, describes @ ..] = frames else { return false };
-        let prepared = super::inbound::parsed_name(parse.tag, &parse.raw)
+        let prepared = request::parsed_name(parse.tag, &parse.raw)
             .and_then(|name| Some((self.statements.get(&name)?, name)));
         let Some((prepared, name)) = prepared else { return false };
         let of_it = frontend::Target::Statement(name);
@@ -312,7 +300,7 @@ impl Session {
     /// `lasts`, notes what home has read the statement under. `false`: they failed, and the
     /// client has its error.
     async fn relay_head(&mut self, head: &[Frame], lasts: bool) -> Result<bool, End> {
-        let name = head.first().and_then(|f| super::inbound::parsed_name(f.tag, &f.raw));
+        let name = head.first().and_then(|f| request::parsed_name(f.tag, &f.raw));
         self.unnamed_at_home |= name.as_deref() == Some("");
         let question = self.reading_question(name.as_deref()).await;
         let in_block = self.server.status == TransactionStatus::InBlock;
@@ -461,5 +449,5 @@ enum Head {
 
 /// Whether a SHOW of the gateway's own is among the statements of a batch.
 fn runs_show(frames: &[Frame], bound: &[Option<Text>]) -> bool {
-    Session::texts_of(frames, bound).iter().any(|text| super::show::is_show(text))
+    request::texts(frames, bound).iter().flatten().any(|text| super::show::is_show(text))
 }

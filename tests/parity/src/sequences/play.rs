@@ -155,11 +155,14 @@ fn run(session: &mut Connection, step: &Step, functions: &[(String, u32)]) -> Re
         Step::Extended(_, sql) => return session.extended(&extended(sql, Flow::OneTrip)),
         Step::Prepare(_, name, sql) => return session.prepare(name, sql, &[]),
         Step::Execute(_, name) => return session.execute(name, none, (&[], 0), 0, 1),
-        Step::Batch(_, texts) => {
+        Step::Batch(_, texts) | Step::Flushed(_, texts) => {
             for sql in texts {
                 frontend::parse(&mut out, "", sql, &[]);
                 frontend::bind(&mut out, "", "", &[], none, &[]);
                 frontend::execute(&mut out, "", 0);
+                if matches!(step, Step::Flushed(..)) {
+                    frontend::flush(&mut out);
+                }
             }
             frontend::sync(&mut out);
         }

@@ -24,6 +24,8 @@ pub enum Step {
     Execute(usize, String),
     /// Several statements up to one Sync.
     Batch(usize, Vec<String>),
+    /// The same, with a Flush behind each.
+    Flushed(usize, Vec<String>),
     /// Several Queries before the first answer.
     Pipeline(usize, Vec<String>),
     /// A portal in pieces, the rest of which stays open.
@@ -45,6 +47,7 @@ impl Step {
             | Step::Prepare(s, ..)
             | Step::Execute(s, _)
             | Step::Batch(s, _)
+            | Step::Flushed(s, _)
             | Step::Pipeline(s, _)
             | Step::Portal(s, ..)
             | Step::More(s, _)
@@ -61,7 +64,7 @@ impl Step {
             | Step::Prepare(_, _, t)
             | Step::Portal(_, t, _)
             | Step::Direct(_, t) => std::slice::from_ref(t),
-            Step::Batch(_, texts) | Step::Pipeline(_, texts) => texts,
+            Step::Batch(_, texts) | Step::Flushed(_, texts) | Step::Pipeline(_, texts) => texts,
             Step::Execute(..) | Step::More(..) | Step::Call(..) => &[],
         };
         texts.iter().map(String::as_str)
@@ -75,7 +78,9 @@ impl Step {
             | Step::Prepare(_, _, t)
             | Step::Portal(_, t, _)
             | Step::Direct(_, t) => vec![t],
-            Step::Batch(_, texts) | Step::Pipeline(_, texts) => texts.iter_mut().collect(),
+            Step::Batch(_, texts) | Step::Flushed(_, texts) | Step::Pipeline(_, texts) => {
+                texts.iter_mut().collect()
+            }
             Step::Execute(..) | Step::More(..) | Step::Call(..) => Vec::new(),
         }
     }
@@ -124,6 +129,8 @@ const POINTS: &[&str] = &[
     "release s",
     "savepoint t",
     "rollback to t",
+    "savepoint U&\"\\0073\"",
+    "rollback to \"s\"",
 ];
 
 /// What the gateway may answer itself.
@@ -300,7 +307,7 @@ pub fn sequence(dice: &mut Dice) -> Vec<Step> {
             steps.push(one_of(dice, session, BEGINS));
             continue;
         }
-        match dice.below(25) {
+        match dice.below(27) {
             0 | 1 => {
                 let text = *dice.pick(ENDS);
                 in_block[session] =
@@ -323,7 +330,7 @@ pub fn sequence(dice: &mut Dice) -> Vec<Step> {
             20 if !prepared[session].is_empty() => {
                 steps.push(Step::Execute(session, dice.pick(&prepared[session]).clone()));
             }
-            21 => steps.push(several(dice, session)),
+            21 | 25 | 26 => steps.push(several(dice, session)),
             22 => {
                 let rows = 1 + i32::try_from(dice.below(3)).unwrap_or(0);
                 let read = (*dice.pick(&READS[..5])).to_owned();
@@ -389,6 +396,17 @@ fn several(dice: &mut Dice, session: usize) -> Step {
     if dice.one_in(2) {
         texts[0] = (*dice.pick(&["begin", "commit", "rollback", "savepoint s"])).to_owned();
     }
+    if dice.one_in(2) {
+        let at = dice.below(count);
+        texts[at] = (*dice.pick(&["rollback to s", "rollback to t", "savepoint t"])).to_owned();
+    }
+    if dice.one_in(4) {
+        return Step::Query(session, texts.join("; "));
+    }
     texts = texts.into_iter().map(|text| commented(dice, text)).collect();
-    if dice.one_in(3) { Step::Batch(session, texts) } else { Step::Pipeline(session, texts) }
+    match dice.below(4) {
+        0 => Step::Batch(session, texts),
+        1 => Step::Flushed(session, texts),
+        _ => Step::Pipeline(session, texts),
+    }
 }
