@@ -59,6 +59,11 @@ impl Effect {
         self.parts.iter().any(|p| matches!(p, Part::End { .. }))
     }
 
+    /// Whether nothing comes behind the end of a transaction.
+    pub fn ends_last(&self) -> bool {
+        self.parts.iter().rev().skip(1).all(|p| !matches!(p, Part::End { .. }))
+    }
+
     /// Both, one after the other.
     pub fn then(&mut self, other: Effect) {
         self.parts.extend(other.parts);
@@ -152,14 +157,22 @@ pub fn may_be_control(text: &[u8]) -> bool {
 /// Whether a text could do anything in a block that has failed: home refuses whatever does
 /// not end it or return to a savepoint.
 pub fn may_leave_failure(text: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else { return true };
+    let leaves = ["commit", "end", "rollback", "abort", "prepare"];
+    first_word(text).is_none_or(|word| leaves.contains(&word.as_str()))
+}
+
+/// Whether a statement may ask the client for rows.
+pub fn may_copy(statement: &[u8]) -> bool {
+    first_word(statement).is_none_or(|word| word == "copy")
+}
+
+/// The first word of a text, in lower case.
+fn first_word(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?;
     let tokens = lex(text);
     // A statement may be empty.
-    let first = tokens.iter().find(|t| !t.is_char(b';'));
-    let first = first.map(|t| text[t.start..t.end].to_ascii_lowercase());
-    first.is_none_or(|word| {
-        ["commit", "end", "rollback", "abort", "prepare"].contains(&word.as_str())
-    })
+    let first = tokens.iter().find(|t| !t.is_char(b';'))?;
+    Some(text[first.start..first.end].to_ascii_lowercase())
 }
 
 /// Keywords that stand there for the grammar itself, or for types that are PostgreSQL's own.

@@ -51,6 +51,7 @@ pub fn steps(text: &[u8]) -> Option<Vec<Step>> {
 pub fn may_go_back(text: &[u8], plain: bool) -> bool {
     // The word is a keyword: it is written in letters of ASCII whatever the encoding.
     let word = b"rollback";
+    let plain = plain || !text.contains(&b'\\');
     text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
         && steps(text)
             .filter(|_| plain)

@@ -227,7 +227,7 @@ impl Block {
     }
 
     fn push(&mut self, text: Option<Bytes>, owed: usize) {
-        let text = text.filter(|_| self.plain);
+        let text = text.filter(|text| self.plain || !text.contains(&b'\\'));
         let answer = self.answers + owed as u64 + 1;
         self.savepoints.relayed(text.as_deref(), answer);
         if self.ran.len() >= REMEMBERED_MAX {
@@ -444,9 +444,8 @@ impl Session {
     /// What a text may do, as home reads texts now.
     pub(super) fn effect_of(&self, text: &[u8], param_oids: &[u32]) -> Option<Effect> {
         let told = |name: &str| self.server.parameters.get(name).map_or("", String::as_str);
-        if told("standard_conforming_strings") != "on"
-            || param_oids.iter().any(|o| *o >= super::inbound::FIRST_OWN_OID)
-        {
+        let plain = told("standard_conforming_strings") == "on" || !text.contains(&b'\\');
+        if !plain || param_oids.iter().any(|o| *o >= super::inbound::FIRST_OWN_OID) {
             return None;
         }
         let utf8 = matches!(told("client_encoding"), "UTF8" | "SQL_ASCII");

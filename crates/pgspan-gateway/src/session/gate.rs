@@ -63,7 +63,7 @@ impl Session {
                 return self.gate(what.goes_back).await;
             }
             // Each time: what the words mean others may have changed since.
-            let harmless = match self.block.is_handed_over() {
+            let harmless = match self.block.is_handed_over() && !what.goes_back {
                 true => Ok(false),
                 false => self.is_harmless(&effect, Ran::Proven).await,
             };
@@ -257,23 +257,34 @@ impl Session {
         texts.iter().any(|text| *text != texts[0]) && texts.iter().any(may)
     }
 
-    /// Before a batch is relayed, as [`Session::pass`].
+    /// Before a batch is relayed, as [`Session::pass`]. `flushed`: nothing can be asked before
+    /// the rest of it comes, unless it is closed.
     pub(super) async fn pass_frames(
         &mut self,
         frames: &[Frame],
         bound: &[Option<Text>],
+        flushed: bool,
     ) -> Result<Option<ErrorFields>, End> {
         if !self.is_gated() {
             return Ok(None);
         }
         let effect = self.effect_of_batch(frames, bound);
         let texts = request::texts(frames, bound);
+        // What a Sync behind it would not change.
+        let copies = || texts.iter().flatten().any(|text| effect::may_copy(text));
+        let closes = effect.as_ref().is_some_and(|e| e.ends_last() && !copies());
+        let open = flushed && !closes;
+        let effect = effect.filter(|_| !open);
         let goes_back = self.goes_back(&texts);
+        if goes_back {
+            // What was bound may not be executed, or in another order.
+            self.block.savepoints.forget();
+        }
         let first = texts.first().and_then(|text| text.as_deref());
         // One statement is known again by its text. What it does is not proven by its Parse.
         let one = texts.iter().all(|text| *text == texts[0]) && request::binds(frames);
         let text = first.filter(|_| one);
-        self.pass(Passing { effect, text, first, goes_back }).await
+        self.pass(Passing { effect, text, first, goes_back: goes_back || open }).await
     }
 
     /// What the messages of a batch may do together.
@@ -288,7 +299,7 @@ impl Session {
                 // Its Bind counts; see `record` for what a Parse alone may do.
                 b'P' => {
                     let sql = frontend::Parse::decode(frame.body()).ok()?.sql;
-                    if !self.is_control(&sql) {
+                    if self.effect_of(&sql, &[]).is_none_or(|effect| effect.is_named()) {
                         all.then(self.effect_of(super::inbound::PARSED, &[])?);
                     }
                 }

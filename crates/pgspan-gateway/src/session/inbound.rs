@@ -82,9 +82,11 @@ impl Session {
             if let Some(next) = self.gated(tag, size) {
                 return Ok(next);
             }
-            let dropped = self.discard_to_sync && !self.owed.copying_in();
-            if dropped && size > frame::HEADER_BYTES {
+            if self.discard_to_sync && !self.owed.copying_in() && tag != b'X' {
                 self.client_dropped = size;
+                if tag == b'S' {
+                    self.end_discarding();
+                }
                 continue;
             }
             if self.client.inbox.len() < size {
@@ -117,12 +119,6 @@ impl Session {
                 b'X' => return Ok(Next::Terminate),
                 // Whatever it is, home says what is wrong with it.
                 _ if self.owed.copying_in() => self.relay(tag, size),
-                _ if self.discard_to_sync => {
-                    self.client.inbox.advance(size);
-                    if tag == b'S' {
-                        self.end_discarding();
-                    }
-                }
                 b'Q' => {
                     // A batch without a Sync before it goes first.
                     self.relay_held();
@@ -151,6 +147,9 @@ impl Session {
                 }
                 b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {
                     if self.hold_or_relay(tag, size).is_err() {
+                        if self.is_gated() && !self.held.is_empty() {
+                            return Ok(Next::Flush);
+                        }
                         // Home says what is wrong with it.
                         self.relay_held();
                         self.block.unknown(self.owed.ready());
@@ -182,9 +181,14 @@ impl Session {
         let whole = self.client.inbox.len() >= size;
         let too_long = size > self.shared.config.limits.home_join_bytes_max;
         let (alone, calls) = (b"QF".contains(&tag), tag == b'F');
-        if alone && !self.held.is_empty() {
+        let copies = b"cdfp".contains(&tag);
+        if (alone || copies) && !self.held.is_empty() {
             // The batch in front of it goes first.
             return Some(Next::Flush);
+        }
+        if copies {
+            // Home overlooks it.
+            return None;
         }
         let unseen = match alone {
             // Home refuses it in a block that has failed.

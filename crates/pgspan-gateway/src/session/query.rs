@@ -157,7 +157,9 @@ impl Session {
                 self.block.forget_unshown().await;
                 let shown = reason.clone();
                 self.fell_back(reason);
-                let ours = shown.cause != Cause::NoForeignTable;
+                // Of several statements it is not known which one that is about.
+                let others = [Cause::NoForeignTable, Cause::SeveralStatements];
+                let ours = !others.contains(&shown.cause);
                 let explains = request.batch.is_none() && explain::is_explain(&request.text);
                 if ours && explains && !self.is_gated() {
                     // With ANALYZE, whatever the statement calls.

@@ -57,15 +57,21 @@ impl Savepoints {
                 self.take(&step);
                 self.stepped = answer;
             }
-        } else if matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"ROLLBACK") {
+            if tag == b"ROLLBACK" && !self.unknown {
+                let at = self.open.last().map_or(0, |(number, _)| *number);
+                self.undone |= at <= self.mark;
+                return Some(at);
+            }
+        } else if matches!(tag, b"SAVEPOINT" | b"RELEASE") {
             self.unknown = true;
         }
-        if tag != b"ROLLBACK" {
-            return None;
-        }
-        let at = self.open.last().map_or(0, |(number, _)| *number);
-        self.undone |= self.unknown || at <= self.mark;
-        (!self.unknown).then_some(at)
+        self.undone |= tag == b"ROLLBACK";
+        None
+    }
+
+    /// Which ones are open is not known any more, nor what has been undone.
+    pub fn forget(&mut self) {
+        (self.unknown, self.undone) = (true, true);
     }
 
     /// From here on it counts whether what is done now is undone by going back.
@@ -184,6 +190,29 @@ mod tests {
         assert_eq!(known.innermost(), Some(Some(4)));
         known.answered(7, true, true);
         assert!(known.open().is_empty() && known.innermost() == Some(None));
+    }
+
+    #[test]
+    fn what_is_undone_is_what_stands_behind_the_mark() {
+        let mut known = Savepoints::default();
+        known.mark();
+        assert!(!known.may_undo());
+        play(&mut known, 1, "savepoint a", &["SAVEPOINT"]);
+        play(&mut known, 2, "savepoint b", &["SAVEPOINT"]);
+        known.mark();
+        play(&mut known, 3, "savepoint c", &["SAVEPOINT"]);
+        play(&mut known, 4, "rollback to c", &["ROLLBACK"]);
+        assert!(known.may_undo() && !known.is_undone());
+        // What was done behind one that is released is undone with the one before it.
+        play(&mut known, 5, "release b", &["RELEASE"]);
+        assert!(known.may_undo() && !known.is_undone());
+        play(&mut known, 6, "rollback to a", &["ROLLBACK"]);
+        assert!(known.is_undone());
+        known.mark();
+        play(&mut known, 7, "release a", &["RELEASE"]);
+        assert!(!known.may_undo() && !known.is_undone());
+        known.completed(b"ROLLBACK", 8);
+        assert!(known.is_undone());
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Session {
 
     /// A whole batch that home is to run.
     async fn pass_batch(&mut self, frames: &[Frame], bound: Vec<Option<Text>>) -> Result<(), End> {
-        if let Some(error) = self.pass_frames(frames, &bound).await? {
+        if let Some(error) = self.pass_frames(frames, &bound, false).await? {
             self.statements.forget(frames);
             self.refuse_with(&error);
             return Ok(());
@@ -167,7 +167,8 @@ impl Session {
 
     /// The client wants answers before its Sync. Parse and Describe alone are closed
     /// with a Sync of our own, whose ReadyForQuery is swallowed, so that what follows
-    /// starts on clean ground; anything else is relayed as it is.
+    /// starts on clean ground, and so is what passes in a gated block; anything else is relayed
+    /// as it is.
     pub(super) async fn serve_flush(&mut self) -> Result<(), End> {
         self.refresh_catalog(&Piece::ALL).await?;
         let mut frames = self.held.take();
@@ -186,15 +187,16 @@ impl Session {
             self.discard_to_sync = !self.relay_head(&frames, true).await?;
             return Ok(());
         }
-        // In a block that is gated no batch is open at home when the next message is looked at;
-        // a block does not end with a Sync.
-        let closed = self.is_gated() || frames.iter().all(|f| b"PDC".contains(&f.tag));
-        if let Some(error) = self.pass_frames(&frames, &bound).await? {
+        let parses = frames.iter().all(|f| b"PDC".contains(&f.tag));
+        if !parses && let Some(error) = self.pass_frames(&frames, &bound, true).await? {
             self.statements.forget(&frames);
             error.put(&mut self.client.outbox);
             self.discard_to_sync = true;
             return Ok(());
         }
+        // In a block that is still gated a Sync behind it changes nothing, and the next message
+        // meets no open batch.
+        let closed = parses || self.is_gated();
         self.relay_whole(&frames, bound);
         if closed {
             frontend::sync(&mut self.server.outbox);

@@ -300,6 +300,10 @@ pub fn sequence(dice: &mut Dice) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut prepared: Vec<Vec<String>> = vec![Vec::new(); 2];
     let mut in_block = [false; 2];
+    if dice.one_in(8) {
+        in_block[0] = true;
+        steps.extend(undone(dice));
+    }
     while steps.len() < length {
         let session = dice.below(sessions);
         if !in_block[session] && !dice.one_in(4) {
@@ -353,6 +357,31 @@ pub fn sequence(dice: &mut Dice) -> Vec<Step> {
     steps
 }
 
+/// A block in which the gateway reads, that home may take over behind a savepoint, and that goes
+/// back in one way or another while somebody writes at the source.
+fn undone(dice: &mut Dice) -> Vec<Step> {
+    let point = *dice.pick(&["s", "t", "U&\"\\0073\""]);
+    let mut steps = vec![
+        one_of(dice, 0, &["begin"]),
+        one_of(dice, 0, &READS[..5]),
+        Step::Query(0, format!("savepoint {point}")),
+    ];
+    for chance in [&["select near()", "release t"][..], &["select 1 / 0", "select 1"]] {
+        if !dice.one_in(3) {
+            steps.push(one_of(dice, 0, chance));
+        }
+    }
+    steps.push(Step::Direct(Beside::Source, (*dice.pick(AT_SOURCE)).to_owned()));
+    let back = format!("rollback to {point}");
+    let mut texts = vec![back, (*dice.pick(&READS[3..5])).to_owned(), single(dice)];
+    if dice.one_in(3) {
+        texts.swap(0, 1);
+    }
+    steps.push(together(dice, 0, texts));
+    steps.push(Step::Query(0, READS[4].to_owned()));
+    steps
+}
+
 fn one_of(dice: &mut Dice, session: usize, texts: &[&str]) -> Step {
     let text = (*dice.pick(texts)).to_owned();
     statement(dice, session, text)
@@ -400,6 +429,11 @@ fn several(dice: &mut Dice, session: usize) -> Step {
         let at = dice.below(count);
         texts[at] = (*dice.pick(&["rollback to s", "rollback to t", "savepoint t"])).to_owned();
     }
+    together(dice, session, texts)
+}
+
+/// Texts that go out in one write.
+fn together(dice: &mut Dice, session: usize, mut texts: Vec<String>) -> Step {
     if dice.one_in(4) {
         return Step::Query(session, texts.join("; "));
     }
