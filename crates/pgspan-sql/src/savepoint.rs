@@ -46,12 +46,11 @@ pub fn steps(text: &[u8]) -> Option<Vec<Step>> {
     (!ends || steps.is_empty()).then_some(steps)
 }
 
-/// Whether a text may go back to a savepoint; what is not read may. `plain`: by a server whose
-/// `standard_conforming_strings` is on.
+/// Whether a text may go back to a savepoint; what is not read may. `plain`: the server reads
+/// it as [`steps`] does.
 pub fn may_go_back(text: &[u8], plain: bool) -> bool {
     // The word is a keyword: it is written in letters of ASCII whatever the encoding.
     let word = b"rollback";
-    let plain = plain || !text.contains(&b'\\');
     text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
         && steps(text)
             .filter(|_| plain)

@@ -201,7 +201,7 @@ pub(crate) struct Block {
     pub read_more: bool,
     /// The block is home's, whose locks at the sources stand behind a savepoint.
     pub handed: bool,
-    /// Home reads texts as the gateway does (`standard_conforming_strings`).
+    /// Home's `standard_conforming_strings` is on.
     pub plain: bool,
     /// The plan of the present statement.
     plan: Option<Arc<CachedPlan>>,
@@ -226,8 +226,13 @@ impl Block {
         self.push(None, owed);
     }
 
+    /// Whether home reads a text as the gateway does: with the setting off, a backslash escapes.
+    pub fn reads(&self, text: &[u8]) -> bool {
+        self.plain || !text.contains(&b'\\')
+    }
+
     fn push(&mut self, text: Option<Bytes>, owed: usize) {
-        let text = text.filter(|text| self.plain || !text.contains(&b'\\'));
+        let text = text.filter(|text| self.reads(text));
         let answer = self.answers + owed as u64 + 1;
         self.savepoints.relayed(text.as_deref(), answer);
         if self.ran.len() >= REMEMBERED_MAX {
@@ -443,20 +448,24 @@ pub(crate) fn lock_tables(
 impl Session {
     /// What a text may do, as home reads texts now.
     pub(super) fn effect_of(&self, text: &[u8], param_oids: &[u32]) -> Option<Effect> {
-        let told = |name: &str| self.server.parameters.get(name).map_or("", String::as_str);
-        let plain = told("standard_conforming_strings") == "on" || !text.contains(&b'\\');
-        if !plain || param_oids.iter().any(|o| *o >= super::inbound::FIRST_OWN_OID) {
+        if !self.block.reads(text) || param_oids.iter().any(|o| *o >= super::inbound::FIRST_OWN_OID)
+        {
             return None;
         }
-        let utf8 = matches!(told("client_encoding"), "UTF8" | "SQL_ASCII");
+        let encoding = self.server.parameters.get("client_encoding").map_or("", String::as_str);
+        let utf8 = matches!(encoding, "UTF8" | "SQL_ASCII");
         beside(text.len(), || effect(text, utf8))
     }
 
     /// Whether a text is SAVEPOINT, SET and the like, in which nothing is read. Most texts are
     /// told by their first word, without being cut into tokens.
     pub(super) fn is_control(&self, text: &[u8]) -> bool {
-        text.len() <= OPENING_BYTES_MAX
-            && effect::may_be_control(text)
+        text.len() <= OPENING_BYTES_MAX && self.controls(text)
+    }
+
+    /// The same of a text of any length.
+    pub(super) fn controls(&self, text: &[u8]) -> bool {
+        effect::may_be_control(text)
             && self.effect_of(text, &[]).is_some_and(|effect| !effect.is_named())
     }
 

@@ -44,12 +44,9 @@ impl Session {
         self.block.holds()
     }
 
-    /// Before a statement is relayed. What it may do is remembered where nothing is held.
-    /// An error: it is the answer, and the block has failed.
+    /// Before a statement is relayed in a block that is gated. An error: it is the answer, and
+    /// the block has failed.
     pub(super) async fn pass(&mut self, what: Passing<'_>) -> Result<Option<ErrorFields>, End> {
-        if !self.is_gated() {
-            return Ok(None);
-        }
         let failed = self.server.status == TransactionStatus::Failed;
         if failed && what.first.is_some_and(|text| !effect::may_leave_failure(text)) {
             return Ok(None);
@@ -249,14 +246,6 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a batch may go back to a savepoint, and do more behind that.
-    fn goes_back(&self, texts: &[Option<Bytes>]) -> bool {
-        let may = |text: &Option<Bytes>| {
-            text.as_ref().is_none_or(|text| may_go_back(text, self.block.plain))
-        };
-        texts.iter().any(|text| *text != texts[0]) && texts.iter().any(may)
-    }
-
     /// Before a batch is relayed, as [`Session::pass`]. `flushed`: nothing can be asked before
     /// the rest of it comes, unless it is closed.
     pub(super) async fn pass_frames(
@@ -275,15 +264,16 @@ impl Session {
         let closes = effect.as_ref().is_some_and(|e| e.ends_last() && !copies());
         let open = flushed && !closes;
         let effect = effect.filter(|_| !open);
-        let goes_back = self.goes_back(&texts);
+        let alike = texts.iter().all(|text| *text == texts[0]);
+        let may = |text: &Bytes| may_go_back(text, self.block.reads(text));
+        let goes_back = !alike && texts.iter().any(|text| text.as_ref().is_none_or(may));
         if goes_back {
             // What was bound may not be executed, or in another order.
             self.block.savepoints.forget();
         }
         let first = texts.first().and_then(|text| text.as_deref());
         // One statement is known again by its text. What it does is not proven by its Parse.
-        let one = texts.iter().all(|text| *text == texts[0]) && request::binds(frames);
-        let text = first.filter(|_| one);
+        let text = first.filter(|_| alike && request::binds(frames));
         self.pass(Passing { effect, text, first, goes_back: goes_back || open }).await
     }
 
@@ -299,7 +289,7 @@ impl Session {
                 // Its Bind counts; see `record` for what a Parse alone may do.
                 b'P' => {
                     let sql = frontend::Parse::decode(frame.body()).ok()?.sql;
-                    if self.effect_of(&sql, &[]).is_none_or(|effect| effect.is_named()) {
+                    if !self.controls(&sql) {
                         all.then(self.effect_of(super::inbound::PARSED, &[])?);
                     }
                 }

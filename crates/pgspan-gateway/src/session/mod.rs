@@ -156,9 +156,10 @@ pub(crate) enum Next {
     Query(pgspan_wire::frame::Frame),
     /// A whole extended batch that executes such a statement.
     Batch,
-    /// The client wants answers to a batch that is held and not whole.
+    /// The client wants answers to a batch that is held and not whole, or something follows it
+    /// that is not of it.
     Flush,
-    /// Something that is not seen whole, or not text, while the block is not home's.
+    /// Something that is not seen whole, or not text, in a block that is gated.
     Gate,
     /// The client said goodbye.
     Terminate,

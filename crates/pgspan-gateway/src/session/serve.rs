@@ -62,12 +62,14 @@ impl Session {
     async fn pass_query(&mut self, frame: Frame) -> Result<(), End> {
         let body = frame.body();
         let text = body.strip_suffix(b"\0").unwrap_or(&body);
-        let effect = self.effect_of(text, &[]);
-        let goes_back = may_go_back(text, self.block.plain);
-        let what = Passing { effect, text: Some(text), first: Some(text), goes_back };
-        if let Some(error) = self.pass(what).await? {
-            self.refuse_with(&error);
-            return Ok(());
+        if self.is_gated() {
+            let effect = self.effect_of(text, &[]);
+            let goes_back = may_go_back(text, self.block.reads(text));
+            let what = Passing { effect, text: Some(text), first: Some(text), goes_back };
+            if let Some(error) = self.pass(what).await? {
+                self.refuse_with(&error);
+                return Ok(());
+            }
         }
         self.record_query(text);
         self.relay_whole(&[frame], vec![None]);
