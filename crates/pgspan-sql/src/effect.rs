@@ -59,11 +59,6 @@ impl Effect {
         self.parts.iter().any(|p| matches!(p, Part::End { .. }))
     }
 
-    /// Whether nothing comes behind the end of a transaction.
-    pub fn ends_last(&self) -> bool {
-        self.parts.iter().rev().skip(1).all(|p| !matches!(p, Part::End { .. }))
-    }
-
     /// Both, one after the other.
     pub fn then(&mut self, other: Effect) {
         self.parts.extend(other.parts);
@@ -161,9 +156,10 @@ pub fn may_leave_failure(text: &[u8]) -> bool {
     first_word(text).is_none_or(|word| leaves.contains(&word.as_str()))
 }
 
-/// Whether a statement may ask the client for rows.
-pub fn may_copy(statement: &[u8]) -> bool {
-    first_word(statement).is_none_or(|word| word == "copy")
+/// Whether a statement could end the transaction, or do something with a savepoint.
+pub fn may_step(statement: &[u8]) -> bool {
+    may_leave_failure(statement)
+        || first_word(statement).is_some_and(|word| word == "savepoint" || word == "release")
 }
 
 /// The first word of a text, in lower case.

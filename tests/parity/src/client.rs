@@ -78,6 +78,8 @@ pub struct Connection {
     address: Address,
     /// Sent when the server asks for COPY data.
     pub copy_input: Vec<u8>,
+    /// Sent behind it, in the same write.
+    pub behind_copy: Vec<u8>,
     /// What the startup brought: settings, notices.
     pub startup: Reply,
 }
@@ -121,6 +123,7 @@ impl Connection {
             key: 0,
             address: address.clone(),
             copy_input: Vec::new(),
+            behind_copy: Vec::new(),
             startup: Reply::default(),
         })
     }
@@ -434,6 +437,7 @@ impl Connection {
                 let data = std::mem::take(&mut self.copy_input);
                 frontend::copy_data(&mut self.output, &data);
                 frontend::copy_done(&mut self.output);
+                self.output.extend_from_slice(&std::mem::take(&mut self.behind_copy));
                 let _ = self.send();
             }
             b'C' => {

@@ -29,6 +29,8 @@ pub struct Reply {
     pub described: Option<Vec<Field>>,
     /// The first error.
     pub error: Option<ErrorFields>,
+    /// First errors of later exchanges, after one of an earlier.
+    pub later_errors: Vec<ErrorFields>,
     /// Notices in order.
     pub notices: Vec<ErrorFields>,
     /// ParameterStatus messages in order.
@@ -54,12 +56,21 @@ impl Reply {
         self.results.iter().map(|result| result.rows.len()).sum()
     }
 
+    /// Errors in order.
+    pub fn errors(&self) -> impl Iterator<Item = &ErrorFields> {
+        self.error.iter().chain(&self.later_errors)
+    }
+
     /// Appends what a later exchange of the same step brought.
     pub fn append(&mut self, later: Reply) {
         self.results.extend(later.results);
         self.parameters = self.parameters.take().or(later.parameters);
         self.described = self.described.take().or(later.described);
-        self.error = self.error.take().or(later.error);
+        match self.error {
+            Some(_) => self.later_errors.extend(later.error),
+            None => self.error = later.error,
+        }
+        self.later_errors.extend(later.later_errors);
         self.notices.extend(later.notices);
         self.settings.extend(later.settings);
         self.notifications.extend(later.notifications);

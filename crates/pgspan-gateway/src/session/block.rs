@@ -191,8 +191,8 @@ pub(crate) struct Block {
     answers: u64,
     /// The client's savepoints.
     pub savepoints: Savepoints,
-    /// The transaction was about to end when the last statement was relayed.
-    ending: Option<Bytes>,
+    /// What was relayed last ends the transaction, unless it fails before: its text, if it is one.
+    ending: Option<Option<Bytes>>,
     pub sources: Vec<BlockSource>,
     pub reading: Option<Reading>,
     /// What the gateway has answered in it, and by which plans.
@@ -247,14 +247,15 @@ impl Block {
         self.answers += 1;
         let answers = self.answers;
         let ending = self.ending.take();
-        self.savepoints.answered(answers, idle || (ending.is_some() && !failed), idle);
-        if !idle && (ending.is_none() || failed) {
+        let over = idle || (ending.is_some() && !failed);
+        self.savepoints.answered(answers, over, idle);
+        if !over {
             return false;
         }
         self.ran.retain(|r| r.answer > answers);
         if !idle {
-            // Another one begins behind the end.
-            self.ran.push_front(Relayed { answer: answers, text: ending });
+            // Another one has begun behind the end.
+            self.ran.push_front(Relayed { answer: answers, text: ending.flatten() });
         }
         self.reading = None;
         self.read.clear();
@@ -284,9 +285,14 @@ impl Block {
         }
     }
 
-    /// The text that is relayed next ends the transaction, unless it fails before.
-    pub fn is_ending(&mut self, text: Bytes) {
+    /// What is relayed next ends the transaction, unless it fails before; `text`: if it is one.
+    pub fn ends(&mut self, text: Option<Bytes>) {
         self.ending = Some(text);
+    }
+
+    /// Whether what was relayed last ends the transaction, unless it fails before.
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// The block has failed, and what was done behind the innermost savepoint is undone.

@@ -54,7 +54,6 @@ impl Session {
         let Some(effect) = what.effect else {
             return self.gate(what.goes_back).await;
         };
-        let text = what.text.unwrap_or_default();
         if effect.is_named() {
             if failed {
                 return self.gate(what.goes_back).await;
@@ -81,9 +80,9 @@ impl Session {
         if effect.ends() {
             // Whoever has the answer to COMMIT finds no lock of ours.
             self.block.release().await;
-            self.block.is_ending(Bytes::copy_from_slice(text));
+            self.block.ends(what.text.map(Bytes::copy_from_slice));
         }
-        self.block.go_back(text).await;
+        self.block.go_back(what.text.unwrap_or_default()).await;
         Ok(None)
     }
 
@@ -246,24 +245,19 @@ impl Session {
         Ok(())
     }
 
-    /// Before a batch is relayed, as [`Session::pass`]. `flushed`: nothing can be asked before
-    /// the rest of it comes, unless it is closed.
+    /// Before a batch, or a piece of one, is relayed, as [`Session::pass`].
     pub(super) async fn pass_frames(
         &mut self,
         frames: &[Frame],
         bound: &[Option<Text>],
-        flushed: bool,
     ) -> Result<Option<ErrorFields>, End> {
         if !self.is_gated() {
             return Ok(None);
         }
-        let effect = self.effect_of_batch(frames, bound);
         let texts = request::texts(frames, bound);
-        // What a Sync behind it would not change.
-        let copies = || texts.iter().flatten().any(|text| effect::may_copy(text));
-        let closes = effect.as_ref().is_some_and(|e| e.ends_last() && !copies());
-        let open = flushed && !closes;
-        let effect = effect.filter(|_| !open);
+        // What is bound and left waiting may end the transaction, or go back in it, unseen.
+        let waits = !request::executes(frames, bound);
+        let effect = self.effect_of_batch(frames, bound).filter(|_| !waits);
         let alike = texts.iter().all(|text| *text == texts[0]);
         let may = |text: &Bytes| may_go_back(text, self.block.reads(text));
         let goes_back = !alike && texts.iter().any(|text| text.as_ref().is_none_or(may));
@@ -274,7 +268,7 @@ impl Session {
         let first = texts.first().and_then(|text| text.as_deref());
         // One statement is known again by its text. What it does is not proven by its Parse.
         let text = first.filter(|_| alike && request::binds(frames));
-        self.pass(Passing { effect, text, first, goes_back: goes_back || open }).await
+        self.pass(Passing { effect, text, first, goes_back: goes_back || waits }).await
     }
 
     /// What the messages of a batch may do together.
@@ -297,7 +291,7 @@ impl Session {
                     let (sql, param_oids) = bound.as_ref()?;
                     all.then(self.effect_of(sql, param_oids)?);
                 }
-                b'D' | b'E' | b'C' | b'S' | b'H' => {}
+                tag if request::is_extended(tag) => {}
                 _ => return None,
             }
         }

@@ -38,7 +38,7 @@ impl Session {
         self.block.plain = plain.is_some_and(|value| value == "on");
         self.client_whole = 0;
         loop {
-            if self.swallow_ready {
+            if self.owed.is_closing() {
                 // Whether the client's next messages count is known with that answer.
                 return Ok(Next::Wait);
             }
@@ -145,7 +145,7 @@ impl Session {
                     self.client.inbox.advance(size);
                     return Ok(Next::Flush);
                 }
-                b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {
+                _ if request::is_extended(tag) => {
                     if self.hold_or_relay(tag, size).is_err() {
                         if self.is_gated() && !self.held.is_empty() {
                             return Ok(Next::Flush);
@@ -175,6 +175,23 @@ impl Session {
             return None;
         }
         if self.owed.ready() > 0 {
+            return Some(Next::Wait);
+        }
+        if self.owed.batch_open() {
+            // It was flushed, or home has overlooked its Sync in front of COPY data.
+            if tag == b'S' {
+                return None;
+            }
+            if !self.owed.is_answered(&mut self.server.outbox) {
+                return Some(Next::Wait);
+            }
+            if self.block.is_ending() && !self.owed.skipping() {
+                // Up to its Sync, which commits it, the rest belongs to another transaction.
+                self.block.ends(None);
+                return None;
+            }
+            // A Sync changes nothing in a block, and behind an error only another one could come.
+            self.owed.close_batch(&mut self.server.outbox);
             return Some(Next::Wait);
         }
         let failed = self.server.status == TransactionStatus::Failed;
@@ -229,13 +246,22 @@ impl Session {
     /// A message goes to home; `None`: too long to be seen whole, it follows.
     pub(super) fn hand_over(&mut self, tag: u8, raw: Option<&[u8]>, bound: Option<&Text>) {
         self.note_relayed(tag, raw, bound);
+        if !self.executed.follows(tag, raw.unwrap_or_default(), bound) {
+            self.block.unknown(self.owed.ready());
+        }
         self.owed.sent(tag);
         match (tag, raw) {
             // Whatever a Query does, the unnamed statement is gone.
             (b'Q', _) => {
                 self.statements.remove("");
                 self.unnamed_at_home = false;
+                self.unnamed_portal_at_home = false;
             }
+            (b'B', Some(raw)) => {
+                let portal = raw.get(frame::HEADER_BYTES..).and_then(|b| request::nth_text(b, 0));
+                self.unnamed_portal_at_home |= portal.is_none_or(<[u8]>::is_empty);
+            }
+            (b'B', None) => self.unnamed_portal_at_home = true,
             (b'P', Some(raw)) => {
                 let name = request::parsed_name(tag, raw).unwrap_or_default();
                 self.unnamed_at_home |= name.is_empty();

@@ -38,7 +38,7 @@ use pgspan_pool::{ServerConnection, Stream, is_hang_up};
 use pgspan_sql::cause::Cause;
 use pgspan_sql::route::{Reason, Route, Strategy};
 use pgspan_wire::backend::{ErrorFields, TransactionStatus};
-use request::{Held, Statements};
+use request::{Executed, Held, Statements};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -107,14 +107,16 @@ pub(crate) struct Session {
     pub held: Held,
     /// What was relayed and is not answered yet.
     pub owed: Owed,
+    /// Whether what was relayed is executed as it was bound.
+    pub executed: Executed,
     /// Home has told the client why it ends the session.
     pub farewell_told: bool,
     /// Home may have an unnamed statement of the client's.
     pub unnamed_at_home: bool,
+    /// Home may have an unnamed portal of the client's.
+    pub unnamed_portal_at_home: bool,
     /// An error came since the last ReadyForQuery.
     pub failed: bool,
-    /// The next ReadyForQuery answers a Sync of our own.
-    pub swallow_ready: bool,
     /// A statement in a block has named a foreign table, where the catalog cannot be read.
     pub catalog_missed: bool,
     /// After an error that the gateway answered itself: discard up to Sync.
@@ -192,10 +194,11 @@ impl Session {
             origin: None,
             snapshots: Vec::new(),
             owed: Owed::default(),
+            executed: Executed::default(),
             farewell_told: false,
             unnamed_at_home: false,
+            unnamed_portal_at_home: false,
             failed: false,
-            swallow_ready: false,
             catalog_missed: false,
             discard_to_sync: false,
             client_whole: 0,

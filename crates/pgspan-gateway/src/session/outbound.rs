@@ -46,12 +46,14 @@ impl Session {
                     let idle = self.server.status == TransactionStatus::Idle;
                     if idle {
                         self.trust.ended();
+                        // It ends with its transaction.
+                        self.unnamed_portal_at_home &= self.owed.ready() > 0;
                         self.owed.is_idle();
                     }
                     if self.block.answered(idle, failed) {
                         self.block.end();
                     }
-                    if std::mem::take(&mut self.swallow_ready) {
+                    if self.owed.is_closed() {
                         self.client.outbox.extend_from_slice(&inbox[..run]);
                         inbox.advance(run + size);
                         run = 0;

@@ -6,6 +6,8 @@
 //! skips Sync and Flush. Whoever counted those would wait for a ReadyForQuery that
 //! never comes.
 
+use bytes::BytesMut;
+use pgspan_wire::frontend;
 use std::collections::VecDeque;
 
 /// Messages that are under way at home.
@@ -29,6 +31,10 @@ pub(crate) struct Owed {
     skipping: bool,
     /// Home reads COPY data.
     copying_in: bool,
+    /// The next ReadyForQuery answers a Sync of the gateway's own.
+    closes: bool,
+    /// Home was asked for the answers to all that was sent.
+    flushed: bool,
 }
 
 /// A message that is answered before the Sync that ends its batch.
@@ -55,6 +61,39 @@ impl Owed {
     /// Home says that no transaction is open, with the last ReadyForQuery that came.
     pub fn is_idle(&mut self) {
         self.goes_on &= self.ready > 0;
+    }
+
+    /// Whether the batch that is open at home has been answered as far as it was sent; home is
+    /// asked for what it holds back.
+    pub fn is_answered(&mut self, home: &mut BytesMut) -> bool {
+        let answered = self.front().is_none();
+        if !answered && !self.flushed {
+            self.flush(home);
+        }
+        answered
+    }
+
+    /// Asks home for its answers.
+    pub fn flush(&mut self, home: &mut BytesMut) {
+        frontend::flush(home);
+        self.flushed = true;
+    }
+
+    /// Ends the client's batch with a Sync of the gateway's own, whose answer is not the client's.
+    pub fn close_batch(&mut self, home: &mut BytesMut) {
+        frontend::sync(home);
+        self.sent(b'S');
+        self.closes = true;
+    }
+
+    /// That answer is waited for.
+    pub fn is_closing(&self) -> bool {
+        self.closes
+    }
+
+    /// ReadyForQuery came: whether that is the answer.
+    pub fn is_closed(&mut self) -> bool {
+        std::mem::take(&mut self.closes)
     }
 
     /// Home discards what it is sent now.
@@ -94,6 +133,7 @@ impl Owed {
 
     /// A message goes to home.
     pub fn sent(&mut self, tag: u8) {
+        self.flushed = false;
         match tag {
             b'c' | b'f' if self.copying_in => self.copying_in = false,
             b'c' | b'f' if !self.queue.is_empty() => self.queue.push_back(b'c'),

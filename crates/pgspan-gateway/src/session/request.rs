@@ -3,7 +3,7 @@
 use crate::budget::{Budget, Share};
 use crate::sources::Fingerprint;
 use bytes::Bytes;
-use pgspan_sql::ask;
+use pgspan_sql::{ask, effect};
 use pgspan_wire::WireError;
 use pgspan_wire::frame::{Fields, Frame, HEADER_BYTES};
 use pgspan_wire::frontend::{Bind, Execute, Parse, Target};
@@ -150,6 +150,49 @@ pub(super) fn texts(frames: &[Frame], bound: &[Option<Text>]) -> Vec<Option<Byte
     frames.iter().zip(bound).filter_map(text).collect()
 }
 
+/// Whether what messages bind is executed at once, where it may end the transaction or do
+/// something with a savepoint: a portal that waits may be executed in another order, later, or
+/// never.
+#[derive(Debug, Default)]
+pub(crate) struct Executed {
+    /// The portal that waits for its Execute.
+    waiting: Option<Vec<u8>>,
+}
+
+impl Executed {
+    /// The next message, and what it runs, if it binds a statement that is known. `false`: the
+    /// Bind before it left a portal waiting, and this message does not execute it.
+    pub fn follows(&mut self, tag: u8, raw: &[u8], bound: Option<&Text>) -> bool {
+        let portal = || raw.get(HEADER_BYTES..).and_then(|body| nth_text(body, 0));
+        match tag {
+            b'B' => {
+                let steps = bound.is_none_or(|(sql, _)| effect::may_step(sql));
+                let portal = portal().filter(|_| steps).map(<[u8]>::to_vec);
+                std::mem::replace(&mut self.waiting, portal).is_none()
+            }
+            b'E' => self.waiting.take().is_none_or(|waiting| Some(&waiting[..]) == portal()),
+            b'S' | b'Q' => self.waiting.take().is_none(),
+            _ => true,
+        }
+    }
+}
+
+/// Whether nothing is left waiting in a batch, or in a piece of one.
+pub(super) fn executes(frames: &[Frame], bound: &[Option<Text>]) -> bool {
+    let mut executed = Executed::default();
+    let mut follows =
+        |(f, bound): (&Frame, &Option<Text>)| executed.follows(f.tag, &f.raw, bound.as_ref());
+    frames.iter().zip(bound).all(&mut follows) && executed.waiting.is_none()
+}
+
+/// The text of this number among those that a message begins with.
+pub(super) fn nth_text(body: &[u8], n: usize) -> Option<&[u8]> {
+    let mut texts = body.split(|byte| *byte == 0);
+    let text = texts.nth(n)?;
+    // The last is not ended by a zero.
+    texts.next().map(|_| text)
+}
+
 /// Whether a statement is bound in a batch.
 pub(super) fn binds(frames: &[Frame]) -> bool {
     frames.iter().any(|frame| frame.tag == b'B')
@@ -265,6 +308,11 @@ impl DerefMut for Taken {
     fn deref_mut(&mut self) -> &mut [Frame] {
         &mut self.frames
     }
+}
+
+/// Whether a message is one of the extended protocol's, Sync and Flush among them.
+pub(super) fn is_extended(tag: u8) -> bool {
+    b"PBDECSH".contains(&tag)
 }
 
 /// A batch that executes one statement once: `[Parse] [Describe S] Bind [Describe P]
@@ -405,6 +453,36 @@ mod tests {
         });
         let b = batch(&b).unwrap().unwrap();
         assert_eq!((b.head.len(), b.describe, b.max_rows, b.tail.len()), (1, true, 7, 1));
+    }
+
+    #[test]
+    fn what_steps_is_executed_at_once_or_waits() {
+        for (messages, expected) in [
+            (&["B", "E", "S"][..], true),
+            (&["B", "E", "Bp", "Ep", "S"], true),
+            (&["B", "E"], true),
+            (&["E", "S"], true),
+            (&["B", "S"], false),
+            (&["B"], false),
+            (&["B", "Ep", "S"], false),
+            (&["B", "Bp", "E", "Ep", "S"], false),
+        ] {
+            let frames = frames(|b| {
+                for message in messages {
+                    let (tag, portal) = message.split_at(1);
+                    match tag {
+                        "B" => frontend::bind(b, portal, "", &[], NONE, &[]),
+                        "E" => frontend::execute(b, portal, 0),
+                        _ => frontend::sync(b),
+                    }
+                }
+            });
+            let texts = [("commit", expected), ("release a", expected), ("select 1", true)];
+            for (text, expected) in texts {
+                let bound = vec![Some((Bytes::from(text), [].into())); frames.len()];
+                assert_eq!(executes(&frames, &bound), expected, "{messages:?}");
+            }
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Session {
 
     /// A whole batch that home is to run.
     async fn pass_batch(&mut self, frames: &[Frame], bound: Vec<Option<Text>>) -> Result<(), End> {
-        if let Some(error) = self.pass_frames(frames, &bound, false).await? {
+        if let Some(error) = self.pass_frames(frames, &bound).await? {
             self.statements.forget(frames);
             self.refuse_with(&error);
             return Ok(());
@@ -169,8 +169,7 @@ impl Session {
 
     /// The client wants answers before its Sync. Parse and Describe alone are closed
     /// with a Sync of our own, whose ReadyForQuery is swallowed, so that what follows
-    /// starts on clean ground, and so is what passes in a gated block; anything else is relayed
-    /// as it is.
+    /// starts on clean ground; anything else is relayed as it is.
     pub(super) async fn serve_flush(&mut self) -> Result<(), End> {
         self.refresh_catalog(&Piece::ALL).await?;
         let mut frames = self.held.take();
@@ -190,22 +189,17 @@ impl Session {
             return Ok(());
         }
         let parses = frames.iter().all(|f| b"PDC".contains(&f.tag));
-        if !parses && let Some(error) = self.pass_frames(&frames, &bound, true).await? {
+        if !parses && let Some(error) = self.pass_frames(&frames, &bound).await? {
             self.statements.forget(&frames);
             error.put(&mut self.client.outbox);
             self.discard_to_sync = true;
             return Ok(());
         }
-        // In a block that is still gated a Sync behind it changes nothing, and the next message
-        // meets no open batch.
-        let closed = parses || self.is_gated();
         self.relay_whole(&frames, bound);
-        if closed {
-            frontend::sync(&mut self.server.outbox);
-            self.owed.sent(b'S');
-            self.swallow_ready = true;
+        if parses {
+            self.owed.close_batch(&mut self.server.outbox);
         } else {
-            frontend::flush(&mut self.server.outbox);
+            self.owed.flush(&mut self.server.outbox);
         }
         Ok(())
     }
@@ -270,13 +264,15 @@ impl Session {
         }
     }
 
-    /// A Query that the gateway answers takes the client's unnamed statement away at
+    /// A Query that the gateway answers takes the client's unnamed statement and portal away at
     /// home, as a Query at home does.
     async fn close_unnamed(&mut self) -> Result<(), End> {
         self.statements.remove("");
-        if !std::mem::take(&mut self.unnamed_at_home) {
+        let portal = std::mem::take(&mut self.unnamed_portal_at_home);
+        if !std::mem::take(&mut self.unnamed_at_home) && !portal {
             return Ok(());
         }
+        frontend::close_portal(&mut self.server.outbox, "");
         frontend::close_statement(&mut self.server.outbox, "");
         frontend::sync(&mut self.server.outbox);
         match super::home::answers(&mut self.server, &mut self.client.outbox).await {

@@ -9,6 +9,7 @@
 //! they came by the protocol. Those the gateway has seen all of.
 
 use super::home::{self, Statement};
+use super::request;
 use super::request::Text;
 use super::{End, Session};
 use pgspan_wire::backend::TransactionStatus;
@@ -76,14 +77,6 @@ impl Trust {
     }
 }
 
-/// The text of this number among those that a message begins with.
-fn nth_text(body: &[u8], n: usize) -> Option<&[u8]> {
-    let mut texts = body.split(|byte| *byte == 0);
-    let text = texts.nth(n)?;
-    // The last is not ended by a zero.
-    texts.next().map(|_| text)
-}
-
 /// Whether these letters are anywhere in a text, in whatever case.
 fn mentions(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
@@ -131,7 +124,7 @@ impl Session {
             b'Q' => self.trust.ran(body.map(|text| text.strip_suffix(b"\0").unwrap_or(text))),
             b'F' => self.trust.ran(None),
             b'B' => {
-                let name = body.and_then(|body| nth_text(body, 1));
+                let name = body.and_then(|body| request::nth_text(body, 1));
                 let name = name.map(|name| String::from_utf8_lossy(name).into_owned());
                 self.trust.ran(bound.map(|(sql, _)| &sql[..]));
                 // Home may read its text anew, under settings that nobody has asked for.
@@ -139,8 +132,8 @@ impl Session {
             }
             b'P' | b'C' => {
                 let name = match tag {
-                    b'P' => body.and_then(|body| nth_text(body, 0)),
-                    _ => body.and_then(|body| nth_text(body.get(1..)?, 0)),
+                    b'P' => body.and_then(|body| request::nth_text(body, 0)),
+                    _ => body.and_then(|body| request::nth_text(body.get(1..)?, 0)),
                 };
                 // By a name as the gateway gives them: which are whose cannot be told.
                 if name.is_none_or(|name| name.starts_with(b"pgspan:")) {

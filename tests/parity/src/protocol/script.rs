@@ -113,7 +113,15 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Script>, String> {
                         script.depends = true;
                     }
                     ("loose", "description") => script.loose_description = true,
-                    _ => script.steps.push(step(word, rest).map_err(fail)?),
+                    _ => {
+                        // A text that was refused once in a block is left to home in later ones: no
+                        // script's is another one's.
+                        let read = rest.contains(" far")
+                            && [word, cut(rest).0].iter().any(|w| ["query", "parse"].contains(w));
+                        let own = read.then(|| format!("{rest} /* {} */", script.line));
+                        let rest = own.as_deref().unwrap_or(rest);
+                        script.steps.push(step(word, rest).map_err(fail)?);
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use pgspan_wire::backend::TransactionStatus;
 use pgspan_wire::frontend;
 
-use super::step::{Beside, Step};
+use super::step::{Behind, Beside, Step};
 use crate::case_file::{Endpoint, Side};
 use crate::client::{Connection, Extended, Flow};
 use crate::reply::{Reply, describe_row};
@@ -12,6 +12,9 @@ use crate::world::{Player, World};
 
 /// The serialization failure that the gateway may answer with where a source was written.
 const CONFLICT: &str = "40001";
+
+/// What it says of it.
+const REFUSED: &str = "A source has changed since pgspan read it in this transaction.";
 
 /// A player's databases with what is needed to use them again.
 pub struct Seat<'w, 'l> {
@@ -181,6 +184,20 @@ fn run(session: &mut Connection, step: &Step, functions: &[(String, u32)]) -> Re
             frontend::execute(&mut out, "portal", *rows);
             frontend::sync(&mut out);
         }
+        Step::Bound(_, texts, order) => {
+            for (at, sql) in texts.iter().enumerate() {
+                frontend::close_portal(&mut out, &portal(at));
+                frontend::parse(&mut out, "", sql, &[]);
+                frontend::bind(&mut out, &portal(at), "", &[], none, &[]);
+            }
+            order.iter().for_each(|at| frontend::execute(&mut out, &portal(*at), 0));
+            frontend::sync(&mut out);
+        }
+        Step::Later(_, at) => {
+            frontend::execute(&mut out, &portal(*at), 0);
+            frontend::sync(&mut out);
+        }
+        Step::Copied(_, row, behind) => return copy(session, row, behind),
         Step::Call(_, name, value) => {
             let oid = functions.iter().find(|(n, _)| n == name).map_or(0, |(_, oid)| *oid);
             let value = (name != "peek").then(|| value.to_string());
@@ -207,6 +224,46 @@ fn run(session: &mut Connection, step: &Step, functions: &[(String, u32)]) -> Re
     reply
 }
 
+/// The portal of [`Step::Bound`].
+fn portal(at: usize) -> String {
+    format!("p{at}")
+}
+
+/// COPY of the extended protocol, whose Sync home overlooks where it reads data.
+fn copy(session: &mut Connection, row: &str, behind: &Behind) -> Reply {
+    let none: &[Option<Bytes>] = &[];
+    let mut out = BytesMut::new();
+    let run = |out: &mut BytesMut, sql: &str| {
+        frontend::parse(out, "", sql, &[]);
+        frontend::bind(out, "", "", &[], none, &[]);
+        frontend::execute(out, "", 0);
+    };
+    run(&mut out, "copy calls from stdin");
+    frontend::sync(&mut out);
+    let mut rest = BytesMut::new();
+    match behind {
+        Behind::Query(sql) => frontend::query(&mut rest, sql),
+        Behind::Batch(texts) => texts.iter().for_each(|sql| run(&mut rest, sql)),
+    }
+    frontend::sync(&mut rest);
+    session.copy_input = row.as_bytes().to_vec();
+    session.behind_copy = rest.to_vec();
+    if let Err(why) = session.send_bytes(&out) {
+        return Reply::broken(why);
+    }
+    let mut reply = session.finish();
+    // Where home refused to read data, nothing was sent behind it.
+    let sent = session.behind_copy.is_empty();
+    session.behind_copy.clear();
+    session.copy_input.clear();
+    let copied =
+        reply.results.first().and_then(|r| r.tag.as_ref()).is_some_and(|t| t.starts_with("COPY"));
+    if sent && copied && matches!(behind, Behind::Query(_)) && reply.broken.is_none() {
+        reply.append(session.finish());
+    }
+    reply
+}
+
 /// Compares two runs.
 pub fn judge(steps: &[Step], oracle: &[Reply], gateway: &[Reply]) -> Verdict {
     let mut verdict = Verdict::default();
@@ -220,12 +277,17 @@ pub fn judge(steps: &[Step], oracle: &[Reply], gateway: &[Reply]) -> Verdict {
             return verdict;
         };
         verdict.steps += 1;
-        let conflict = b.error.as_ref().is_some_and(|e| e.sqlstate() == CONFLICT)
-            && a.error.as_ref().is_none_or(|e| e.sqlstate() != CONFLICT);
+        let conflicts = |r: &Reply| r.errors().filter(|e| e.sqlstate() == CONFLICT).count();
+        // In a pipeline PostgreSQL may have met its own behind the gateway's.
+        let refused =
+            b.errors().any(|e| e.sqlstate() == CONFLICT && e.field(b'D') == Some(REFUSED));
+        let conflict = refused || conflicts(b) > conflicts(a);
         if conflict {
-            // Whoever writes at the source besides the session; else perhaps autovacuum.
-            verdict.conflict = written;
-            verdict.unexplained = !written;
+            // Whoever writes at the source besides the session, or what is bound and left waiting
+            // behind a savepoint; else perhaps autovacuum.
+            let explained = written || matches!(step, Step::Bound(..));
+            verdict.conflict = explained;
+            verdict.unexplained = !explained;
             return verdict;
         }
         match step {
@@ -240,7 +302,9 @@ pub fn judge(steps: &[Step], oracle: &[Reply], gateway: &[Reply]) -> Verdict {
             _ if verdict.let_go && b.status == TransactionStatus::Idle => return verdict,
             _ => {
                 let failed = b.status == TransactionStatus::Failed;
-                goes_back = failed || step.texts().any(|text| text.contains("rollback to"));
+                let later = matches!(step, Step::Later(..));
+                goes_back =
+                    failed || later || step.texts().any(|text| text.contains("rollback to"));
             }
         }
         written |= match step {
@@ -260,9 +324,9 @@ fn is_timeout(reply: &Reply) -> bool {
 }
 
 fn difference(a: &Reply, b: &Reply) -> Option<String> {
-    let code = |r: &Reply| r.error.as_ref().map(|e| e.sqlstate().to_owned());
+    let codes = |r: &Reply| r.errors().map(|e| e.sqlstate().to_owned()).collect::<Vec<_>>();
     let status = |s: TransactionStatus| s.byte() as char;
-    if code(a) != code(b) || a.broken.is_some() != b.broken.is_some() {
+    if codes(a) != codes(b) || a.broken.is_some() != b.broken.is_some() {
         return Some(format!("PostgreSQL: {}\ngateway:    {}", a.summary(), b.summary()));
     }
     if a.status != b.status {

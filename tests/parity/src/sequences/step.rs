@@ -11,6 +11,15 @@ pub enum Beside {
     Source,
 }
 
+/// What follows the end of COPY data without a Sync between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Behind {
+    /// One Query, then the Sync.
+    Query(String),
+    /// Statements of the extended protocol.
+    Batch(Vec<String>),
+}
+
 /// What a session does, or somebody else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -32,6 +41,13 @@ pub enum Step {
     Portal(usize, String, i32),
     /// The next piece of it.
     More(usize, i32),
+    /// Each text bound to a portal of its own; of these, so many as are named are executed, in
+    /// that order.
+    Bound(usize, Vec<String>, Vec<usize>),
+    /// One of them, in a batch of its own.
+    Later(usize, usize),
+    /// COPY of the extended protocol with a row for `calls`, and what no Sync parts from it.
+    Copied(usize, String, Behind),
     /// A function called by a message of its own.
     Call(usize, String, i32),
     /// Past the gateway.
@@ -51,6 +67,9 @@ impl Step {
             | Step::Pipeline(s, _)
             | Step::Portal(s, ..)
             | Step::More(s, _)
+            | Step::Bound(s, ..)
+            | Step::Later(s, _)
+            | Step::Copied(s, ..)
             | Step::Call(s, ..) => Some(*s),
             Step::Direct(..) => None,
         }
@@ -63,9 +82,14 @@ impl Step {
             | Step::Extended(_, t)
             | Step::Prepare(_, _, t)
             | Step::Portal(_, t, _)
+            | Step::Copied(_, _, Behind::Query(t))
             | Step::Direct(_, t) => std::slice::from_ref(t),
-            Step::Batch(_, texts) | Step::Flushed(_, texts) | Step::Pipeline(_, texts) => texts,
-            Step::Execute(..) | Step::More(..) | Step::Call(..) => &[],
+            Step::Batch(_, texts)
+            | Step::Flushed(_, texts)
+            | Step::Pipeline(_, texts)
+            | Step::Bound(_, texts, _)
+            | Step::Copied(_, _, Behind::Batch(texts)) => texts,
+            Step::Execute(..) | Step::More(..) | Step::Later(..) | Step::Call(..) => &[],
         };
         texts.iter().map(String::as_str)
     }
@@ -77,11 +101,14 @@ impl Step {
             | Step::Extended(_, t)
             | Step::Prepare(_, _, t)
             | Step::Portal(_, t, _)
+            | Step::Copied(_, _, Behind::Query(t))
             | Step::Direct(_, t) => vec![t],
-            Step::Batch(_, texts) | Step::Flushed(_, texts) | Step::Pipeline(_, texts) => {
-                texts.iter_mut().collect()
-            }
-            Step::Execute(..) | Step::More(..) | Step::Call(..) => Vec::new(),
+            Step::Batch(_, texts)
+            | Step::Flushed(_, texts)
+            | Step::Pipeline(_, texts)
+            | Step::Bound(_, texts, _)
+            | Step::Copied(_, _, Behind::Batch(texts)) => texts.iter_mut().collect(),
+            Step::Execute(..) | Step::More(..) | Step::Later(..) | Step::Call(..) => Vec::new(),
         }
     }
 }
@@ -302,7 +329,11 @@ pub fn sequence(dice: &mut Dice) -> Vec<Step> {
     let mut in_block = [false; 2];
     if dice.one_in(8) {
         in_block[0] = true;
-        steps.extend(undone(dice));
+        steps.extend(match dice.below(4) {
+            0 => left_waiting(dice),
+            1 => chained(dice),
+            _ => undone(dice),
+        });
     }
     while steps.len() < length {
         let session = dice.below(sessions);
@@ -311,7 +342,7 @@ pub fn sequence(dice: &mut Dice) -> Vec<Step> {
             steps.push(one_of(dice, session, BEGINS));
             continue;
         }
-        match dice.below(27) {
+        match dice.below(30) {
             0 | 1 => {
                 let text = *dice.pick(ENDS);
                 in_block[session] =
@@ -346,6 +377,9 @@ pub fn sequence(dice: &mut Dice) -> Vec<Step> {
                 steps.push(Step::Call(session, name, 50));
             }
             24 => steps.push(one_of(dice, session, ROLES)),
+            27 => steps.push(bound(dice, session)),
+            28 => steps.push(Step::Later(session, dice.below(BOUND_MAX))),
+            29 => steps.push(copied(dice, session)),
             _ => {}
         }
     }
@@ -366,7 +400,9 @@ fn undone(dice: &mut Dice) -> Vec<Step> {
         one_of(dice, 0, &READS[..5]),
         Step::Query(0, format!("savepoint {point}")),
     ];
-    for chance in [&["select near()", "release t"][..], &["select 1 / 0", "select 1"]] {
+    let first =
+        &["select near(1)", "select near(1)", "select peek()", "select near()", "release t"];
+    for chance in [&first[..], &["select 1 / 0", "select 1"]] {
         if !dice.one_in(3) {
             steps.push(one_of(dice, 0, chance));
         }
@@ -380,6 +416,35 @@ fn undone(dice: &mut Dice) -> Vec<Step> {
     steps.push(together(dice, 0, texts));
     steps.push(Step::Query(0, READS[4].to_owned()));
     steps
+}
+
+/// A block in which the gateway reads, and then what would end it or go back in it is not executed
+/// as it is bound, while somebody writes at the source.
+fn left_waiting(dice: &mut Dice) -> Vec<Step> {
+    vec![
+        one_of(dice, 0, &["begin"]),
+        one_of(dice, 0, &["savepoint s", "select 1"]),
+        one_of(dice, 0, &READS[..5]),
+        bound(dice, 0),
+        Step::Direct(Beside::Source, (*dice.pick(AT_SOURCE)).to_owned()),
+        one_of(dice, 0, &READS[..5]),
+        Step::Later(0, dice.below(BOUND_MAX)),
+        Step::Query(0, READS[4].to_owned()),
+    ]
+}
+
+/// A block in which the gateway reads, and that ends together with what may read or write in the
+/// next one, while somebody writes at the source.
+fn chained(dice: &mut Dice) -> Vec<Step> {
+    let end = *dice.pick(&["commit and chain", "rollback and chain", "commit", "rollback"]);
+    let texts = vec![end.to_owned(), single(dice), single_of(dice, FAR)];
+    vec![
+        one_of(dice, 0, &["begin"]),
+        one_of(dice, 0, &READS[..5]),
+        together(dice, 0, texts),
+        Step::Direct(Beside::Source, (*dice.pick(AT_SOURCE)).to_owned()),
+        one_of(dice, 0, &READS[..5]),
+    ]
 }
 
 fn one_of(dice: &mut Dice, session: usize, texts: &[&str]) -> Step {
@@ -411,8 +476,18 @@ fn statement(dice: &mut Dice, session: usize, text: String) -> Step {
 fn single(dice: &mut Dice) -> String {
     loop {
         let from = *dice.pick(&[READS, NEAR, FAR, READS]);
-        let text = *dice.pick(from);
-        if !text.contains(';') && !text.is_empty() && !text.starts_with("copy") {
+        let text = single_of(dice, from);
+        if !text.is_empty() && !text.starts_with("copy") {
+            return text;
+        }
+    }
+}
+
+/// One of these that is one statement.
+fn single_of(dice: &mut Dice, texts: &[&str]) -> String {
+    loop {
+        let text = *dice.pick(texts);
+        if !text.contains(';') {
             return text.to_owned();
         }
     }
@@ -430,6 +505,34 @@ fn several(dice: &mut Dice, session: usize) -> Step {
         texts[at] = (*dice.pick(&["rollback to s", "rollback to t", "savepoint t"])).to_owned();
     }
     together(dice, session, texts)
+}
+
+/// Portals at most that are bound together.
+const BOUND_MAX: usize = 3;
+
+/// Statements that are not executed as they are bound.
+fn bound(dice: &mut Dice, session: usize) -> Step {
+    let texts: Vec<String> = (0..1 + dice.below(BOUND_MAX))
+        .map(|_| match dice.below(3) {
+            0 => single(dice),
+            at => single_of(dice, [POINTS, ENDS][at - 1]),
+        })
+        .collect();
+    let order = (0..dice.below(BOUND_MAX)).map(|_| dice.below(texts.len())).collect();
+    Step::Bound(session, texts, order)
+}
+
+/// A row that goes in, is refused, or is not sent, and what follows.
+fn copied(dice: &mut Dice, session: usize) -> Step {
+    let row = (*dice.pick(&["5\n", "6\n", "no number\n", ""])).to_owned();
+    let behind = match dice.one_in(2) {
+        true => {
+            let from = *dice.pick(&[READS, NEAR, FAR, POINTS, ENDS]);
+            Behind::Query((*dice.pick(from)).to_owned())
+        }
+        false => Behind::Batch((0..1 + dice.below(2)).map(|_| single(dice)).collect()),
+    };
+    Step::Copied(session, row, behind)
 }
 
 /// Texts that go out in one write.
