@@ -162,6 +162,11 @@ pub fn may_step(statement: &[u8]) -> bool {
         || first_word(statement).is_some_and(|word| word == "savepoint" || word == "release")
 }
 
+/// Whether a statement may ask the client for rows.
+pub fn may_copy(statement: &[u8]) -> bool {
+    first_word(statement).is_none_or(|word| word == "copy")
+}
+
 /// The first word of a text, in lower case.
 fn first_word(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;

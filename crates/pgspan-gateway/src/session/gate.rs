@@ -245,11 +245,12 @@ impl Session {
         Ok(())
     }
 
-    /// Before a batch, or a piece of one, is relayed, as [`Session::pass`].
+    /// Before a batch is relayed, as [`Session::pass`]; `flushed`: a piece of one.
     pub(super) async fn pass_frames(
         &mut self,
         frames: &[Frame],
         bound: &[Option<Text>],
+        flushed: bool,
     ) -> Result<Option<ErrorFields>, End> {
         if !self.is_gated() {
             return Ok(None);
@@ -268,7 +269,12 @@ impl Session {
         let first = texts.first().and_then(|text| text.as_deref());
         // One statement is known again by its text. What it does is not proven by its Parse.
         let text = first.filter(|_| alike && request::binds(frames));
-        self.pass(Passing { effect, text, first, goes_back: goes_back || waits }).await
+        // A Sync of the gateway's own would commit what stands behind an end that nobody sees.
+        let any = |may: fn(&[u8]) -> bool| texts.iter().any(|t| t.as_deref().is_none_or(may));
+        let open = flushed || any(effect::may_copy);
+        let ends = open && effect.is_none() && any(effect::may_leave_failure);
+        let goes_back = goes_back || waits || ends;
+        self.pass(Passing { effect, text, first, goes_back }).await
     }
 
     /// What the messages of a batch may do together.

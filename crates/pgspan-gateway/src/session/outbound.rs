@@ -1,5 +1,6 @@
 //! From the server to the client: messages pass verbatim; a few are read on the way.
 
+use super::owed::Closes;
 use super::{End, Session};
 use bytes::Buf as _;
 use pgspan_sql::catalog::{Piece, changed_by};
@@ -53,7 +54,15 @@ impl Session {
                     if self.block.answered(idle, failed) {
                         self.block.end();
                     }
-                    if self.owed.is_closed() {
+                    let next = || frame::peek(&self.client.inbox).ok().flatten();
+                    let closed = self.owed.closed();
+                    if let Some((tag, size)) = next().filter(|_| failed)
+                        && closed == Some(Closes::Answered)
+                        && !super::request::is_extended(tag)
+                    {
+                        // It is what PostgreSQL answers this message with.
+                        self.client_dropped = size;
+                    } else if closed.is_some() {
                         self.client.outbox.extend_from_slice(&inbox[..run]);
                         inbox.advance(run + size);
                         run = 0;

@@ -32,9 +32,19 @@ pub(crate) struct Owed {
     /// Home reads COPY data.
     copying_in: bool,
     /// The next ReadyForQuery answers a Sync of the gateway's own.
-    closes: bool,
+    closes: Option<Closes>,
     /// Home was asked for the answers to all that was sent.
     flushed: bool,
+}
+
+/// What a Sync of the gateway's own ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closes {
+    /// A batch that was answered, without an error: one that comes now is what home would have met
+    /// the client's next message with.
+    Answered,
+    /// Any other.
+    Open,
 }
 
 /// A message that is answered before the Sync that ends its batch.
@@ -82,18 +92,19 @@ impl Owed {
     /// Ends the client's batch with a Sync of the gateway's own, whose answer is not the client's.
     pub fn close_batch(&mut self, home: &mut BytesMut) {
         frontend::sync(home);
+        let answered = self.front().is_none() && !self.skipping;
+        self.closes = Some(if answered { Closes::Answered } else { Closes::Open });
         self.sent(b'S');
-        self.closes = true;
     }
 
     /// That answer is waited for.
     pub fn is_closing(&self) -> bool {
-        self.closes
+        self.closes.is_some()
     }
 
     /// ReadyForQuery came: whether that is the answer.
-    pub fn is_closed(&mut self) -> bool {
-        std::mem::take(&mut self.closes)
+    pub fn closed(&mut self) -> Option<Closes> {
+        self.closes.take()
     }
 
     /// Home discards what it is sent now.
@@ -133,7 +144,7 @@ impl Owed {
 
     /// A message goes to home.
     pub fn sent(&mut self, tag: u8) {
-        self.flushed = false;
+        self.flushed = tag == b'H';
         match tag {
             b'c' | b'f' if self.copying_in => self.copying_in = false,
             b'c' | b'f' if !self.queue.is_empty() => self.queue.push_back(b'c'),
@@ -203,6 +214,9 @@ impl Owed {
     /// After an error in an extended message nothing is answered up to a Sync.
     fn failed(&mut self) {
         self.copying_in = false;
+        // What home had to say while nothing came, it says to a Flush.
+        let idle = self.open && self.flushed && self.front().is_none();
+        self.skipping |= idle;
         if !self.front().is_some_and(is_extended) {
             return;
         }

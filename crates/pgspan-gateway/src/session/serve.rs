@@ -78,7 +78,7 @@ impl Session {
 
     /// A whole batch that home is to run.
     async fn pass_batch(&mut self, frames: &[Frame], bound: Vec<Option<Text>>) -> Result<(), End> {
-        if let Some(error) = self.pass_frames(frames, &bound).await? {
+        if let Some(error) = self.pass_frames(frames, &bound, false).await? {
             self.statements.forget(frames);
             self.refuse_with(&error);
             return Ok(());
@@ -189,7 +189,7 @@ impl Session {
             return Ok(());
         }
         let parses = frames.iter().all(|f| b"PDC".contains(&f.tag));
-        if !parses && let Some(error) = self.pass_frames(&frames, &bound).await? {
+        if !parses && let Some(error) = self.pass_frames(&frames, &bound, true).await? {
             self.statements.forget(&frames);
             error.put(&mut self.client.outbox);
             self.discard_to_sync = true;
