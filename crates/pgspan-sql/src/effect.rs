@@ -142,8 +142,7 @@ pub fn effect(text: &[u8], utf8: bool) -> Option<Effect> {
 
 /// Whether a text could be without any statement that reads or writes, by its first word.
 pub fn may_be_control(text: &[u8]) -> bool {
-    let text = text.trim_ascii_start();
-    let word = &text[..text.iter().take_while(|b| b.is_ascii_alphabetic()).count()];
+    let word = leading_letters(text);
     let words = CONTROL.iter().chain(&["commit", "end", "rollback", "abort"]);
     // A comment may stand before it.
     word.is_empty() || words.into_iter().any(|w| w.as_bytes().eq_ignore_ascii_case(word))
@@ -158,8 +157,22 @@ pub fn may_leave_failure(text: &[u8]) -> bool {
 
 /// Whether a statement could end the transaction, or do something with a savepoint.
 pub fn may_step(statement: &[u8]) -> bool {
-    may_leave_failure(statement)
-        || first_word(statement).is_some_and(|word| word == "savepoint" || word == "release")
+    let steps = |word: &[u8]| {
+        let words = ["commit", "end", "rollback", "abort", "prepare", "savepoint", "release"];
+        words.iter().any(|w| w.as_bytes().eq_ignore_ascii_case(word))
+    };
+    // Each Bind that is relayed is looked at: a text is cut into tokens only where a comment may
+    // stand before the word.
+    match leading_letters(statement) {
+        b"" => first_word(statement).is_none_or(|word| steps(word.as_bytes())),
+        word => steps(word),
+    }
+}
+
+/// The letters that a text begins with.
+fn leading_letters(text: &[u8]) -> &[u8] {
+    let text = text.trim_ascii_start();
+    &text[..text.iter().take_while(|b| b.is_ascii_alphabetic()).count()]
 }
 
 /// Whether a statement may ask the client for rows.
@@ -621,5 +634,21 @@ mod tests {
     fn depth_does_not_matter() {
         let deep = format!("select f(1){}", " + 1".repeat(2_000));
         assert!(effect(deep.as_bytes(), true).unwrap().names.contains("f"));
+    }
+
+    #[test]
+    fn what_may_step_is_known_by_its_first_word() {
+        for (text, may) in [
+            (&b"COMMIT"[..], true),
+            (b" release a", true),
+            (b"/* x */ Rollback to s", true),
+            (b";abort", true),
+            (b"/* x */ select 1", false),
+            (b"(select 1)", false),
+            (b"committed", false),
+            (b"/* \xff */ select 1", true),
+        ] {
+            assert_eq!(may_step(text), may, "{}", String::from_utf8_lossy(text));
+        }
     }
 }

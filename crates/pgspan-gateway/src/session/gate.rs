@@ -260,8 +260,8 @@ impl Session {
         let waits = !request::executes(frames, bound);
         let effect = self.effect_of_batch(frames, bound).filter(|_| !waits);
         let alike = texts.iter().all(|text| *text == texts[0]);
-        let may = |text: &Bytes| may_go_back(text, self.block.reads(text));
-        let goes_back = !alike && texts.iter().any(|text| text.as_ref().is_none_or(may));
+        let any = |may: &dyn Fn(&[u8]) -> bool| texts.iter().any(|t| t.as_deref().is_none_or(may));
+        let goes_back = !alike && any(&|text| may_go_back(text, self.block.reads(text)));
         if goes_back {
             // What was bound may not be executed, or in another order.
             self.block.savepoints.forget();
@@ -270,9 +270,8 @@ impl Session {
         // One statement is known again by its text. What it does is not proven by its Parse.
         let text = first.filter(|_| alike && request::binds(frames));
         // A Sync of the gateway's own would commit what stands behind an end that nobody sees.
-        let any = |may: fn(&[u8]) -> bool| texts.iter().any(|t| t.as_deref().is_none_or(may));
-        let open = flushed || any(effect::may_copy);
-        let ends = open && effect.is_none() && any(effect::may_leave_failure);
+        let open = flushed || any(&effect::may_copy);
+        let ends = open && effect.is_none() && any(&effect::may_leave_failure);
         let goes_back = goes_back || waits || ends;
         self.pass(Passing { effect, text, first, goes_back }).await
     }
@@ -297,7 +296,7 @@ impl Session {
                     let (sql, param_oids) = bound.as_ref()?;
                     all.then(self.effect_of(sql, param_oids)?);
                 }
-                tag if request::is_extended(tag) => {}
+                tag if request::is_of_batch(tag) => {}
                 _ => return None,
             }
         }

@@ -145,7 +145,7 @@ impl Session {
                     self.client.inbox.advance(size);
                     return Ok(Next::Flush);
                 }
-                _ if request::is_extended(tag) => {
+                _ if request::is_of_batch(tag) => {
                     if self.hold_or_relay(tag, size).is_err() {
                         if self.is_gated() && !self.held.is_empty() {
                             return Ok(Next::Flush);
@@ -258,7 +258,7 @@ impl Session {
                 self.unnamed_portal_at_home = false;
             }
             (b'B', Some(raw)) => {
-                let portal = raw.get(frame::HEADER_BYTES..).and_then(|b| request::nth_text(b, 0));
+                let portal = request::first_text(raw);
                 self.unnamed_portal_at_home |= portal.is_none_or(<[u8]>::is_empty);
             }
             (b'B', None) => self.unnamed_portal_at_home = true,

@@ -54,11 +54,11 @@ impl Session {
                     if self.block.answered(idle, failed) {
                         self.block.end();
                     }
-                    let next = || frame::peek(&self.client.inbox).ok().flatten();
                     let closed = self.owed.closed();
-                    if let Some((tag, size)) = next().filter(|_| failed)
+                    if failed
                         && closed == Some(Closes::Answered)
-                        && !super::request::is_extended(tag)
+                        && let Ok(Some((tag, size))) = frame::peek(&self.client.inbox)
+                        && !super::request::is_of_batch(tag)
                     {
                         // It is what PostgreSQL answers this message with.
                         self.client_dropped = size;

@@ -123,9 +123,8 @@ impl Statements {
 
 /// The statement that a whole Parse message names.
 pub(super) fn parsed_name(tag: u8, raw: &[u8]) -> Option<String> {
-    let body = raw.get(HEADER_BYTES..).filter(|_| tag == b'P')?;
-    let end = body.iter().position(|byte| *byte == 0)?;
-    Some(String::from_utf8_lossy(&body[..end]).into_owned())
+    let name = first_text(raw).filter(|_| tag == b'P')?;
+    Some(String::from_utf8_lossy(name).into_owned())
 }
 
 /// What a message runs: the text, and the types that were named for its parameters.
@@ -163,14 +162,13 @@ impl Executed {
     /// The next message, and what it runs, if it binds a statement that is known. `false`: the
     /// Bind before it left a portal waiting, and this message does not execute it.
     pub fn follows(&mut self, tag: u8, raw: &[u8], bound: Option<&Text>) -> bool {
-        let portal = || raw.get(HEADER_BYTES..).and_then(|body| nth_text(body, 0));
         match tag {
             b'B' => {
                 let steps = bound.is_none_or(|(sql, _)| effect::may_step(sql));
-                let portal = portal().filter(|_| steps).map(<[u8]>::to_vec);
+                let portal = first_text(raw).filter(|_| steps).map(<[u8]>::to_vec);
                 std::mem::replace(&mut self.waiting, portal).is_none()
             }
-            b'E' => self.waiting.take().is_none_or(|waiting| Some(&waiting[..]) == portal()),
+            b'E' => self.waiting.take().is_none_or(|waiting| Some(&waiting[..]) == first_text(raw)),
             b'S' | b'Q' => self.waiting.take().is_none(),
             _ => true,
         }
@@ -185,7 +183,12 @@ pub(super) fn executes(frames: &[Frame], bound: &[Option<Text>]) -> bool {
     frames.iter().zip(bound).all(&mut follows) && executed.waiting.is_none()
 }
 
-/// The text of this number among those that a message begins with.
+/// The text that a whole message begins with.
+pub(super) fn first_text(raw: &[u8]) -> Option<&[u8]> {
+    nth_text(raw.get(HEADER_BYTES..)?, 0)
+}
+
+/// The text of this number among those that the body of a message begins with.
 pub(super) fn nth_text(body: &[u8], n: usize) -> Option<&[u8]> {
     let mut texts = body.split(|byte| *byte == 0);
     let text = texts.nth(n)?;
@@ -310,8 +313,8 @@ impl DerefMut for Taken {
     }
 }
 
-/// Whether a message is one of the extended protocol's, Sync and Flush among them.
-pub(super) fn is_extended(tag: u8) -> bool {
+/// Whether a message is part of a batch of the extended protocol, as Sync and Flush are.
+pub(super) fn is_of_batch(tag: u8) -> bool {
     b"PBDECSH".contains(&tag)
 }
 

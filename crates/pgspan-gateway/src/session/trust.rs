@@ -9,8 +9,7 @@
 //! they came by the protocol. Those the gateway has seen all of.
 
 use super::home::{self, Statement};
-use super::request;
-use super::request::Text;
+use super::request::{self, Text};
 use super::{End, Session};
 use pgspan_wire::backend::TransactionStatus;
 use pgspan_wire::frame::HEADER_BYTES;

@@ -160,9 +160,7 @@ fn run(session: &mut Connection, step: &Step, functions: &[(String, u32)]) -> Re
         Step::Execute(_, name) => return session.execute(name, none, (&[], 0), 0, 1),
         Step::Batch(_, texts) | Step::Flushed(_, texts) => {
             for sql in texts {
-                frontend::parse(&mut out, "", sql, &[]);
-                frontend::bind(&mut out, "", "", &[], none, &[]);
-                frontend::execute(&mut out, "", 0);
+                put_run(&mut out, sql);
                 if matches!(step, Step::Flushed(..)) {
                     frontend::flush(&mut out);
                 }
@@ -224,6 +222,14 @@ fn run(session: &mut Connection, step: &Step, functions: &[(String, u32)]) -> Re
     reply
 }
 
+/// Parse, Bind and Execute, unnamed.
+fn put_run(out: &mut BytesMut, sql: &str) {
+    let none: &[Option<Bytes>] = &[];
+    frontend::parse(out, "", sql, &[]);
+    frontend::bind(out, "", "", &[], none, &[]);
+    frontend::execute(out, "", 0);
+}
+
 /// The portal of [`Step::Bound`].
 fn portal(at: usize) -> String {
     format!("p{at}")
@@ -231,19 +237,13 @@ fn portal(at: usize) -> String {
 
 /// COPY of the extended protocol, whose Sync home overlooks where it reads data.
 fn copy(session: &mut Connection, row: &str, behind: &Behind) -> Reply {
-    let none: &[Option<Bytes>] = &[];
     let mut out = BytesMut::new();
-    let run = |out: &mut BytesMut, sql: &str| {
-        frontend::parse(out, "", sql, &[]);
-        frontend::bind(out, "", "", &[], none, &[]);
-        frontend::execute(out, "", 0);
-    };
-    run(&mut out, "copy calls from stdin");
+    put_run(&mut out, "copy calls from stdin");
     frontend::sync(&mut out);
     let mut rest = BytesMut::new();
     match behind {
         Behind::Query(sql) => frontend::query(&mut rest, sql),
-        Behind::Batch(texts) => texts.iter().for_each(|sql| run(&mut rest, sql)),
+        Behind::Batch(texts) => texts.iter().for_each(|sql| put_run(&mut rest, sql)),
     }
     frontend::sync(&mut rest);
     session.copy_input = row.as_bytes().to_vec();
