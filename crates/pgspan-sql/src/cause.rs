@@ -329,8 +329,8 @@ advice! {
         "在读取外部表的会话中请 RESET 该设置。";
     SettingAtSource = "Reset array_nulls and transform_null_equals for the source's database and role.",
         "请在源库中为相应数据库和角色重置 array_nulls 与 transform_null_equals。";
-    Isolation = "Statements of SERIALIZABLE transactions are home's; READ COMMITTED and REPEATABLE READ run here.",
-        "SERIALIZABLE 事务中的语句由本地库执行；READ COMMITTED 和 REPEATABLE READ 可由网关执行。";
+    Isolation = "In a transaction block statements run here under READ COMMITTED. A statement by itself runs here under any default but SERIALIZABLE.",
+        "事务块中的语句只有在 READ COMMITTED 下可由网关执行；单独执行的语句，只要默认隔离级别不是 SERIALIZABLE，也可由网关执行。";
     Encoding = "SET client_encoding = 'UTF8'.",
         "请 SET client_encoding = 'UTF8'。";
     PrepareAgain = "Prepare the statement again: settings or names have changed since.",

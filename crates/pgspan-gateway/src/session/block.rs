@@ -497,7 +497,7 @@ impl Session {
                 home::run_prepared(server, opened);
             }
         };
-        let got = self.ask_or_undo(ask).await?;
+        let got = self.ask_or_undo(home::Locks::GivenUp, ask).await?;
         let told = |n| got.value(n, 0).map(|value| &value[..]);
         Ok(told(0) == Some(b"t") && (ran == Ran::Proven || told(1) == Some(b"f")))
     }

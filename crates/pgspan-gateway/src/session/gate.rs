@@ -9,7 +9,7 @@
 //! with are home's in later blocks.
 
 use super::block::{BlockSource, Ran, SOURCE_MAX, SourceSnapshot, role};
-use super::home::{self, Answers};
+use super::home::{self, Answers, Locks};
 use super::request::{self, Text};
 use super::stop::Stop;
 use super::{End, Session};
@@ -199,7 +199,7 @@ impl Session {
         &mut self,
         ask: impl FnOnce(&mut ServerConnection),
     ) -> Result<Result<Answers, Fate>, End> {
-        match self.ask_or_undo(ask).await {
+        match self.ask_or_undo(Locks::Kept, ask).await {
             Ok(got) => Ok(Ok(got)),
             Err(ServerError::Sql(error)) => {
                 tracing::debug!(%error, "home could not read the source");

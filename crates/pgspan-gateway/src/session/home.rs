@@ -346,7 +346,7 @@ pub(crate) enum Around {
 }
 
 /// How many constants there are.
-const CONSTANTS: usize = 13;
+const CONSTANTS: usize = 16;
 
 fn constant(number: u64) -> &'static Statement {
     static ALL: OnceLock<Vec<Statement>> = OnceLock::new();
@@ -365,6 +365,9 @@ fn constant(number: u64) -> &'static Statement {
             "SET enable_bitmapscan = off",
             "SET enable_bitmapscan TO DEFAULT",
             "SET LOCAL plan_cache_mode = force_custom_plan",
+            "SAVEPOINT pgspan_question",
+            "ROLLBACK TO SAVEPOINT pgspan_question",
+            "RELEASE SAVEPOINT pgspan_question",
         ];
         texts.into_iter().zip(0..).map(|(sql, number)| Statement::numbered(number, sql)).collect()
     });
@@ -396,18 +399,32 @@ pub(crate) fn release_savepoint(server: &mut ServerConnection) {
     run_prepared(server, constant(3));
 }
 
+/// What becomes of the locks that a question takes in the client's block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Locks {
+    /// They are given up. A server that holds a lock on a catalog looks there for names without
+    /// reading what others have changed meanwhile
+    /// (`LockRelationOid`, PostgreSQL's `src/backend/storage/lmgr/lmgr.c`).
+    GivenUp,
+    /// They stay to the block's end: they are the client's.
+    Kept,
+}
+
 /// Appends a question, in the client's block behind a savepoint.
 pub(crate) fn append_aside(
     server: &mut ServerConnection,
     in_block: bool,
+    locks: Locks,
     ask: impl FnOnce(&mut ServerConnection),
 ) {
     if in_block {
         savepoint(server);
     }
     ask(server);
-    if in_block {
-        release_savepoint(server);
+    match locks {
+        _ if !in_block => {}
+        Locks::GivenUp => back_to_savepoint(server),
+        Locks::Kept => release_savepoint(server),
     }
 }
 
@@ -415,6 +432,25 @@ pub(crate) fn append_aside(
 pub(crate) fn back_to_savepoint(server: &mut ServerConnection) {
     run_prepared(server, constant(6));
     run_prepared(server, constant(3));
+}
+
+/// Appends a question behind [`Around::open`]; gives how many statements are in front of it. In
+/// the client's block its locks are given up ([`Locks::GivenUp`]), and those of the client's
+/// statement, which home has read by then, stay.
+pub(crate) fn append_within(
+    server: &mut ServerConnection,
+    around: Around,
+    ask: impl FnOnce(&mut ServerConnection),
+) -> usize {
+    if around == Around::Own {
+        ask(server);
+        return 0;
+    }
+    run_prepared(server, constant(13));
+    ask(server);
+    run_prepared(server, constant(14));
+    run_prepared(server, constant(15));
+    1
 }
 
 /// What a source may use for one query. Only for connections of the gateway's own: home's
@@ -488,7 +524,7 @@ impl Session {
         if self.server.status == TransactionStatus::Failed {
             return Ok(None);
         }
-        match self.ask_or_undo(ask).await {
+        match self.ask_or_undo(Locks::GivenUp, ask).await {
             Ok(got) => Ok(Some(got)),
             Err(ServerError::Sql(error)) => {
                 tracing::debug!(%error, "home refuses a question of the gateway's own");
@@ -500,16 +536,17 @@ impl Session {
     }
 
     /// The same, with home's error. In the client's block behind a savepoint, so that a question
-    /// that fails leaves the block as it was; what one that succeeds has locked stays so.
+    /// that fails leaves the block as it was.
     ///
     /// # Errors
     /// Home's, behind which nothing is left to undo, or a lost connection.
     pub(super) async fn ask_or_undo(
         &mut self,
+        locks: Locks,
         ask: impl FnOnce(&mut ServerConnection),
     ) -> Result<Answers, ServerError> {
         let in_block = self.server.status != TransactionStatus::Idle;
-        append_aside(&mut self.server, in_block, ask);
+        append_aside(&mut self.server, in_block, locks, ask);
         frontend::sync(&mut self.server.outbox);
         match answers(&mut self.server, &mut self.client.outbox).await {
             Ok(mut got) => {

@@ -60,7 +60,7 @@ impl Session {
         let sql = format!("{}{select}", ask::EXPLAIN_PREFIX);
         home::run_with_parameters(server, &sql, request);
         if around == Around::Savepoint {
-            around.close(server);
+            home::back_to_savepoint(server);
         }
         frontend::sync(&mut server.outbox);
         let got = match home::answers(server, &mut self.client.outbox).await {

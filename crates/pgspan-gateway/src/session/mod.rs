@@ -273,7 +273,7 @@ impl Session {
             match self.read_client()? {
                 Next::Query(frame) => self.serve_query(frame).await?,
                 Next::Batch => self.serve_batch().await?,
-                Next::Flush => self.serve_flush().await?,
+                Next::Flush => self.serve_flush(true).await?,
                 Next::Gate => self.serve_gate().await?,
                 Next::Terminate => return Err(self.terminate().await),
                 Next::Wait => {
@@ -299,12 +299,27 @@ impl Session {
     /// The client says goodbye: home finishes what it was sent before, as it would
     /// without a gateway, and whoever still listens gets the answers.
     async fn terminate(&mut self) -> End {
-        if self.origin.is_some() && self.at_rest() {
-            return End::Client;
-        }
-        pgspan_wire::frontend::terminate(&mut self.server.outbox);
-        let mut listening = true;
-        while self.server.send().await.is_ok() && self.read_server().is_ok() {
+        let (mut told, mut listening) = (false, true);
+        loop {
+            if !told && (self.held.is_empty() || self.owed.ready() == 0) {
+                if self.discard_to_sync {
+                    drop(self.held.take());
+                }
+                // It is executed without a Sync too: a COMMIT among it counts.
+                if !self.held.is_empty()
+                    && let Err(end) = self.serve_flush(false).await
+                {
+                    return end;
+                }
+                if self.origin.is_some() && self.at_rest() {
+                    return End::Client;
+                }
+                pgspan_wire::frontend::terminate(&mut self.server.outbox);
+                told = true;
+            }
+            if self.server.send().await.is_err() || self.read_server().is_err() {
+                break;
+            }
             if listening {
                 listening = self.client.send().await.is_ok();
             }

@@ -520,10 +520,12 @@ impl Session {
             frontend::flush(&mut server.outbox);
             before += 1;
         }
-        home::run_prepared(server, question.statement());
-        if plan.asks_again {
-            home::run_facts(server, &ask::table_names(&plan.analysis));
-        }
+        before += home::append_within(server, around, |server| {
+            home::run_prepared(server, question.statement());
+            if plan.asks_again {
+                home::run_facts(server, &ask::table_names(&plan.analysis));
+            }
+        });
         if around == Around::Own {
             settle::ask(server, request, plan)?;
         }

@@ -127,6 +127,15 @@ pub(super) fn parsed_name(tag: u8, raw: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(name).into_owned())
 }
 
+/// The statement that a message closes.
+pub(super) fn closed_name(frame: &Frame) -> Option<String> {
+    let target = (frame.tag == b'C').then(|| Target::decode(frame.tag, frame.body()));
+    match target {
+        Some(Ok(Target::Statement(name))) => Some(name),
+        _ => None,
+    }
+}
+
 /// What a message runs: the text, and the types that were named for its parameters.
 pub(crate) type Text = (Bytes, Arc<[u32]>);
 
@@ -206,17 +215,12 @@ pub(super) fn binds(frames: &[Frame]) -> bool {
 /// `None`: nothing, as where the name is parsed or closed behind it, which who knows has noted
 /// already; and for every other message.
 pub(crate) fn bound(frames: &[Frame], known: impl Fn(&str) -> Option<Text>) -> Vec<Option<Text>> {
-    let closed = |f: &Frame| match Target::decode(b'C', f.body()) {
-        Ok(Target::Statement(name)) => Some(name),
-        _ => None,
-    };
     let parsed = |f: &Frame| Parse::decode(f.body()).ok();
     let mut touched = HashSet::new();
     for f in frames {
         match f.tag {
             b'P' => touched.extend(parsed(f).map(|p| p.name)),
-            b'C' => touched.extend(closed(f)),
-            _ => {}
+            _ => touched.extend(closed_name(f)),
         }
     }
     let mut now: HashMap<String, Option<Text>> = HashMap::new();
@@ -235,9 +239,8 @@ pub(crate) fn bound(frames: &[Frame], known: impl Fn(&str) -> Option<Text>) -> V
         let mut text = None;
         match f.tag {
             b'P' => drop(parsed(f).map(|p| now.insert(p.name, Some((p.sql, p.param_oids.into()))))),
-            b'C' => drop(closed(f).map(|name| now.insert(name, None))),
             b'B' => text = run(f, &now),
-            _ => {}
+            _ => drop(closed_name(f).map(|name| now.insert(name, None))),
         }
         found.push(text);
     }

@@ -1,7 +1,7 @@
 //! From a whole request to the straight line or to the relay.
 
 use super::gate::Passing;
-use super::home::Statement;
+use super::home::{Locks, Statement};
 use super::query::{Read, Request};
 use super::request::{self, Reading, Text};
 use super::{End, Session};
@@ -167,10 +167,10 @@ impl Session {
         Ok(())
     }
 
-    /// The client wants answers before its Sync. Parse and Describe alone are closed
-    /// with a Sync of our own, whose ReadyForQuery is swallowed, so that what follows
-    /// starts on clean ground; anything else is relayed as it is.
-    pub(super) async fn serve_flush(&mut self) -> Result<(), End> {
+    /// What is held goes on without its Sync; `answers`: the client wants them at once. Then
+    /// Parse and Describe alone are closed with a Sync of our own, whose ReadyForQuery is
+    /// swallowed, so that what follows starts on clean ground; anything else is relayed as it is.
+    pub(super) async fn serve_flush(&mut self, answers: bool) -> Result<(), End> {
         self.refresh_catalog(&Piece::ALL).await?;
         let mut frames = self.held.take();
         let mut bound = self.bound(&frames);
@@ -196,10 +196,10 @@ impl Session {
             return Ok(());
         }
         self.relay_whole(&frames, bound);
-        if parses {
-            self.owed.close_batch(&mut self.server.outbox);
-        } else {
-            self.owed.flush(&mut self.server.outbox);
+        match answers {
+            true if parses => self.owed.close_batch(&mut self.server.outbox),
+            true => self.owed.flush(&mut self.server.outbox),
+            false => {}
         }
         Ok(())
     }
@@ -210,10 +210,7 @@ impl Session {
     fn notice_statements(&mut self, frames: &mut [Frame]) -> Vec<(String, request::Prepared)> {
         let mut noticed = Vec::new();
         for frame in frames {
-            if frame.tag == b'C'
-                && let Ok(frontend::Target::Statement(name)) =
-                    frontend::Target::decode(b'C', frame.body())
-            {
+            if let Some(name) = request::closed_name(frame) {
                 self.statements.remove(&name);
             }
             if frame.tag != b'P' {
@@ -315,7 +312,7 @@ impl Session {
         let question = question.filter(|_| lasts);
         if let Some(question) = &question {
             let ask = |server: &mut _| super::home::run_prepared(server, question);
-            super::home::append_aside(&mut self.server, in_block, ask);
+            super::home::append_aside(&mut self.server, in_block, Locks::GivenUp, ask);
         }
         frontend::sync(&mut self.server.outbox);
         let waits = super::home::ask(&mut self.server);

@@ -536,10 +536,12 @@ fn a_connection_that_died_while_it_was_idle_costs_nothing() {
         let taken = route(&mut client);
         assert_ne!(taken, "fallback", "{sql}");
         for _ in 0..3 {
-            stage.at_source(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
-            );
+            let others = "FROM pg_stat_activity
+                 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+            stage.at_source(&format!("SELECT pg_terminate_backend(pid) {others}"));
+            // One that is still there would die in the middle of what comes.
+            let left = || stage.at_source(&format!("SELECT count(*) {others}"));
+            eventually("the source's connections end", left, |left| left.trim() == "0");
             assert_eq!(client.query(sql).rows, as_before);
             assert_eq!(route(&mut client), taken, "{sql}");
         }
