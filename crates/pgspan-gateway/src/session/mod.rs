@@ -64,13 +64,12 @@ pub(crate) struct ClientSide {
 }
 
 impl ClientSide {
-    /// Sends what is in the outbox.
+    /// Sends what is in the outbox. What is sent has left it, whenever this is given up.
     pub async fn send(&mut self) -> io::Result<()> {
         use tokio::io::AsyncWriteExt as _;
         if !self.outbox.is_empty() {
-            self.stream.write_all(&self.outbox).await?;
+            self.stream.write_all_buf(&mut self.outbox).await?;
             self.stream.flush().await?;
-            self.outbox.clear();
         }
         Ok(())
     }

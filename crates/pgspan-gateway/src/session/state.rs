@@ -15,7 +15,7 @@ use pgspan_sql::ask;
 use pgspan_sql::cause::Cause;
 use pgspan_sql::route::Reason;
 use pgspan_wire::backend::ErrorFields;
-use pgspan_wire::frame::Frame;
+use pgspan_wire::frame::{self, Frame};
 use pgspan_wire::frontend;
 use std::time::Duration;
 
@@ -145,6 +145,36 @@ pub(crate) async fn client_gone(stream: &mut Stream, inbox: &mut bytes::BytesMut
     }
     std::future::pending().await
 }
+
+/// Returns when home ends a session that it has nothing to do for, with its words. What it says
+/// besides stays where it is. Where it ends the session because there was nothing to do for it
+/// (`idle_session_timeout`) it has no say: with PostgreSQL there would have been.
+pub(crate) async fn ended_at_rest(home: &mut ServerConnection) -> End {
+    while home.inbox.len() < super::QUEUE_BYTES_MAX {
+        let mut at = 0;
+        while let Ok(Some((tag, size))) = frame::peek(&home.inbox[at..])
+            && let Some(raw) = home.inbox.get(at..at + size)
+        {
+            at += size;
+            let body = Bytes::copy_from_slice(&raw[frame::HEADER_BYTES..]);
+            if let Ok(error) = ErrorFields::decode(body)
+                && tag == b'E'
+            {
+                match error.sqlstate() {
+                    IDLE_SESSION_TIMEOUT => return std::future::pending().await,
+                    _ => return End::Home(error),
+                }
+            }
+        }
+        if let Err(lost) = home.read_more().await {
+            return lost.into();
+        }
+    }
+    std::future::pending().await
+}
+
+/// `idle_session_timeout`.
+const IDLE_SESSION_TIMEOUT: &str = "57P05";
 
 /// The SELECT inside `COPY (…) TO STDOUT`: up to its closing parenthesis.
 pub(crate) fn copied_select(text: &str) -> Result<&str, Stop> {

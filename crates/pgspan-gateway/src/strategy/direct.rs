@@ -102,6 +102,7 @@ async fn rows(
             () = state::client_gone(&mut client.stream, &mut client.inbox) => {
                 return Err(Stop::End(End::Client));
             }
+            end = state::ended_at_rest(&mut session.server) => return Err(Stop::End(end)),
             () = session.cancel.cancelled(), if error.is_none() && !session.cancel.is_cancelled() => continue,
         };
         match frame.tag {
@@ -140,7 +141,11 @@ async fn rows(
             _ => {}
         }
         if trouble.is_none() && error.is_none() && stream.held.len() > HELD_BYTES {
-            stream.flush(&mut session.client, request, plan, &formats).await?;
+            tokio::select! {
+                biased;
+                end = state::ended_at_rest(&mut session.server) => return Err(Stop::End(end)),
+                sent = stream.flush(&mut session.client, request, plan, &formats) => sent?,
+            }
         }
     }
     if let Some(cause) = trouble {

@@ -202,3 +202,35 @@ fn home_is_stopped_while_it_computes_a_join() {
     }
     world.assert_settled();
 }
+
+#[test]
+fn home_ends_a_session_while_a_source_answers_all_of_a_statement() {
+    let world = turn();
+    let sql = "SELECT id, pad FROM big";
+    let home = |client: &Client, what: &str| {
+        world.at_home(&format!(
+            "SELECT {what} FROM pg_stat_activity WHERE pid = {}",
+            client.process()
+        ))
+    };
+    for extended in [false, true] {
+        let mut client = world.connect();
+        client.start_as(sql, extended);
+        client.first_row();
+        assert_eq!(home(&client, "state"), "idle");
+        home(&client, "pg_terminate_backend(pid)");
+        let answer = client.finish();
+        assert!(answer.rows.len() < 89_999, "the source was done too early");
+        assert_eq!((answer.code(), answer.status), ("57P01", 0), "{answer:?}");
+    }
+    // Who waits for rows is not idle.
+    let mut client = world.connect();
+    assert_eq!(client.query("SET idle_session_timeout = '300ms'").code(), "ok");
+    client.start_as(sql, false);
+    client.first_row();
+    becomes("the end of home's session", "0", || home(&client, "count(*)"));
+    let answer = client.finish();
+    assert_eq!((answer.code(), answer.rows.len()), ("ok", 89_999));
+    drop(client);
+    world.assert_settled();
+}
