@@ -184,11 +184,12 @@ async fn open(
     let sockets = Sockets { client: stream.socket()?, home: server.stream.socket()? };
     let cancel =
         shared.cancels.register(server.cancel_key.clone(), sockets).map_err(io::Error::other)?;
-    server.asking = Some(cancel.patience_at_rest());
+    server.asking = Some(cancel.patience_with_home());
     welcome(&mut out, &server, cancel.pid(), cancel.key());
     stream.write_all(&out).await?;
     stream.flush().await?;
-    let client = ClientSide { stream, inbox: buf, outbox: BytesMut::with_capacity(16 * 1024) };
+    let outbox = BytesMut::with_capacity(16 * 1024);
+    let client = ClientSide { stream, inbox: buf, outbox, goodbye: cancel.goodbye().clone() };
     let session = Session::new(client, server, cancel, user, database, endpoint, shared.clone());
     Ok(Some((Session { origin, ..session }, admission)))
 }

@@ -178,9 +178,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub trait Patience: std::fmt::Debug + Send + Sync {
     /// Whether the wait is to end without an answer.
     fn is_over(&self) -> bool;
-
-    /// A question is asked, whose answer is waited for.
-    fn begin(&self) {}
 }
 
 /// Waits for a server as long as who waits for it does.

@@ -50,6 +50,10 @@ struct Target {
     /// Server processes at work, home's first.
     keys: Mutex<Vec<CancelKey>>,
     sockets: Sockets,
+    /// The client's last message is Terminate: what it sent before that is worked through.
+    goodbye: Arc<AtomicBool>,
+    /// When the client was first found to be gone.
+    gone: Mutex<Option<Instant>>,
     /// When the statement of the straight line began, and how long it may take.
     clock: Mutex<Option<(Instant, Option<Duration>)>>,
     /// Why a wait has ended.
@@ -76,20 +80,28 @@ impl Over {
 }
 
 impl Target {
-    fn is(&self, over: Over) -> bool {
+    /// How long ago the client was first found to be gone, which has not said Terminate.
+    fn gone_for(&self) -> Option<Duration> {
+        if self.goodbye.load(Ordering::Relaxed) || !is_closed(&self.sockets.client) {
+            return None;
+        }
+        Some(lock(&self.gone).get_or_insert_with(Instant::now).elapsed())
+    }
+
+    fn is(&self, over: Over, grace: Duration) -> bool {
         let clock = *lock(&self.clock);
         match over {
             Over::Cancelled => clock.is_some() && self.cancelled.load(Ordering::SeqCst),
             Over::TimedOut => clock
                 .is_some_and(|(began, bound)| bound.is_some_and(|bound| began.elapsed() > bound)),
-            Over::ClientGone => is_closed(&self.sockets.client),
+            Over::ClientGone => self.gone_for().is_some_and(|gone| gone >= grace),
             Over::HomeGone => is_closed(&self.sockets.home),
         }
     }
 
     /// The first of these that holds.
-    fn why(&self, ends: &[Over]) -> Option<Over> {
-        ends.iter().copied().find(|over| self.is(*over))
+    fn why(&self, ends: &[Over], grace: Duration) -> Option<Over> {
+        ends.iter().copied().find(|over| self.is(*over, grace))
     }
 }
 
@@ -98,42 +110,22 @@ impl Target {
 struct Wait {
     target: Arc<Target>,
     ends: &'static [Over],
+    /// How long it goes on when the client has gone.
+    grace: Duration,
 }
 
 impl Patience for Wait {
     fn is_over(&self) -> bool {
-        let why = self.target.why(self.ends);
+        let why = self.target.why(self.ends, self.grace);
         let mut over = lock(&self.target.over);
         *over = over.or(why);
         why.is_some()
     }
 }
 
-/// How long a question between two statements goes on whose client has gone. It may have sent
-/// something before that, which home is still to run.
+/// How long home is waited for when the client has gone. What it sent before that may not have
+/// been read yet: Terminate, or what home is still to run.
 const QUESTION_MAX: Duration = Duration::from_secs(5);
-
-/// A session that asks home something between two statements of its client.
-#[derive(Debug)]
-struct Asking {
-    target: Arc<Target>,
-    /// When its client was found to be gone, while it asks.
-    gone: Mutex<Option<Instant>>,
-}
-
-impl Patience for Asking {
-    fn is_over(&self) -> bool {
-        let mut gone = lock(&self.gone);
-        if gone.is_none() && self.target.is(Over::ClientGone) {
-            *gone = Some(Instant::now());
-        }
-        gone.is_some_and(|since| since.elapsed() > QUESTION_MAX)
-    }
-
-    fn begin(&self) {
-        *lock(&self.gone) = None;
-    }
-}
 
 /// Counts a cancel request on its way.
 struct Delivery(Arc<Target>);
@@ -186,6 +178,8 @@ impl CancelRegistry {
         let target = Arc::new(Target {
             keys: Mutex::new(vec![home]),
             sockets,
+            goodbye: Arc::default(),
+            gone: Mutex::default(),
             clock: Mutex::default(),
             over: Mutex::default(),
             cancelled: AtomicBool::default(),
@@ -247,6 +241,11 @@ impl CancelHandle {
         self.key
     }
 
+    /// Whether the client's last message is Terminate.
+    pub fn goodbye(&self) -> &Arc<AtomicBool> {
+        &self.target.goodbye
+    }
+
     /// Ends the entry; whether a cancel request has come before, which may not have
     /// arrived yet.
     pub fn retire(self) -> bool {
@@ -278,7 +277,7 @@ impl CancelHandle {
     /// What a wait that has ended means for the statement.
     pub fn interrupted(&self) -> Stop {
         let told = *lock(&self.target.over);
-        match told.or_else(|| self.target.why(Over::AT_SOURCE)) {
+        match told.or_else(|| self.target.why(Over::AT_SOURCE, Duration::ZERO)) {
             Some(Over::TimedOut) => timed_out(),
             Some(Over::ClientGone) => Stop::End(End::Client),
             Some(Over::HomeGone) => Stop::End(End::Server("home has closed it".to_owned())),
@@ -288,26 +287,21 @@ impl CancelHandle {
 
     /// What ends the waits for sources.
     pub fn patience(&self) -> Arc<dyn Patience> {
-        self.wait(Over::AT_SOURCE)
+        self.wait(Over::AT_SOURCE, Duration::ZERO)
     }
 
     /// What ends the waits for a source where home has nothing more to do.
     pub fn patience_without_home(&self) -> Arc<dyn Patience> {
-        self.wait(Over::WITHOUT_HOME)
+        self.wait(Over::WITHOUT_HOME, Duration::ZERO)
     }
 
-    /// What ends the waits for home.
+    /// What ends the waits for home, in a statement and between two.
     pub fn patience_with_home(&self) -> Arc<dyn Patience> {
-        self.wait(Over::AT_HOME)
+        self.wait(Over::AT_HOME, QUESTION_MAX)
     }
 
-    /// What ends the waits for home between two statements.
-    pub fn patience_at_rest(&self) -> Arc<dyn Patience> {
-        Arc::new(Asking { target: self.target.clone(), gone: Mutex::default() })
-    }
-
-    fn wait(&self, ends: &'static [Over]) -> Arc<dyn Patience> {
-        Arc::new(Wait { target: self.target.clone(), ends })
+    fn wait(&self, ends: &'static [Over], grace: Duration) -> Arc<dyn Patience> {
+        Arc::new(Wait { target: self.target.clone(), ends, grace })
     }
 
     /// Whether the query was cancelled.

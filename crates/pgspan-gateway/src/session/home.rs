@@ -205,7 +205,6 @@ pub(crate) fn ask(server: &mut ServerConnection) -> bool {
     let waits = server.patience.is_none();
     if waits {
         server.patience.clone_from(&server.asking);
-        server.asking.iter().for_each(|asking| asking.begin());
     }
     waits
 }

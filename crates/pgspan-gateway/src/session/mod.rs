@@ -43,6 +43,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -56,23 +57,57 @@ const QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Terminate.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
+
 /// The client's connection with its queues.
 pub(crate) struct ClientSide {
     pub stream: Stream,
     pub inbox: BytesMut,
     pub outbox: BytesMut,
+    /// Terminate is the last of what has come.
+    pub goodbye: Arc<AtomicBool>,
 }
 
 impl ClientSide {
+    /// Notes whether what has come ends with Terminate.
+    pub fn listen(&self) {
+        note_goodbye(&self.inbox, &self.goodbye);
+    }
+
     /// Sends what is in the outbox. What is sent has left it, whenever this is given up.
     pub async fn send(&mut self) -> io::Result<()> {
         use tokio::io::AsyncWriteExt as _;
-        if !self.outbox.is_empty() {
-            self.stream.write_all_buf(&mut self.outbox).await?;
-            self.stream.flush().await?;
+        while !self.outbox.is_empty() {
+            let sent = async {
+                self.stream.write_all_buf(&mut self.outbox).await?;
+                self.stream.flush().await
+            };
+            match sent.await {
+                Err(_) if says_goodbye(&self.inbox, 0) => self.outbox.clear(),
+                sent => sent?,
+            }
         }
         Ok(())
     }
+}
+
+/// Notes whether what has come ends with Terminate. Who takes the end of something else for it
+/// works on for a client that is gone; nothing else comes of that.
+pub(crate) fn note_goodbye(inbox: &[u8], goodbye: &AtomicBool) {
+    goodbye.store(inbox.ends_with(TERMINATE), Ordering::Relaxed);
+}
+
+/// Whether whole messages have come, up to Terminate, behind so many bytes of another. Then what
+/// was sent before that is worked through, as by PostgreSQL, though nobody listens.
+pub(crate) fn says_goodbye(inbox: &[u8], rest: usize) -> bool {
+    let mut left = inbox.get(rest..).unwrap_or_default();
+    while let Ok(Some((_, size))) = pgspan_wire::frame::peek(left)
+        && !left.starts_with(TERMINATE)
+    {
+        left = left.get(size..).unwrap_or_default();
+    }
+    left.starts_with(TERMINATE)
 }
 
 /// Why a session ends.
@@ -269,7 +304,9 @@ impl Session {
             if self.server.status == TransactionStatus::Failed && self.owed.ready() == 0 {
                 self.block.failed().await;
             }
-            match self.read_client()? {
+            let next = self.read_client()?;
+            self.client.listen();
+            match next {
                 Next::Query(frame) => self.serve_query(frame).await?,
                 Next::Batch => self.serve_batch().await?,
                 Next::Flush => self.serve_flush(true).await?,
@@ -357,6 +394,7 @@ impl Session {
     /// reader slows its writer.
     async fn pump(&mut self) -> Result<(), End> {
         let inbox_max = self.client_whole.max(QUEUE_BYTES_MAX);
+        let rest = self.client_rest + self.client_dropped;
         let client = &mut self.client;
         let server = &mut self.server;
         let end = |e: io::Error| End::Server(e.to_string());
@@ -370,7 +408,10 @@ impl Session {
             }
             let mut news = false;
             if !client.outbox.is_empty() {
-                write(&mut client.stream, &mut client.outbox, cx).map_err(|_| End::Client)?;
+                match write(&mut client.stream, &mut client.outbox, cx) {
+                    Err(_) if says_goodbye(&client.inbox, rest) => client.outbox.clear(),
+                    written => written.map_err(|_| End::Client)?,
+                }
                 news = client.outbox.is_empty();
             }
             if client.outbox.len() < QUEUE_BYTES_MAX {
@@ -385,6 +426,7 @@ impl Session {
             }
             if server.outbox.len() < QUEUE_BYTES_MAX && client.inbox.len() < inbox_max {
                 match read(&mut client.stream, &mut client.inbox, cx) {
+                    Poll::Ready(Ok(0) | Err(_)) if says_goodbye(&client.inbox, rest) => {}
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Client)),
                     Poll::Ready(Ok(_)) => news = true,
                     Poll::Pending => {}
@@ -438,5 +480,30 @@ fn read(
         }
         Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
         Poll::Pending => Poll::Pending,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::says_goodbye;
+
+    #[test]
+    fn terminate_is_heard_behind_whole_messages() {
+        let query = b"Q\0\0\0\x06 \0";
+        let with = |parts: &[&[u8]]| parts.concat();
+        let goodbye = b"X\0\0\0\x04";
+        assert!(says_goodbye(goodbye, 0));
+        assert!(says_goodbye(&with(&[query, query, goodbye]), 0));
+        assert!(says_goodbye(&with(&[b"rest", goodbye]), 4));
+        for (inbox, rest) in [
+            (with(&[]), 0),
+            (with(&[query]), 0),
+            (with(&[&goodbye[..4]]), 0),
+            // Part of a message that has not come whole.
+            (with(&[b"Q\0\0\x01\0", goodbye]), 0),
+            (with(&[goodbye]), 9),
+        ] {
+            assert!(!says_goodbye(&inbox, rest), "{inbox:?} {rest}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use pgspan_sql::route::Reason;
 use pgspan_wire::backend::ErrorFields;
 use pgspan_wire::frame::{self, Frame};
 use pgspan_wire::frontend;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Fetches from all sources at once, until the client cancels or goes, or
@@ -56,7 +57,7 @@ async fn bounded<T>(
         got = work => Ok(got),
         () = cancel.cancelled() => Err(cancelled()),
         () = sleep(deadline) => Err(timed_out()),
-        () = client_gone(stream, inbox) => Err(Stop::End(End::Client)),
+        () = client_gone(stream, inbox, cancel.goodbye()) => Err(Stop::End(End::Client)),
     }
 }
 
@@ -100,7 +101,9 @@ pub(crate) async fn receive_for(
     tokio::select! {
         biased;
         frame = server.receive() => Ok(frame?),
-        () = client_gone(&mut client.stream, &mut client.inbox) => Err(Stop::End(End::Client)),
+        () = client_gone(&mut client.stream, &mut client.inbox, &client.goodbye) => {
+            Err(Stop::End(End::Client))
+        }
     }
 }
 
@@ -115,7 +118,7 @@ pub(crate) async fn pass_on(
             tokio::select! {
                 biased;
                 more = server.read_more() => more?,
-                () = client_gone(&mut client.stream, &mut client.inbox) => {
+                () = client_gone(&mut client.stream, &mut client.inbox, &client.goodbye) => {
                     return Err(Stop::End(End::Client));
                 }
             }
@@ -134,13 +137,19 @@ pub(crate) fn too_long(tag: u8) -> End {
     End::Server(format!("message {:?} is too long", char::from(tag)))
 }
 
-/// Returns when the client has closed its connection. What it sends meanwhile waits.
-pub(crate) async fn client_gone(stream: &mut Stream, inbox: &mut bytes::BytesMut) {
+/// Returns when the client has closed its connection without Terminate. What it sends meanwhile
+/// waits.
+pub(crate) async fn client_gone(
+    stream: &mut Stream,
+    inbox: &mut bytes::BytesMut,
+    goodbye: &AtomicBool,
+) {
     use tokio::io::AsyncReadExt as _;
     while inbox.len() < super::QUEUE_BYTES_MAX {
         match stream.read_buf(inbox).await {
+            Ok(0) | Err(_) if super::says_goodbye(inbox, 0) => break,
             Ok(0) | Err(_) => return,
-            Ok(_) => {}
+            Ok(_) => super::note_goodbye(inbox, goodbye),
         }
     }
     std::future::pending().await

@@ -301,7 +301,7 @@ async fn gather_once(
                         break Err(reason.into());
                     }
                 }
-                () = client_gone(&mut client.stream, &mut client.inbox) => {
+                () = client_gone(&mut client.stream, &mut client.inbox, &client.goodbye) => {
                     break Err(Stop::End(End::Client));
                 }
             }
