@@ -289,7 +289,7 @@ impl Session {
         prepared.foreign
             && !super::show::is_show(&prepared.sql)
             && describes.iter().all(|d| {
-                d.tag == b'D' && frontend::Target::decode(b'D', d.body()).is_ok_and(|t| t == of_it)
+                d.tag == b'D' && frontend::Target::decode(d.tag, d.body()).is_ok_and(|t| t == of_it)
             })
     }
 
