@@ -50,7 +50,7 @@ struct Target {
     /// Server processes at work, home's first.
     keys: Mutex<Vec<CancelKey>>,
     sockets: Sockets,
-    /// The client's last message is Terminate: what it sent before that is worked through.
+    /// More of the client's messages have come, and Terminate behind them: they are worked through.
     goodbye: Arc<AtomicBool>,
     /// When the client was first found to be gone.
     gone: Mutex<Option<Instant>>,
@@ -80,7 +80,7 @@ impl Over {
 }
 
 impl Target {
-    /// How long ago the client was first found to be gone, which has not said Terminate.
+    /// How long ago the client was first found to be gone, and has not said Terminate behind more that is to be run.
     fn gone_for(&self) -> Option<Duration> {
         if self.goodbye.load(Ordering::Relaxed) || !is_closed(&self.sockets.client) {
             return None;
@@ -241,7 +241,7 @@ impl CancelHandle {
         self.key
     }
 
-    /// Whether the client's last message is Terminate.
+    /// Whether more of the client's messages have come, and Terminate behind them.
     pub fn goodbye(&self) -> &Arc<AtomicBool> {
         &self.target.goodbye
     }

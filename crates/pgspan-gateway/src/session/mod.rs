@@ -65,12 +65,12 @@ pub(crate) struct ClientSide {
     pub stream: Stream,
     pub inbox: BytesMut,
     pub outbox: BytesMut,
-    /// Terminate is the last of what has come.
+    /// More has come, and Terminate behind it.
     pub goodbye: Arc<AtomicBool>,
 }
 
 impl ClientSide {
-    /// Notes whether what has come ends with Terminate.
+    /// Notes whether more has come, and Terminate behind it.
     pub fn listen(&self) {
         note_goodbye(&self.inbox, &self.goodbye);
     }
@@ -78,36 +78,32 @@ impl ClientSide {
     /// Sends what is in the outbox. What is sent has left it, whenever this is given up.
     pub async fn send(&mut self) -> io::Result<()> {
         use tokio::io::AsyncWriteExt as _;
-        while !self.outbox.is_empty() {
-            let sent = async {
-                self.stream.write_all_buf(&mut self.outbox).await?;
-                self.stream.flush().await
-            };
-            match sent.await {
-                Err(_) if says_goodbye(&self.inbox, 0) => self.outbox.clear(),
-                sent => sent?,
-            }
+        if !self.outbox.is_empty() {
+            self.stream.write_all_buf(&mut self.outbox).await?;
+            self.stream.flush().await?;
         }
         Ok(())
     }
 }
 
-/// Notes whether what has come ends with Terminate. Who takes the end of something else for it
-/// works on for a client that is gone; nothing else comes of that.
+/// As [`says_goodbye`], by the last bytes alone. Who takes the end of something else for
+/// Terminate works on for a client that is gone; nothing else comes of that.
 pub(crate) fn note_goodbye(inbox: &[u8], goodbye: &AtomicBool) {
-    goodbye.store(inbox.ends_with(TERMINATE), Ordering::Relaxed);
+    let more = inbox.len() > TERMINATE.len();
+    goodbye.store(more && inbox.ends_with(TERMINATE), Ordering::Relaxed);
 }
 
-/// Whether whole messages have come, up to Terminate, behind so many bytes of another. Then what
-/// was sent before that is worked through, as by PostgreSQL, though nobody listens.
+/// Whether whole messages have come, behind so many bytes of another, and Terminate behind them.
+/// They are worked through, as by PostgreSQL, though the client has closed its connection.
 pub(crate) fn says_goodbye(inbox: &[u8], rest: usize) -> bool {
-    let mut left = inbox.get(rest..).unwrap_or_default();
+    let all = inbox.get(rest..).unwrap_or_default();
+    let mut left = all;
     while let Ok(Some((_, size))) = pgspan_wire::frame::peek(left)
         && !left.starts_with(TERMINATE)
     {
         left = left.get(size..).unwrap_or_default();
     }
-    left.starts_with(TERMINATE)
+    left.starts_with(TERMINATE) && left.len() < all.len()
 }
 
 /// Why a session ends.
@@ -408,10 +404,7 @@ impl Session {
             }
             let mut news = false;
             if !client.outbox.is_empty() {
-                match write(&mut client.stream, &mut client.outbox, cx) {
-                    Err(_) if says_goodbye(&client.inbox, rest) => client.outbox.clear(),
-                    written => written.map_err(|_| End::Client)?,
-                }
+                write(&mut client.stream, &mut client.outbox, cx).map_err(|_| End::Client)?;
                 news = client.outbox.is_empty();
             }
             if client.outbox.len() < QUEUE_BYTES_MAX {
@@ -492,16 +485,18 @@ mod tests {
         let query = b"Q\0\0\0\x06 \0";
         let with = |parts: &[&[u8]]| parts.concat();
         let goodbye = b"X\0\0\0\x04";
-        assert!(says_goodbye(goodbye, 0));
         assert!(says_goodbye(&with(&[query, query, goodbye]), 0));
-        assert!(says_goodbye(&with(&[b"rest", goodbye]), 4));
+        assert!(says_goodbye(&with(&[b"rest", query, goodbye]), 4));
         for (inbox, rest) in [
             (with(&[]), 0),
             (with(&[query]), 0),
-            (with(&[&goodbye[..4]]), 0),
+            (with(&[query, &goodbye[..4]]), 0),
+            // There is nothing to work through.
+            (with(&[goodbye]), 0),
+            (with(&[b"rest", goodbye]), 4),
             // Part of a message that has not come whole.
             (with(&[b"Q\0\0\x01\0", goodbye]), 0),
-            (with(&[goodbye]), 9),
+            (with(&[query, goodbye]), 20),
         ] {
             assert!(!says_goodbye(&inbox, rest), "{inbox:?} {rest}");
         }
