@@ -345,7 +345,7 @@ pub(crate) enum Around {
 }
 
 /// How many constants there are.
-const CONSTANTS: usize = 16;
+const CONSTANTS: usize = 15;
 
 fn constant(number: u64) -> &'static Statement {
     static ALL: OnceLock<Vec<Statement>> = OnceLock::new();
@@ -366,7 +366,6 @@ fn constant(number: u64) -> &'static Statement {
             "SET LOCAL plan_cache_mode = force_custom_plan",
             "SAVEPOINT pgspan_question",
             "ROLLBACK TO SAVEPOINT pgspan_question",
-            "RELEASE SAVEPOINT pgspan_question",
         ];
         texts.into_iter().zip(0..).map(|(sql, number)| Statement::numbered(number, sql)).collect()
     });
@@ -435,7 +434,7 @@ pub(crate) fn back_to_savepoint(server: &mut ServerConnection) {
 
 /// Appends a question behind [`Around::open`]; gives how many statements are in front of it. In
 /// the client's block its locks are given up ([`Locks::GivenUp`]), and those of the client's
-/// statement, which home has read by then, stay.
+/// statement, which home has read by then, stay. The savepoint ends with the one around it.
 pub(crate) fn append_within(
     server: &mut ServerConnection,
     around: Around,
@@ -448,7 +447,6 @@ pub(crate) fn append_within(
     run_prepared(server, constant(13));
     ask(server);
     run_prepared(server, constant(14));
-    run_prepared(server, constant(15));
     1
 }
 
