@@ -85,6 +85,9 @@ const CONTROL: &[&str] = &[
     "close",
 ];
 
+/// Statements that end the transaction or go back in it, by their first word.
+const ENDS: &[&str] = &["commit", "end", "rollback", "abort"];
+
 /// Statements that do what their words say.
 const NAMED: &[&str] = &[
     "select", "values", "with", "table", "(", "insert", "update", "delete", "merge", "lock",
@@ -143,7 +146,7 @@ pub fn effect(text: &[u8], utf8: bool) -> Option<Effect> {
 /// Whether a text could be without any statement that reads or writes, by its first word.
 pub fn may_be_control(text: &[u8]) -> bool {
     let word = leading_letters(text);
-    let words = CONTROL.iter().chain(&["commit", "end", "rollback", "abort"]);
+    let words = CONTROL.iter().chain(ENDS);
     // A comment may stand before it.
     word.is_empty() || words.into_iter().any(|w| w.as_bytes().eq_ignore_ascii_case(word))
 }
@@ -151,15 +154,14 @@ pub fn may_be_control(text: &[u8]) -> bool {
 /// Whether a text could do anything in a block that has failed: home refuses whatever does
 /// not end it or return to a savepoint.
 pub fn may_leave_failure(text: &[u8]) -> bool {
-    let leaves = ["commit", "end", "rollback", "abort", "prepare"];
-    first_word(text).is_none_or(|word| leaves.contains(&word.as_str()))
+    first_word(text).is_none_or(|word| word == "prepare" || ENDS.contains(&word.as_str()))
 }
 
 /// Whether a statement could end the transaction, or do something with a savepoint.
 pub fn may_step(statement: &[u8]) -> bool {
     let steps = |word: &[u8]| {
-        let words = ["commit", "end", "rollback", "abort", "prepare", "savepoint", "release"];
-        words.iter().any(|w| w.as_bytes().eq_ignore_ascii_case(word))
+        let mut words = ENDS.iter().chain(&["prepare", "savepoint", "release"]);
+        words.any(|w| w.as_bytes().eq_ignore_ascii_case(word))
     };
     // Each Bind that is relayed is looked at: a text is cut into tokens only where a comment may
     // stand before the word.

@@ -50,7 +50,8 @@ struct Target {
     /// Server processes at work, home's first.
     keys: Mutex<Vec<CancelKey>>,
     sockets: Sockets,
-    /// More of the client's messages have come, and Terminate behind them: they are worked through.
+    /// More of the client's messages have come, and Terminate behind them: they are worked
+    /// through.
     goodbye: Arc<AtomicBool>,
     /// When the client was first found to be gone.
     gone: Mutex<Option<Instant>>,
@@ -80,7 +81,8 @@ impl Over {
 }
 
 impl Target {
-    /// How long ago the client was first found to be gone, and has not said Terminate behind more that is to be run.
+    /// How long ago the client was first found to be gone. One that has said Terminate behind
+    /// more that is to be run is not.
     fn gone_for(&self) -> Option<Duration> {
         if self.goodbye.load(Ordering::Relaxed) || !is_closed(&self.sockets.client) {
             return None;

@@ -75,6 +75,11 @@ impl ClientSide {
         note_goodbye(&self.inbox, &self.goodbye);
     }
 
+    /// As [`state::client_gone`].
+    pub async fn gone(&mut self) {
+        state::client_gone(&mut self.stream, &mut self.inbox, &self.goodbye).await;
+    }
+
     /// Sends what is in the outbox. What is sent has left it, whenever this is given up.
     pub async fn send(&mut self) -> io::Result<()> {
         use tokio::io::AsyncWriteExt as _;

@@ -101,9 +101,7 @@ pub(crate) async fn receive_for(
     tokio::select! {
         biased;
         frame = server.receive() => Ok(frame?),
-        () = client_gone(&mut client.stream, &mut client.inbox, &client.goodbye) => {
-            Err(Stop::End(End::Client))
-        }
+        () = client.gone() => Err(Stop::End(End::Client)),
     }
 }
 
@@ -118,7 +116,7 @@ pub(crate) async fn pass_on(
             tokio::select! {
                 biased;
                 more = server.read_more() => more?,
-                () = client_gone(&mut client.stream, &mut client.inbox, &client.goodbye) => {
+                () = client.gone() => {
                     return Err(Stop::End(End::Client));
                 }
             }
@@ -165,9 +163,9 @@ pub(crate) async fn ended_at_rest(home: &mut ServerConnection) -> End {
             && let Some(raw) = home.inbox.get(at..at + size)
         {
             at += size;
-            let body = Bytes::copy_from_slice(&raw[frame::HEADER_BYTES..]);
-            if let Ok(error) = ErrorFields::decode(body)
-                && tag == b'E'
+            let body = &raw[frame::HEADER_BYTES..];
+            if tag == b'E'
+                && let Ok(error) = ErrorFields::decode(Bytes::copy_from_slice(body))
             {
                 match error.sqlstate() {
                     IDLE_SESSION_TIMEOUT => return std::future::pending().await,

@@ -99,7 +99,7 @@ async fn rows(
             biased;
             () = &mut deadline => return Err(state::timed_out()),
             frame = lease.receive() => frame.map_err(|e| stream.broken(e, &session.cancel))?,
-            () = state::client_gone(&mut client.stream, &mut client.inbox, &client.goodbye) => {
+            () = client.gone() => {
                 return Err(Stop::End(End::Client));
             }
             end = state::ended_at_rest(&mut session.server) => return Err(Stop::End(end)),

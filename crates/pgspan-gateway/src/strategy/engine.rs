@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::session::cancel::AtWork;
 use crate::session::home::{self, Around, Means};
 use crate::session::query::{Request, route};
-use crate::session::state::{client_gone, sleep, timed_out, timeout};
+use crate::session::state::{sleep, timed_out, timeout};
 use crate::session::stop::{Stop, cancelled};
 use crate::sources::engine::EnginePlan;
 use crate::sources::fetch::{self, Caller};
@@ -301,7 +301,7 @@ async fn gather_once(
                         break Err(reason.into());
                     }
                 }
-                () = client_gone(&mut client.stream, &mut client.inbox, &client.goodbye) => {
+                () = client.gone() => {
                     break Err(Stop::End(End::Client));
                 }
             }
